@@ -1,0 +1,263 @@
+//! The only way that a state file is replaced: a temporary file in the same directory, written,
+//! fsynced, renamed over the old one, and the directory fsynced.
+//!
+//! A reader sees the old bytes or the new ones, after a `kill -9` and after a power cut too. What a
+//! crash may leave behind is a temporary file whose name starts with [`TEMP_PREFIX`];
+//! [`remove_leftovers`] clears those at start-up. Nothing else in the node may write a state file
+//! in place.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How the name of every temporary file and link begins. No state file may be named like this.
+pub const TEMP_PREFIX: &str = ".updraft-tmp-";
+
+/// Names that one call may find taken before it gives up. Taken names are leftovers of a process
+/// that had the same id; more of them than this means that somebody makes them on purpose.
+const MAX_NAME_ATTEMPTS: u32 = 1024;
+
+static NEXT_NAME: AtomicU64 = AtomicU64::new(0);
+
+/// Whether `name` is that of a temporary file made here.
+pub fn is_temp_name(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(TEMP_PREFIX.as_bytes())
+}
+
+/// A temporary path that is removed unless it was renamed away.
+struct Leftover(Option<PathBuf>);
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            // Failing here leaves a file that the next start-up removes.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn parent_of(path: &Path) -> io::Result<&Path> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Ok(Path::new(".")),
+        Some(parent) => Ok(parent),
+        None => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("'{}' has no parent directory", path.display()),
+        )),
+    }
+}
+
+/// Calls `make` with unused temporary paths in `directory` until it no longer finds them taken.
+fn with_temp_name<T>(
+    directory: &Path,
+    make: impl Fn(&Path) -> io::Result<T>,
+) -> io::Result<(T, Leftover)> {
+    for _ in 0..MAX_NAME_ATTEMPTS {
+        let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!("{TEMP_PREFIX}{}-{number}", std::process::id()));
+        match make(&path) {
+            Ok(made) => return Ok((made, Leftover(Some(path)))),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        format!(
+            "'{}' is full of files named {TEMP_PREFIX}*; remove them",
+            directory.display()
+        ),
+    ))
+}
+
+fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
+    #[cfg(not(unix))]
+    let _ = mode;
+    options.open(path)
+}
+
+fn put_in_place(mut temp: Leftover, path: &Path) -> io::Result<()> {
+    if let Some(from) = &temp.0 {
+        fs::rename(from, path)?;
+        temp.0 = None;
+    }
+    sync_dir(parent_of(path)?)
+}
+
+/// Replaces the file at `path` by `bytes`, readable by whom `mode` says (`0o600`, `0o644`; the
+/// process's umask still applies). After `Ok` the new bytes survive a power cut.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let (mut file, temp) = with_temp_name(parent_of(path)?, |name| create_new(name, mode))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    drop(file);
+    put_in_place(temp, path)
+}
+
+/// Makes `link` a symbolic link to `target`, replacing a file or link that has this name. At every
+/// moment `link` leads to the old target or the new one.
+#[cfg(unix)]
+pub fn replace_symlink(link: &Path, target: &Path) -> io::Result<()> {
+    let ((), temp) = with_temp_name(parent_of(link)?, |name| {
+        std::os::unix::fs::symlink(target, name)
+    })?;
+    put_in_place(temp, link)
+}
+
+/// Makes the entries of `directory` (renames, new names, removals) survive a power cut.
+pub fn sync_dir(directory: &Path) -> io::Result<()> {
+    if cfg!(windows) {
+        // Windows opens no directory for writing; its file systems journal renames themselves.
+        return Ok(());
+    }
+    File::open(directory)?.sync_all()
+}
+
+/// Moves `from` to `to` (same file system) and makes both directories' entries durable.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    let (source, target) = (parent_of(from)?, parent_of(to)?);
+    sync_dir(target)?;
+    if source == target {
+        Ok(())
+    } else {
+        sync_dir(source)
+    }
+}
+
+/// Removes the file at `path` and makes that durable. `false` when there was none.
+pub fn remove(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_dir(parent_of(path)?).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes temporary files that a crash left in `directory`; returns their names. Only for
+/// directories that no other process writes.
+pub fn remove_leftovers(directory: &Path) -> io::Result<Vec<OsString>> {
+    let mut removed = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if is_temp_name(&entry.file_name()) && !entry.file_type()?.is_dir() {
+            fs::remove_file(entry.path())?;
+            removed.push(entry.file_name());
+        }
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicBool;
+
+    fn names(directory: &Path) -> Vec<OsString> {
+        let entries = fs::read_dir(directory).expect("a readable directory");
+        entries
+            .map(|entry| entry.expect("a readable entry").file_name())
+            .collect()
+    }
+
+    #[test]
+    fn a_reader_sees_the_old_bytes_or_the_new_ones() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("state");
+        let (old, new) = (vec![1u8; 100_000], vec![2u8; 150_000]);
+        write(&path, &old, 0o600).expect("written");
+        let done = AtomicBool::new(false);
+        let start = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..20 {
+                    write(&path, &new, 0o600).expect("written");
+                    write(&path, &old, 0o600).expect("written");
+                }
+                done.store(true, Ordering::SeqCst);
+            });
+            start.wait();
+            while !done.load(Ordering::SeqCst) {
+                let seen = fs::read(&path).expect("always there");
+                assert!(seen == old || seen == new, "{} bytes, mixed", seen.len());
+            }
+        });
+        assert_eq!(names(directory.path()), ["state"]);
+    }
+
+    #[test]
+    fn a_write_that_cannot_be_put_in_place_leaves_the_old_and_no_litter() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("state");
+        fs::create_dir(&path).expect("made");
+        fs::write(path.join("inside"), b"old").expect("written");
+        assert!(write(&path, b"new", 0o600).is_err());
+        assert_eq!(fs::read(path.join("inside")).expect("still there"), b"old");
+        assert_eq!(names(directory.path()), ["state"]);
+    }
+
+    #[test]
+    fn a_leftover_of_a_crash_is_neither_used_nor_kept() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let next = NEXT_NAME.load(Ordering::Relaxed);
+        for number in next..next + 40 {
+            fs::write(
+                directory
+                    .path()
+                    .join(format!("{TEMP_PREFIX}{}-{number}", std::process::id())),
+                b"half",
+            )
+            .expect("written");
+        }
+        write(&directory.path().join("state"), b"whole", 0o600).expect("written");
+        let removed = remove_leftovers(directory.path()).expect("removed");
+        assert_eq!(removed.len(), 40);
+        assert_eq!(names(directory.path()), ["state"]);
+        assert_eq!(
+            fs::read(directory.path().join("state")).expect("there"),
+            b"whole"
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_mode_is_that_asked_for() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("secret");
+        write(&path, b"x", 0o600).expect("written");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_replaced_without_ever_being_absent() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let link = directory.path().join("current");
+        replace_symlink(&link, Path::new("releases/1")).expect("made");
+        replace_symlink(&link, Path::new("releases/2")).expect("replaced");
+        assert_eq!(
+            fs::read_link(&link).expect("a link"),
+            Path::new("releases/2")
+        );
+        assert_eq!(names(directory.path()), ["current"]);
+    }
+
+    #[test]
+    fn removing_says_whether_there_was_something() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("state");
+        write(&path, b"x", 0o644).expect("written");
+        assert!(remove(&path).expect("removed"));
+        assert!(!remove(&path).expect("nothing to remove"));
+    }
+}

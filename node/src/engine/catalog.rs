@@ -1,0 +1,492 @@
+//! What the node knows to be signed: heads, roles, releases and channel policies.
+//!
+//! A newer head is verified as it arrives and becomes a *candidate*; the roles and channel files it
+//! names are collected from any peer; when the set is whole it replaces the current one in one step.
+//! Until then the node goes on with the set it has, so that a head whose files cannot be had never
+//! takes the old releases away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use updraft_protocol::digest::Digest;
+use updraft_protocol::head::{self, Head, Ignored, Inline, Verdict};
+use updraft_protocol::meta::MetaFile;
+use updraft_protocol::names::{Channel, Platform, Product};
+use updraft_protocol::release::Release;
+use updraft_protocol::rollout::ChannelPolicy;
+use updraft_protocol::ticket::Ticket;
+use updraft_protocol::time::UtcTime;
+use updraft_protocol::tuf::{Expiry, RepositoryId, RoleName, Trusted};
+
+use super::effect::{GossipVerdict, Save};
+
+/// A whole, consistent set of signed metadata. Shared with readers as it is.
+#[derive(Debug, Clone)]
+pub struct CatalogView {
+    /// The metadata itself.
+    pub trusted: Trusted,
+    /// Every release, oldest version first within a product.
+    pub releases: Vec<Arc<Release>>,
+    /// Every channel policy.
+    pub channels: BTreeMap<(Product, Channel), Arc<ChannelPolicy>>,
+    /// Channel files as signed, by target path.
+    pub channel_files: BTreeMap<String, Arc<Vec<u8>>>,
+    /// Targets that were refused, and why: for people.
+    pub refused: Vec<String>,
+}
+
+impl CatalogView {
+    /// The catalog of a whole set, given its channel files by digest.
+    pub fn new(trusted: Trusted, files: &BTreeMap<Digest, Arc<Vec<u8>>>) -> Self {
+        let mut view = Self {
+            releases: Vec::new(),
+            channels: BTreeMap::new(),
+            channel_files: BTreeMap::new(),
+            refused: Vec::new(),
+            trusted: trusted.clone(),
+        };
+        for (path, target, _) in trusted.all_targets() {
+            if path.starts_with("releases/") {
+                match Release::from_target(path, target) {
+                    Ok(release) => view.releases.push(Arc::new(release)),
+                    Err(error) => view.refused.push(format!("{path}: {error}")),
+                }
+            } else if let Ok(key) = Channel::from_path(path) {
+                let Some(bytes) = target.sha256().and_then(|sha256| files.get(&sha256)) else { continue };
+                match ChannelPolicy::parse(bytes) {
+                    Ok(policy) => {
+                        view.channels.insert(key, Arc::new(policy));
+                        view.channel_files.insert(path.to_owned(), bytes.clone());
+                    }
+                    Err(error) => view.refused.push(format!("{path}: {error}")),
+                }
+            }
+        }
+        view.releases.sort_by(|a, b| {
+            (&a.id.product, &a.id.version, &a.id.platform).cmp(&(&b.id.product, &b.id.version, &b.id.platform))
+        });
+        view
+    }
+
+    /// The build of `version` of `product` for a node of `platform`: its own first, else `any`.
+    pub fn release(
+        &self,
+        product: &Product,
+        version: &semver::Version,
+        platform: &Platform,
+    ) -> Option<&Arc<Release>> {
+        let mut fitting = self
+            .releases
+            .iter()
+            .filter(|release| release.id.product == *product && release.id.version == *version)
+            .filter(|release| release.id.platform.serves(platform));
+        let first = fitting.next()?;
+        if first.id.platform == *platform {
+            return Some(first);
+        }
+        Some(fitting.find(|release| release.id.platform == *platform).unwrap_or(first))
+    }
+
+    /// The release whose artifact this is.
+    pub fn release_of(&self, artifact: &Digest) -> Option<&Arc<Release>> {
+        self.releases.iter().find(|release| release.artifact == *artifact)
+    }
+
+    /// Every product that any release or channel names.
+    pub fn products(&self) -> BTreeSet<&Product> {
+        let released = self.releases.iter().map(|release| &release.id.product);
+        released.chain(self.channels.keys().map(|(product, _)| product)).collect()
+    }
+
+    /// Version of the timestamp, 0 without one.
+    pub fn timestamp_version(&self) -> u64 {
+        self.trusted.timestamp().map_or(0, |timestamp| timestamp.version)
+    }
+}
+
+/// What a call changed.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Change {
+    /// To be saved, in this order.
+    pub(crate) save: Vec<Save>,
+    /// Files to ask for, and who is likely to have them.
+    pub(crate) wants: Vec<MetaFile>,
+    /// A newer head passed verification.
+    pub(crate) head_verified: Option<u64>,
+    /// The current set was replaced.
+    pub(crate) replaced: bool,
+    /// The sender lied, provably.
+    pub(crate) blame: Option<String>,
+    /// Worth telling people.
+    pub(crate) alarms: Vec<String>,
+}
+
+/// Why a node cannot start from what it has on disk.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogError {
+    /// The stored root chain does not verify.
+    #[error("the stored root metadata does not belong to repository {repository}: {reason}; remove the metadata directory to fetch it again")]
+    Root {
+        /// The repository.
+        repository: String,
+        /// What failed.
+        reason: String,
+    },
+}
+
+/// What a joiner must meet.
+#[derive(Debug, Clone, Default)]
+struct Pin {
+    root_version: u64,
+    root_sha256: Option<Digest>,
+    min_timestamp_version: u64,
+}
+
+/// All signed metadata of one repository.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    repository: RepositoryId,
+    pin: Pin,
+    /// Roots only, until the pinned root is reached.
+    joining: Option<Trusted>,
+    current: Option<Arc<CatalogView>>,
+    candidate: Option<Trusted>,
+    /// Channel files, by digest.
+    files: BTreeMap<Digest, Arc<Vec<u8>>>,
+    head: Option<Vec<u8>>,
+}
+
+/// The file name under which a role is kept.
+fn role_file(role: &RoleName, version: u64) -> String {
+    format!("{version}.{}.json", role.file_stem())
+}
+
+impl Catalog {
+    /// A catalog of `repository`, from what `read` (metadata by file name) and `target` (channel
+    /// files by digest) find on disk. Expired metadata loads: it stops installs, not the node.
+    pub(crate) fn restore(
+        repository: RepositoryId,
+        ticket: Option<&Ticket>,
+        read: &dyn Fn(&str) -> Option<Vec<u8>>,
+        target: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+    ) -> Result<Self, CatalogError> {
+        let pin = ticket.map_or_else(Pin::default, |ticket| Pin {
+            root_version: ticket.root_version,
+            root_sha256: Some(ticket.root_sha256),
+            min_timestamp_version: ticket.min_timestamp_version,
+        });
+        let mut catalog = Self {
+            repository,
+            pin,
+            joining: None,
+            current: None,
+            candidate: None,
+            files: BTreeMap::new(),
+            head: None,
+        };
+        let Some(first) = read("1.root.json") else { return Ok(catalog) };
+        let bad = |reason: String| CatalogError::Root { repository: repository.to_string(), reason };
+        let mut trusted = Trusted::from_first_root(&first, &repository).map_err(|error| bad(error.to_string()))?;
+        while let Some(bytes) = read(&format!("{}.root.json", trusted.root().version + 1)) {
+            trusted.update_root(&bytes).map_err(|error| bad(error.to_string()))?;
+        }
+        if !catalog.meets_pin(&trusted).map_err(bad)? {
+            catalog.joining = Some(trusted);
+            return Ok(catalog);
+        }
+        // Whatever is missing or damaged from here on is fetched again.
+        let timestamp = read("timestamp.json").filter(|bytes| trusted.update_timestamp(bytes, Expiry::Deferred).is_ok());
+        if let Some(version) = timestamp.and_then(|_| trusted.timestamp()).map(|timestamp| timestamp.snapshot.version)
+            && let Some(bytes) = read(&format!("{version}.snapshot.json"))
+            && trusted.update_snapshot(&bytes, Expiry::Deferred).is_ok()
+        {
+            load_roles(&mut trusted, read);
+        }
+        for sha256 in channel_digests(&trusted) {
+            if let Some(bytes) = target(&sha256) {
+                catalog.files.insert(sha256, Arc::new(bytes));
+            }
+        }
+        catalog.install_view(trusted);
+        Ok(catalog)
+    }
+
+    /// Whether the chain reached the root that the ticket pins; an error where it is another root.
+    fn meets_pin(&self, trusted: &Trusted) -> Result<bool, String> {
+        let root = trusted.root();
+        if root.version < self.pin.root_version {
+            return Ok(false);
+        }
+        if root.version == self.pin.root_version
+            && self.pin.root_sha256.is_some_and(|pinned| pinned != root.signed_digest())
+        {
+            return Err(format!("root {} is not the one that the ticket pins", root.version));
+        }
+        Ok(true)
+    }
+
+    fn install_view(&mut self, trusted: Trusted) {
+        let view = CatalogView::new(trusted, &self.files);
+        let needed: BTreeSet<Digest> = channel_digests(&view.trusted).into_iter().collect();
+        self.files.retain(|sha256, _| needed.contains(sha256));
+        self.head = encode_head(&view);
+        self.current = Some(Arc::new(view));
+        self.joining = None;
+    }
+
+    /// The current set; `None` until the pinned root was reached.
+    pub(crate) fn view(&self) -> Option<&Arc<CatalogView>> {
+        self.current.as_ref()
+    }
+
+    pub(crate) fn repository(&self) -> RepositoryId {
+        self.repository
+    }
+
+    /// The newest whole head, as gossiped.
+    pub(crate) fn head(&self) -> Option<&Vec<u8>> {
+        self.head.as_ref()
+    }
+
+    pub(crate) fn root_version(&self) -> u64 {
+        let joining = self.joining.as_ref().map(|trusted| trusted.root().version);
+        let current = self.current.as_ref().map(|view| view.trusted.root().version);
+        current.or(joining).unwrap_or(0)
+    }
+
+    /// Version of the newest verified timestamp, whole or not.
+    pub(crate) fn timestamp_version(&self) -> u64 {
+        let candidate = self.candidate.as_ref().and_then(|trusted| trusted.timestamp()).map(|t| t.version);
+        candidate.or_else(|| self.current.as_ref().map(|view| view.timestamp_version())).unwrap_or(0)
+    }
+
+    /// Files that are needed now.
+    pub(crate) fn needs(&self) -> Vec<MetaFile> {
+        let Some(view) = &self.current else {
+            return vec![MetaFile::Root { version: self.root_version() + 1 }];
+        };
+        if let Some(candidate) = &self.candidate {
+            return self.missing(candidate);
+        }
+        if view.trusted.snapshot().is_none() {
+            return vec![MetaFile::Head];
+        }
+        self.missing(&view.trusted)
+    }
+
+    fn missing(&self, trusted: &Trusted) -> Vec<MetaFile> {
+        let roles = trusted
+            .missing_roles()
+            .into_iter()
+            .map(|request| MetaFile::Role { name: request.role.as_str().to_owned(), version: request.version });
+        let files = trusted.all_targets().into_iter().filter_map(|(path, target, _)| {
+            Channel::from_path(path).ok()?;
+            let sha256 = target.sha256()?;
+            (!self.files.contains_key(&sha256)).then(|| MetaFile::Target { path: path.to_owned(), sha256 })
+        });
+        roles.chain(files).collect()
+    }
+
+    /// Judges a head, gossiped or asked for.
+    pub(crate) fn judge(&mut self, payload: &[u8], now: UtcTime) -> (GossipVerdict, Change) {
+        let mut change = Change::default();
+        let Some(view) = &self.current else {
+            change.wants = self.needs();
+            return (GossipVerdict::Ignore, change);
+        };
+        let newest = self.candidate.as_ref().unwrap_or(&view.trusted);
+        let verdict = match head::judge(payload, newest, now) {
+            Verdict::Accept(accepted) => {
+                let version = accepted.trusted.timestamp().map_or(0, |timestamp| timestamp.version);
+                if version < self.pin.min_timestamp_version {
+                    return (GossipVerdict::Ignore, change);
+                }
+                change.head_verified = Some(version);
+                for (_, bytes) in accepted.targets {
+                    self.files.insert(Digest::of(&bytes), Arc::new(bytes));
+                }
+                self.candidate = Some(accepted.trusted);
+                self.advance(&mut change);
+                GossipVerdict::Accept
+            }
+            Verdict::Ignore(Ignored::NewerRoot { .. }) => {
+                change.wants.push(MetaFile::Root { version: self.root_version() + 1 });
+                GossipVerdict::Ignore
+            }
+            Verdict::Ignore(_) => GossipVerdict::Ignore,
+            Verdict::Reject(reason) => {
+                change.blame = Some(format!("sent a head that is provably wrong: {reason}"));
+                GossipVerdict::Reject
+            }
+            Verdict::Equivocation(evidence) => {
+                change.alarms.push(format!(
+                    "two different validly signed {} files of one version exist: its key is stolen or the seed was restored from a backup",
+                    evidence.role
+                ));
+                GossipVerdict::Ignore
+            }
+        };
+        (verdict, change)
+    }
+
+    /// A file that was asked for. `Err` says why it is of no use: ask another peer.
+    pub(crate) fn file(&mut self, file: &MetaFile, bytes: &[u8], now: UtcTime) -> Result<Change, String> {
+        let mut change = Change::default();
+        match file {
+            MetaFile::Head => {
+                let (verdict, judged) = self.judge(bytes, now);
+                if verdict == GossipVerdict::Reject {
+                    return Err(judged.blame.unwrap_or_default());
+                }
+                change = judged;
+            }
+            MetaFile::Root { version } => self.root(*version, bytes, &mut change)?,
+            MetaFile::Role { name, version } => {
+                let role = name.parse::<RoleName>().map_err(|error| error.to_string())?;
+                let current = || self.current.as_ref().map(|view| view.trusted.clone());
+                let mut trusted = self.candidate.clone().or_else(current).ok_or("no set to complete")?;
+                // An expired role is no fault of the peer that handed it on: the set is completed with
+                // it, and the freshness gate keeps anything from being installed.
+                let _same_or_new =
+                    trusted.update_targets(&role, bytes, Expiry::Deferred).map_err(|error| error.to_string())?;
+                if trusted.role(&role).is_none_or(|role| role.version != *version) {
+                    return Err(format!("{name} has another version than {version}"));
+                }
+                self.candidate = Some(trusted);
+                self.advance(&mut change);
+            }
+            MetaFile::Target { sha256, .. } => {
+                if Digest::of(bytes) != *sha256 {
+                    return Err("the file is not the one that was signed".to_owned());
+                }
+                self.files.insert(*sha256, Arc::new(bytes.to_vec()));
+                if self.candidate.is_none() {
+                    self.candidate = self.current.as_ref().map(|view| view.trusted.clone());
+                }
+                self.advance(&mut change);
+            }
+            MetaFile::Manifest { .. } => return Err("manifests do not belong to the catalog".to_owned()),
+        }
+        Ok(change)
+    }
+
+    fn root(&mut self, version: u64, bytes: &[u8], change: &mut Change) -> Result<(), String> {
+        if version != self.root_version() + 1 {
+            return Ok(());
+        }
+        let name = format!("{version}.root.json");
+        let trusted = match (&self.current, &self.joining) {
+            (Some(view), _) => {
+                let mut trusted = view.trusted.clone();
+                trusted.update_root(bytes).map_err(|error| error.to_string())?;
+                trusted
+            }
+            (None, Some(joining)) => {
+                let mut trusted = joining.clone();
+                trusted.update_root(bytes).map_err(|error| error.to_string())?;
+                trusted
+            }
+            (None, None) => Trusted::from_first_root(bytes, &self.repository).map_err(|error| error.to_string())?,
+        };
+        let arrived = self.meets_pin(&trusted)?;
+        change.save.push(Save::Metadata { name, bytes: bytes.to_vec() });
+        if arrived {
+            // A new root re-verifies everything below it: a candidate under the old one is void.
+            self.candidate = None;
+            self.install_view(trusted);
+            change.replaced = true;
+            change.wants.push(MetaFile::Root { version: version + 1 });
+            change.wants.push(MetaFile::Head);
+        } else {
+            self.joining = Some(trusted);
+            change.wants.push(MetaFile::Root { version: version + 1 });
+        }
+        Ok(())
+    }
+
+    /// Makes the candidate current if it is whole; else asks for what it lacks.
+    fn advance(&mut self, change: &mut Change) {
+        let Some(candidate) = &self.candidate else { return };
+        let missing = self.missing(candidate);
+        if !missing.is_empty() {
+            change.wants.extend(missing);
+            return;
+        }
+        let Some(trusted) = self.candidate.take() else { return };
+        save_set(&trusted, &self.files, &mut change.save);
+        self.install_view(trusted);
+        change.replaced = true;
+    }
+}
+
+/// Files in the order in which a crash between any two of them does no harm: the timestamp is last.
+fn save_set(trusted: &Trusted, files: &BTreeMap<Digest, Arc<Vec<u8>>>, save: &mut Vec<Save>) {
+    for sha256 in channel_digests(trusted) {
+        if let Some(bytes) = files.get(&sha256) {
+            save.push(Save::Target { sha256, bytes: bytes.to_vec() });
+        }
+    }
+    for name in trusted.loaded_roles() {
+        if let Some(role) = trusted.role(name) {
+            save.push(Save::Metadata { name: role_file(name, role.version), bytes: role.bytes().to_vec() });
+        }
+    }
+    if let Some(snapshot) = trusted.snapshot() {
+        let name = format!("{}.snapshot.json", snapshot.version);
+        save.push(Save::Metadata { name, bytes: snapshot.bytes().to_vec() });
+    }
+    if let Some(timestamp) = trusted.timestamp() {
+        save.push(Save::Metadata { name: "timestamp.json".to_owned(), bytes: timestamp.bytes().to_vec() });
+    }
+}
+
+fn load_roles(trusted: &mut Trusted, read: &dyn Fn(&str) -> Option<Vec<u8>>) {
+    loop {
+        let mut loaded = false;
+        for request in trusted.missing_roles() {
+            let bytes = read(&role_file(&request.role, request.version));
+            loaded |= bytes
+                .is_some_and(|bytes| trusted.update_targets(&request.role, &bytes, Expiry::Deferred).is_ok());
+        }
+        if !loaded {
+            return;
+        }
+    }
+}
+
+fn channel_digests(trusted: &Trusted) -> Vec<Digest> {
+    trusted
+        .all_targets()
+        .into_iter()
+        .filter(|(path, _, _)| Channel::from_path(path).is_ok())
+        .filter_map(|(_, target, _)| target.sha256())
+        .collect()
+}
+
+/// The head that this set makes: policy first, then whatever fits, so that most nodes know a new
+/// release from one message.
+fn encode_head(view: &CatalogView) -> Option<Vec<u8>> {
+    if !view.trusted.missing_roles().is_empty() {
+        return None;
+    }
+    let mut inlines: Vec<Inline> = Vec::new();
+    let mut names: Vec<RoleName> = view.trusted.loaded_roles().cloned().collect();
+    let top = RoleName::targets();
+    names.sort_by_key(|name| (*name != RoleName::channels(), *name == top));
+    for name in names {
+        if let Some(role) = view.trusted.role(&name) {
+            let (version, bytes) = (role.version, role.bytes().to_vec());
+            let is_policy = name == RoleName::channels();
+            inlines.push(Inline::Role { name, version, bytes });
+            if is_policy {
+                inlines.extend(
+                    view.channel_files
+                        .iter()
+                        .map(|(path, bytes)| Inline::Target { path: path.clone(), bytes: bytes.to_vec() }),
+                );
+            }
+        }
+    }
+    Head::from_trusted(&view.trusted, inlines).map(|head| head.encode())
+}

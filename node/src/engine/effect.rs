@@ -1,0 +1,311 @@
+//! Everything a node can decide to do, as data. Shells carry it out.
+
+use std::sync::Arc;
+
+use semver::Version;
+use updraft_protocol::digest::Digest;
+use updraft_protocol::manifest::Manifest;
+use updraft_protocol::meta::{MetaFile, MetaRequest, MetaResponse};
+use updraft_protocol::names::Product;
+use updraft_protocol::peer::PeerId;
+use updraft_protocol::release::Release;
+use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
+
+use super::install::JournalEntry;
+
+/// What the network shell is told to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SwarmEffect {
+    /// Dial a peer at these multiaddresses (concurrently). Answered by `Connected` or `DialFailed`.
+    Dial {
+        /// Who, where it is known; checked against the remote's key.
+        peer: Option<PeerId>,
+        /// Multiaddresses, with or without `/p2p/PEER`.
+        addresses: Vec<String>,
+    },
+    /// End the session and close every connection with a peer.
+    Disconnect {
+        /// Who.
+        peer: PeerId,
+    },
+    /// As `Disconnect`, and refuse the peer from now on.
+    Ban {
+        /// Who.
+        peer: PeerId,
+    },
+    /// Let a banned peer back in.
+    Unban {
+        /// Who.
+        peer: PeerId,
+    },
+    /// Send a control message other than `Request` and `Cancel`.
+    Control {
+        /// To whom.
+        peer: PeerId,
+        /// The message.
+        message: Control,
+    },
+    /// Ask for a block, and accept it from that peer until it arrives or is cancelled.
+    Request {
+        /// From whom.
+        peer: PeerId,
+        /// Our handle in this session.
+        handle: u32,
+        /// What it stands for.
+        object: ObjectId,
+        /// Which bytes.
+        block: BlockRange,
+    },
+    /// Withdraw a request.
+    Cancel {
+        /// From whom the block was wanted.
+        peer: PeerId,
+        /// Our handle in this session.
+        handle: u32,
+        /// Which bytes.
+        block: BlockRange,
+    },
+    /// Read a block from the store and send it.
+    SendBlock {
+        /// To whom.
+        peer: PeerId,
+        /// The receiver's handle.
+        handle: u32,
+        /// What it stands for.
+        object: ObjectId,
+        /// Which bytes.
+        block: BlockRange,
+    },
+    /// Drop a block that waits to be sent.
+    DropBlock {
+        /// To whom it would have gone.
+        peer: PeerId,
+        /// The receiver's handle.
+        handle: u32,
+        /// Which bytes.
+        block: BlockRange,
+    },
+    /// Gossip a head of our own, or again.
+    PublishHead {
+        /// The head.
+        payload: Vec<u8>,
+    },
+    /// Say whether a gossiped head is handed on.
+    GossipVerdict {
+        /// From [`super::input::SwarmInput::Gossip`].
+        message: Vec<u8>,
+        /// The neighbour that handed it to us.
+        peer: PeerId,
+        /// The verdict.
+        verdict: GossipVerdict,
+    },
+    /// Ask a peer for a metadata file.
+    MetaAsk {
+        /// Our number for the request.
+        request_id: u64,
+        /// Whom.
+        peer: PeerId,
+        /// What for.
+        request: MetaRequest,
+    },
+    /// Answer a peer's metadata request.
+    MetaAnswer {
+        /// From [`super::input::SwarmInput::MetaAsked`].
+        channel: u64,
+        /// The answer.
+        response: MetaResponse,
+    },
+}
+
+/// Whether a gossiped message is handed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GossipVerdict {
+    /// Valid and new: forward it.
+    Accept,
+    /// Of no use here: drop it, blame nobody.
+    Ignore,
+    /// Provably wrong: drop it and lower the sender's score.
+    Reject,
+}
+
+/// A file to be kept. Saved in the order given; a crash between any two does no harm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Save {
+    /// Metadata, by file name.
+    Metadata {
+        /// File name, for example `7.snapshot.json`.
+        name: String,
+        /// Exact bytes, as signed.
+        bytes: Vec<u8>,
+    },
+    /// A small target.
+    Target {
+        /// Its digest, under which it is kept.
+        sha256: Digest,
+        /// Exact bytes.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What the installer shell is told to do. Every step may be repeated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstallEffect {
+    /// Unpack into `staging/<transaction>` and rename it to `releases/<release_dir>`. Answered by
+    /// `Staged`.
+    Stage {
+        /// The subscription's directory.
+        directory: String,
+        /// Names the attempt.
+        transaction: String,
+        /// What to unpack.
+        release: Arc<Release>,
+        /// Where to put it, below `releases/`.
+        release_dir: String,
+    },
+    /// Point `current` at `releases/<release_dir>`. Answered by `Switched`.
+    Switch {
+        /// The subscription's directory.
+        directory: String,
+        /// Names the attempt.
+        transaction: String,
+        /// The new target of `current`, below `releases/`.
+        release_dir: String,
+    },
+    /// Remove what an attempt left in staging.
+    Discard {
+        /// The subscription's directory.
+        directory: String,
+        /// Names the attempt.
+        transaction: String,
+    },
+    /// Remove releases other than these.
+    Collect {
+        /// The subscription's directory.
+        directory: String,
+        /// Names below `releases/` that stay.
+        keep: Vec<String>,
+    },
+}
+
+/// What a node tells people: its log, `updraft events`, `updraft history`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// What happened, one word in snake case.
+    pub kind: EventKind,
+    /// The product it is about.
+    pub product: Option<Product>,
+    /// The version it is about.
+    pub version: Option<Version>,
+    /// The peer it is about.
+    pub peer: Option<PeerId>,
+    /// The sentence for people.
+    pub text: String,
+}
+
+/// What kinds of things happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// A session came up.
+    PeerConnected,
+    /// A session ended.
+    PeerDisconnected,
+    /// A peer sent something provably wrong.
+    PeerBlamed,
+    /// A newer head was verified.
+    HeadVerified,
+    /// A newer set of releases and policies is in force.
+    CatalogUpdated,
+    /// A release appeared in the catalog.
+    ReleaseFound,
+    /// A download began.
+    FetchStarted,
+    /// Every piece of an artifact is verified.
+    FetchComplete,
+    /// A download cannot go on.
+    FetchStopped,
+    /// A release was unpacked and made durable.
+    Staged,
+    /// A release is installed.
+    Installed,
+    /// The previous release is back.
+    RolledBack,
+    /// An install failed.
+    InstallFailed,
+    /// A release was published here.
+    Published,
+    /// Something an operator must look at.
+    Alarm,
+}
+
+impl EventKind {
+    /// The name in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PeerConnected => "peer_connected",
+            Self::PeerDisconnected => "peer_disconnected",
+            Self::PeerBlamed => "peer_blamed",
+            Self::HeadVerified => "head_verified",
+            Self::CatalogUpdated => "catalog_updated",
+            Self::ReleaseFound => "release_found",
+            Self::FetchStarted => "fetch_started",
+            Self::FetchComplete => "fetch_complete",
+            Self::FetchStopped => "fetch_stopped",
+            Self::Staged => "staged",
+            Self::Installed => "installed",
+            Self::RolledBack => "rolled_back",
+            Self::InstallFailed => "install_failed",
+            Self::Published => "published",
+            Self::Alarm => "alarm",
+        }
+    }
+
+    /// Whether `updraft history` keeps it.
+    pub fn is_history(self) -> bool {
+        matches!(
+            self,
+            Self::FetchComplete | Self::Installed | Self::RolledBack | Self::InstallFailed | Self::Published | Self::Alarm
+        )
+    }
+}
+
+/// Anything a node decides to do.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// For the network shell.
+    Swarm(SwarmEffect),
+    /// Keep these files, in order.
+    Save(Vec<Save>),
+    /// Open or create an artifact in the store. Answered by `ArtifactOpened`.
+    OpenArtifact {
+        /// Its piece list.
+        manifest: Arc<Manifest>,
+    },
+    /// Answer a metadata request from the store.
+    AnswerFromStore {
+        /// From [`super::input::SwarmInput::MetaAsked`].
+        channel: u64,
+        /// What was asked for.
+        file: MetaFile,
+    },
+    /// Write the install journal before anything that follows.
+    Journal(JournalEntry),
+    /// For the installer shell.
+    Install(InstallEffect),
+    /// Remember where a peer was reached.
+    RememberPeer {
+        /// Who.
+        peer: PeerId,
+        /// Its dialable addresses.
+        addresses: Vec<String>,
+    },
+    /// The head grows old: sign it again (seed).
+    Resign,
+    /// Tell people.
+    Event(Event),
+}
+
+impl From<SwarmEffect> for Effect {
+    fn from(effect: SwarmEffect) -> Self {
+        Self::Swarm(effect)
+    }
+}

@@ -1,0 +1,275 @@
+//! Which release should this node run, and may it now?
+//!
+//! Pure policy: a subscription's facts and the signed catalog in, a decision and every gate's
+//! verdict out. A closed gate is a value with a reason and the time at which it may open, never an
+//! error. Whether a caller of `GET /update` may have a release is decided by the same gates.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use semver::Version;
+use updraft_protocol::digest::Digest;
+use updraft_protocol::names::{Channel, Platform, Product};
+use updraft_protocol::release::Release;
+use updraft_protocol::rollout::{ChannelPolicy, Opens, bucket};
+use updraft_protocol::time::UtcTime;
+use updraft_protocol::tuf::{Freshness, RoleName};
+
+use super::catalog::CatalogView;
+
+/// Seconds for which a head is believed while a rollout is under way: a pause hidden for longer than
+/// this stops installs.
+const ROLLOUT_HEAD_AGE_S: i64 = 24 * 3600;
+
+/// A condition on installing a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GateName {
+    /// The channel exists and names a release.
+    Channel,
+    /// The release has a build for this platform and may appear on this channel.
+    Platform,
+    /// It is newer than what is installed, or the channel allows this downgrade.
+    Version,
+    /// It is not below the product's security floor.
+    Floor,
+    /// The installed version is new enough to step from.
+    MinFrom,
+    /// The channel is not paused.
+    Pause,
+    /// The release was not yanked.
+    Yank,
+    /// The rollout has reached this node.
+    Rollout,
+    /// This artifact was not rolled back from here.
+    Quarantine,
+    /// The signed metadata is fresh enough to act on.
+    Freshness,
+}
+
+impl GateName {
+    /// The name in JSON and in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::Platform => "platform",
+            Self::Version => "version",
+            Self::Floor => "floor",
+            Self::MinFrom => "min_from",
+            Self::Pause => "pause",
+            Self::Yank => "yank",
+            Self::Rollout => "rollout",
+            Self::Quarantine => "quarantine",
+            Self::Freshness => "freshness",
+        }
+    }
+}
+
+/// One gate's verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gate {
+    /// Which.
+    pub name: GateName,
+    /// Whether it lets the release through.
+    pub open: bool,
+    /// Why, for people.
+    pub reason: String,
+    /// When it may open, where that is known.
+    pub opens_at: Option<UtcTime>,
+}
+
+/// What a subscriber is and has.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// The product.
+    pub product: &'a Product,
+    /// The channel followed.
+    pub channel: &'a Channel,
+    /// What the node runs on.
+    pub platform: &'a Platform,
+    /// What is installed.
+    pub installed: Option<&'a Version>,
+    /// Places the node in a rollout; `None` is treated as last in line.
+    pub node_id: Option<&'a [u8]>,
+    /// Artifacts that failed here.
+    pub quarantine: Option<&'a BTreeSet<Digest>>,
+}
+
+/// What the gates add up to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The release that the channel offers to this node, whether or not it may be installed now.
+    pub offered: Option<Arc<Release>>,
+    /// Every gate that was looked at, in order.
+    pub gates: Vec<Gate>,
+    /// What follows.
+    pub verdict: Verdict,
+}
+
+/// What follows from the gates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing newer is offered.
+    UpToDate,
+    /// Install what is offered.
+    Install,
+    /// Something is offered and a gate is closed.
+    Blocked,
+    /// Nothing is offered.
+    Nothing,
+}
+
+impl Decision {
+    /// The first closed gate.
+    pub fn blocked_by(&self) -> Option<&Gate> {
+        self.gates.iter().find(|gate| !gate.open)
+    }
+
+    fn gate(&mut self, name: GateName, open: bool, reason: String, opens_at: Option<UtcTime>) -> bool {
+        self.gates.push(Gate { name, open, reason, opens_at });
+        open
+    }
+}
+
+/// Decides for one subscriber.
+pub fn plan(view: &CatalogView, facts: &Facts<'_>, now: UtcTime) -> Decision {
+    let mut decision = Decision { offered: None, gates: Vec::new(), verdict: Verdict::Nothing };
+    let (product, channel) = (facts.product, facts.channel);
+    let Some(policy) = view.channels.get(&(product.clone(), channel.clone())) else {
+        let reason = format!("the repository has no channel '{channel}' for {product}");
+        decision.gate(GateName::Channel, false, reason, None);
+        return decision;
+    };
+    let Some(wanted) = &policy.version else {
+        decision.gate(GateName::Channel, false, format!("channel '{channel}' names no release yet"), None);
+        return decision;
+    };
+    decision.gate(GateName::Channel, true, format!("channel '{channel}' is at {wanted}"), None);
+    let Some(release) = view.release(product, wanted, facts.platform).cloned() else {
+        let reason = format!("{product} {wanted} has no build for {}", facts.platform);
+        decision.gate(GateName::Platform, false, reason, None);
+        return decision;
+    };
+    if !release.channels.contains(channel) {
+        let reason = format!("the publisher did not permit {product} {wanted} on channel '{channel}'");
+        decision.gate(GateName::Platform, false, reason, None);
+        return decision;
+    }
+    decision.gate(GateName::Platform, true, format!("a build for {} exists", release.id.platform), None);
+    if facts.installed == Some(wanted) {
+        decision.gate(GateName::Version, true, format!("{wanted} is installed"), None);
+        decision.offered = Some(release);
+        decision.verdict = Verdict::UpToDate;
+        return decision;
+    }
+    if !version_gate(&mut decision, policy, facts, wanted) {
+        decision.verdict = Verdict::UpToDate;
+        return decision;
+    }
+    decision.offered = Some(release.clone());
+    remaining_gates(&mut decision, view, policy, facts, &release, now);
+    decision.verdict = if decision.blocked_by().is_none() { Verdict::Install } else { Verdict::Blocked };
+    decision
+}
+
+fn version_gate(decision: &mut Decision, policy: &ChannelPolicy, facts: &Facts<'_>, wanted: &Version) -> bool {
+    let Some(installed) = facts.installed else {
+        return decision.gate(GateName::Version, true, "nothing is installed yet".to_owned(), None);
+    };
+    if wanted > installed {
+        return decision.gate(GateName::Version, true, format!("{wanted} is newer than {installed}"), None);
+    }
+    let allowed = policy.allow_downgrade_to.as_ref() == Some(wanted);
+    let reason = if allowed {
+        format!("the channel allows the downgrade from {installed} to {wanted}")
+    } else {
+        format!("{wanted} is older than {installed}, and the channel does not allow that downgrade")
+    };
+    decision.gate(GateName::Version, allowed, reason, None)
+}
+
+fn remaining_gates(
+    decision: &mut Decision,
+    view: &CatalogView,
+    policy: &ChannelPolicy,
+    facts: &Facts<'_>,
+    release: &Arc<Release>,
+    now: UtcTime,
+) {
+    let version = &release.id.version;
+    if let Some(floor) = view.trusted.security_floor(facts.product) {
+        let reason = format!("the security floor is {floor}");
+        decision.gate(GateName::Floor, *version >= floor, reason, None);
+    }
+    if let Some(min_from) = &release.min_from {
+        let open = facts.installed.is_none_or(|installed| installed >= min_from);
+        let reason = format!("{version} installs over {min_from} or newer; step to that first");
+        decision.gate(GateName::MinFrom, open, reason, None);
+    }
+    let yanked = policy.yanked.contains(version);
+    let reason = if yanked { format!("{version} was yanked") } else { "not yanked".to_owned() };
+    decision.gate(GateName::Yank, !yanked, reason, None);
+    let reason = if policy.paused { "the channel is paused" } else { "not paused" };
+    decision.gate(GateName::Pause, !policy.paused, reason.to_owned(), None);
+    let quarantined = facts.quarantine.is_some_and(|set| set.contains(&release.artifact));
+    if quarantined {
+        let reason = format!("this build of {version} was rolled back here; `updraft install` tries it again");
+        decision.gate(GateName::Quarantine, false, reason, None);
+    }
+    rollout_gate(decision, policy, facts, release, now);
+    freshness_gate(decision, view, policy, facts.product, now);
+}
+
+fn rollout_gate(decision: &mut Decision, policy: &ChannelPolicy, facts: &Facts<'_>, release: &Release, now: UtcTime) {
+    let percent = policy.rollout.percent_at(now);
+    // A caller without an id comes last: it is served when everybody is.
+    let place = facts.node_id.map_or(9_999, |id| bucket(&release.artifact, id));
+    let (open, opens_at) = match policy.rollout.opens_at(place, now) {
+        Opens::Now => (true, None),
+        Opens::At(time) => (false, Some(time)),
+        Opens::Never => (false, None),
+    };
+    let reason = format!("the rollout is at {percent} %");
+    decision.gate(GateName::Rollout, open, reason, opens_at);
+}
+
+fn freshness_gate(
+    decision: &mut Decision,
+    view: &CatalogView,
+    policy: &ChannelPolicy,
+    product: &Product,
+    now: UtcTime,
+) {
+    let trusted = &view.trusted;
+    let releases = RoleName::releases(product);
+    let verdicts = [
+        trusted.freshness(now),
+        trusted.role_freshness(&RoleName::channels(), now),
+        trusted.role_freshness(&releases, now),
+    ];
+    let (mut open, mut reason) = (true, "the metadata is fresh".to_owned());
+    for verdict in verdicts {
+        match verdict {
+            Freshness::Fresh { .. } => continue,
+            Freshness::Expired { role, since } => {
+                reason = format!("{role} metadata expired at {since}; its keys must sign it again at the seed");
+            }
+            Freshness::Incomplete { missing } => reason = format!("{missing} metadata is still missing"),
+        }
+        open = false;
+        break;
+    }
+    let rolling = policy.rollout.percent_at(now) < 100;
+    let limit_s = policy
+        .max_head_age_s
+        .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX))
+        .or(rolling.then_some(ROLLOUT_HEAD_AGE_S));
+    let signed_at = trusted.timestamp().and_then(|timestamp| timestamp.signed_at);
+    if let (true, Some(limit_s), Some(signed_at)) = (open, limit_s, signed_at) {
+        let age_s = now.seconds_since(signed_at);
+        open = age_s <= limit_s;
+        if !open {
+            reason = format!("the head is {age_s} s old, the channel allows {limit_s} s: a pause may be hidden from this node");
+        }
+    }
+    decision.gate(GateName::Freshness, open, reason, None);
+}

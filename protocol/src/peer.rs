@@ -1,0 +1,76 @@
+//! Peer ids as every layer but the network shell sees them: opaque bytes with a base58 text.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Bytes of the longest peer id: a multihash over 64 bytes would hold a key type nobody uses.
+pub const MAX_PEER_ID_BYTES: usize = 64;
+
+/// A node's identity on the network: a libp2p peer id in binary form.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(Vec<u8>);
+
+/// Bytes or text that cannot be a peer id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a peer id (base58 text such as 12D3KooW..., 2 to 64 bytes)")]
+pub struct InvalidPeerId;
+
+impl PeerId {
+    /// From the binary form. Only its length is checked: the network shell knows the rest.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidPeerId> {
+        if (2..=MAX_PEER_ID_BYTES).contains(&bytes.len()) { Ok(Self(bytes.to_vec())) } else { Err(InvalidPeerId) }
+    }
+
+    /// The binary form.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The last eight characters, for tables that people read.
+    pub fn short(&self) -> String {
+        let text = self.to_string();
+        text[text.len().saturating_sub(8)..].to_owned()
+    }
+}
+
+impl FromStr for PeerId {
+    type Err = InvalidPeerId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPeerId> {
+        if text.len() > 2 * MAX_PEER_ID_BYTES {
+            return Err(InvalidPeerId);
+        }
+        let bytes = bs58::decode(text).into_vec().map_err(|_| InvalidPeerId)?;
+        Self::from_bytes(&bytes)
+    }
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&bs58::encode(&self.0).into_string())
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerId({})", self.short())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_id_survives_its_text() {
+        let peer = PeerId::from_bytes(&[0, 36, 8, 1, 18, 32, 7]).expect("a valid length");
+        assert_eq!(peer.to_string().parse(), Ok(peer));
+    }
+
+    #[test]
+    fn texts_out_of_bounds_are_refused() {
+        assert!("".parse::<PeerId>().is_err());
+        assert!("0OIl".parse::<PeerId>().is_err());
+        assert!("1".repeat(200).parse::<PeerId>().is_err());
+    }
+}

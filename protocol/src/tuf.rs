@@ -1,0 +1,29 @@
+//! The Update Framework (specification 1.0.34): signed metadata, and the client workflow over it.
+//!
+//! Bytes become typed metadata only by passing the signature check ([`Verified`]); [`Trusted`] is
+//! the workflow of section 5 without input or output. Building and signing new metadata starts from
+//! the plain structs and ends in [`sign_role`].
+
+mod delegation;
+mod envelope;
+mod error;
+mod gossip;
+mod lookup;
+mod part;
+mod role;
+mod sign;
+mod threshold;
+mod trusted;
+mod verified;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+
+pub use delegation::{DelegatedRole, Delegations};
+pub use error::TufError;
+pub(crate) use gossip::FormError;
+pub use part::{FileMeta, Hashes, InvalidRoleName, Keys, RoleKeys, RoleName, TargetInfo};
+pub use role::{Role, Root, RootRoles, Snapshot, Targets, Timestamp, TopRole};
+pub use sign::{cosign, sign_role, signed_digest};
+pub use trusted::{Change, Expiry, Freshness, RepositoryId, Resolution, RoleRequest, Trusted};
+pub use verified::Verified;

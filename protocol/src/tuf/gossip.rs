@@ -1,0 +1,95 @@
+//! The exact form of timestamp and snapshot that a gossiped head may carry.
+//!
+//! TUF lets an envelope carry surplus signatures, unknown key ids, white space. A head must not: it
+//! would then have as many encodings as anyone cares to make.
+
+use super::envelope::Envelope;
+use super::error::TufError;
+use super::part::RoleName;
+use super::role::{Role, Snapshot, Timestamp, TopRole};
+use super::threshold;
+use super::trusted::Trusted;
+use super::verified::Verified;
+
+/// Why a timestamp or snapshot cannot be part of a head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum FormError {
+    /// Not the canonical encoding of an envelope.
+    NotCanonical(RoleName),
+    /// Not exactly threshold many signatures, each valid and by a key of the role that is trusted
+    /// here. The sender may know another root.
+    Signatures(RoleName),
+    /// Wrong whatever the root.
+    Metadata(TufError),
+}
+
+impl From<TufError> for FormError {
+    fn from(error: TufError) -> Self {
+        Self::Metadata(error)
+    }
+}
+
+impl Trusted {
+    /// Timestamp and snapshot in the form that a head carries, if they can be brought into it.
+    pub(crate) fn gossip_form(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        Some((
+            self.exact_form(self.timestamp.as_ref()?, TopRole::Timestamp)?,
+            self.exact_form(self.snapshot.as_ref()?, TopRole::Snapshot)?,
+        ))
+    }
+
+    fn exact_form<T: Role>(&self, metadata: &Verified<T>, role: TopRole) -> Option<Vec<u8>> {
+        threshold::exact_form(&metadata.envelope().ok()?, &self.root.authority(role))
+    }
+
+    /// Reads one top-level role in the form that a head carries: canonical, exactly signed under the
+    /// root trusted here. Whether it is newer or current is not judged.
+    pub(crate) fn read_exact<T: Role>(
+        &self,
+        role: TopRole,
+        bytes: &[u8],
+    ) -> Result<Verified<T>, FormError> {
+        let envelope = Envelope::parse(&role.name(), bytes, T::MAX_BYTES)?;
+        if !envelope.is_canonical() {
+            return Err(FormError::NotCanonical(role.name()));
+        }
+        let authority = self.root.authority(role);
+        if !threshold::is_exact(&envelope, &authority) {
+            return Err(FormError::Signatures(role.name()));
+        }
+        Ok(Verified::check(envelope, &authority)?)
+    }
+
+    /// Reads one top-level role that is validly signed under the root trusted here, in any form.
+    pub(crate) fn read_signed<T: Role>(
+        &self,
+        role: TopRole,
+        bytes: &[u8],
+    ) -> Result<Verified<T>, TufError> {
+        Verified::check(
+            Envelope::parse(&role.name(), bytes, T::MAX_BYTES)?,
+            &self.root.authority(role),
+        )
+    }
+
+    /// Reads the timestamp and the snapshot of one head, which must belong together.
+    pub(crate) fn read_pair(
+        &self,
+        timestamp: &[u8],
+        snapshot: &[u8],
+    ) -> Result<(Verified<Timestamp>, Verified<Snapshot>), FormError> {
+        let timestamp: Verified<Timestamp> = self.read_exact(TopRole::Timestamp, timestamp)?;
+        let role = RoleName::snapshot();
+        timestamp.snapshot.check(&role, snapshot)?;
+        let snapshot: Verified<Snapshot> = self.read_exact(TopRole::Snapshot, snapshot)?;
+        if snapshot.version != timestamp.snapshot.version {
+            let (expected, found) = (timestamp.snapshot.version, snapshot.version);
+            return Err(FormError::Metadata(TufError::Version {
+                role,
+                expected,
+                found,
+            }));
+        }
+        Ok((timestamp, snapshot))
+    }
+}

@@ -1,0 +1,107 @@
+//! Fleets in virtual time: the engine of a real node, links and stores that are models.
+
+use updraft::engine::effect::EventKind;
+use updraft_tests::repository::TestRepository;
+use updraft_tests::virtual_network::{LinkModel, VirtualNetwork};
+
+const LINKS: LinkModel =
+    LinkModel { latency_ms: 5, seed_upload_bytes_per_second: 12_500_000, peer_upload_bytes_per_second: 12_500_000 };
+
+fn artifact(mebibytes: usize, salt: u8) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_u32.wrapping_add(u32::from(salt));
+    let mut bytes = Vec::with_capacity(mebibytes << 20);
+    while bytes.len() < mebibytes << 20 {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        bytes.extend_from_slice(&state.to_be_bytes());
+    }
+    bytes
+}
+
+fn fleet(peers: usize, random_seed: u64) -> (VirtualNetwork, TestRepository) {
+    let mut network = VirtualNetwork::new(LINKS, random_seed);
+    let repository = TestRepository::new(network.wall());
+    for _ in 0..=peers {
+        network.add(&repository, true);
+    }
+    (network, repository)
+}
+
+fn all_installed(network: &VirtualNetwork, peers: std::ops::RangeInclusive<usize>, version: &str) -> bool {
+    peers.clone().all(|peer| network.has_installed(peer, version))
+}
+
+#[test]
+fn a_release_reaches_every_peer_and_most_bytes_come_from_peers() {
+    let (mut network, mut repository) = fleet(8, 1);
+    assert!(network.run_until(5_000, |n| (1..=8).all(|peer| n.head_version(peer) == 1)), "peers never joined");
+    network.publish(&mut repository, "1.0.0", &artifact(16, 1));
+    let start_ms = network.elapsed_ms();
+    let done = network.run_until(60_000, |n| all_installed(n, 1..=8, "1.0.0"));
+    assert!(done, "not installed everywhere: {:?}", network.events(1));
+    let bound_ms = (16 << 20) * 1_000 / 12_500_000;
+    let took_ms = network.elapsed_ms() - start_ms;
+    assert!(took_ms < bound_ms * 4, "{took_ms} ms, the bound is {bound_ms} ms");
+    let copies_percent = network.bytes_sent(0) * 100 / (16 << 20);
+    assert!(copies_percent < 400, "{copies_percent} % of the artifact left the seed");
+}
+
+#[test]
+fn a_peer_that_was_cut_off_is_current_seconds_after_it_is_back() {
+    let (mut network, mut repository) = fleet(3, 2);
+    assert!(network.run_until(5_000, |n| (1..=3).all(|peer| n.head_version(peer) == 1)));
+    network.disconnect(3);
+    network.publish(&mut repository, "1.0.0", &artifact(1, 1));
+    assert!(network.run_until(20_000, |n| all_installed(n, 1..=2, "1.0.0")));
+    assert!(!network.has_installed(3, "1.0.0"));
+    network.run_until(60_000, |_| false);
+    network.reconnect(3);
+    assert!(network.run_until(12_000, |n| n.has_installed(3, "1.0.0")), "{:?}", network.events(3));
+}
+
+#[test]
+fn peers_go_on_updating_each_other_without_the_seed() {
+    let (mut network, mut repository) = fleet(4, 3);
+    assert!(network.run_until(5_000, |n| (1..=4).all(|peer| n.head_version(peer) == 1)));
+    network.disconnect(4);
+    network.publish(&mut repository, "1.0.0", &artifact(2, 1));
+    assert!(network.run_until(20_000, |n| all_installed(n, 1..=3, "1.0.0")));
+    network.disconnect(0);
+    network.reconnect(4);
+    assert!(network.run_until(30_000, |n| n.has_installed(4, "1.0.0")), "{:?}", network.events(4));
+}
+
+#[test]
+fn a_liar_is_banned_and_everybody_finishes() {
+    let (mut network, mut repository) = fleet(4, 4);
+    assert!(network.run_until(5_000, |n| (1..=4).all(|peer| n.head_version(peer) == 1)));
+    network.rot(2);
+    network.publish(&mut repository, "1.0.0", &artifact(8, 1));
+    assert!(network.run_until(60_000, |n| all_installed(n, 1..=4, "1.0.0")));
+    let blamed = [1, 3, 4].into_iter().filter(|peer| network.told(*peer, EventKind::PeerBlamed)).count();
+    assert!(blamed > 0, "nobody noticed");
+}
+
+#[test]
+fn updates_follow_one_another_and_the_last_one_wins() {
+    let (mut network, mut repository) = fleet(3, 5);
+    assert!(network.run_until(5_000, |n| (1..=3).all(|peer| n.head_version(peer) == 1)));
+    for (patch, salt) in (0..5).zip(1..) {
+        network.publish(&mut repository, &format!("1.0.{patch}"), &artifact(4, salt));
+        network.run_until(300, |_| false);
+    }
+    assert!(network.run_until(60_000, |n| all_installed(n, 1..=3, "1.0.4")), "{:?}", network.events(1));
+}
+
+#[test]
+fn one_seed_of_randomness_makes_one_run() {
+    let run = || {
+        let (mut network, mut repository) = fleet(5, 77);
+        network.run_until(3_000, |_| false);
+        network.publish(&mut repository, "1.0.0", &artifact(4, 1));
+        network.run_until(30_000, |n| all_installed(n, 1..=5, "1.0.0"));
+        (network.elapsed_ms(), (0..=5).map(|node| network.bytes_sent(node)).collect::<Vec<_>>())
+    };
+    assert_eq!(run(), run());
+}
