@@ -49,15 +49,15 @@ fn parent_of(path: &Path) -> io::Result<&Path> {
     }
 }
 
-/// Calls `make` with unused temporary paths in `directory` until it no longer finds them taken.
+/// Calls `create` with unused temporary paths in `directory` until it no longer finds them taken.
 fn with_temp_name<T>(
     directory: &Path,
-    make: impl Fn(&Path) -> io::Result<T>,
+    create: impl Fn(&Path) -> io::Result<T>,
 ) -> io::Result<(T, Leftover)> {
     for _ in 0..MAX_NAME_ATTEMPTS {
         let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!("{TEMP_PREFIX}{}-{number}", std::process::id()));
-        match make(&path) {
+        match create(&path) {
             Ok(made) => return Ok((made, Leftover(Some(path)))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),

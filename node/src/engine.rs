@@ -612,6 +612,7 @@ impl Engine {
                 installed: subscription.installed.as_ref().map(|installed| &installed.version),
                 node_id: Some(self.config.me.as_bytes()),
                 quarantine: Some(&subscription.quarantine),
+                hurry: subscription.hurry.as_ref(),
             };
             let decision = plan(view, &facts, now.wall);
             let effects = match (&decision.verdict, &decision.offered) {
@@ -652,11 +653,24 @@ impl Engine {
     }
 
     /// An operator wants the offered release tried now, quarantine or not.
-    pub fn retry(&mut self, product: &Product, now: Now) -> Result<Vec<Effect>, Refusal> {
+    /// `hurry` does not wait for the rollout. A `version` other than the offered one is refused.
+    pub fn retry(
+        &mut self,
+        product: &Product,
+        version: Option<&Version>,
+        hurry: bool,
+        now: Now,
+    ) -> Result<Vec<Effect>, Refusal> {
         let mut found = false;
         for subscription in self.subscriptions.iter_mut().filter(|s| s.spec.product == *product) {
             found = true;
-            subscription.retry();
+            let decision = subscription.decision.as_ref();
+            let offered = decision.and_then(|decision| decision.offered.as_ref()).map(|release| &release.id.version);
+            if let Some(wanted) = version.filter(|wanted| Some(*wanted) != offered) {
+                let offered = offered.map_or_else(|| "nothing".to_owned(), ToString::to_string);
+                return Err(Refusal::NotOffered { product: product.clone(), wanted: wanted.clone(), offered });
+            }
+            subscription.retry(hurry);
         }
         if !found {
             return Err(Refusal::NotSubscribed(product.to_string()));
@@ -667,7 +681,7 @@ impl Engine {
     }
 
     /// An operator wants the previous release back.
-    pub fn roll_back(&mut self, product: &Product, to: Option<&Version>, _now: Now) -> Result<Vec<Effect>, Refusal> {
+    pub fn roll_back(&mut self, product: &Product, to: Option<&Version>) -> Result<Vec<Effect>, Refusal> {
         let mut subscriptions =
             self.subscriptions.iter_mut().filter(|s| s.spec.product == *product && s.spec.directory.is_some()).peekable();
         if subscriptions.peek().is_none() {

@@ -1,4 +1,307 @@
-//! What makes a node a seed: packing, cutting, signing.
+//! What makes a node a seed: taking an artifact as built or packing one, cutting it into pieces,
+//! signing.
+//!
+//! A publication is two steps, so that nothing is ever half published. [`prepare`] does the long
+//! work and leaves a verified artifact in the store and no trace in the metadata; [`sign`] makes the
+//! next signed set in memory. The set counts once its timestamp is on disk, which is written last.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tempfile::NamedTempFile;
+use updraft_protocol::digest::Digest;
+use updraft_protocol::manifest::Manifest;
+use updraft_protocol::meta::MetaFile;
+use updraft_protocol::names::{FileName, InvalidName, Product, ReleaseId};
+use updraft_protocol::release::{Format, ManifestRef, Notes, Release};
+use updraft_protocol::rollout::{ChannelPolicy, Rollout};
+use updraft_protocol::time::UtcTime;
+use updraft_protocol::tuf::{RepositoryId, RoleName, TufError};
+
+use self::draft::{Draft, DraftError, Signed};
+use self::keys::{Keys, KeysError};
+use crate::archive::{self, ArchiveError, PackOptions, Packed, Progress};
+use crate::engine::catalog::CatalogView;
+use crate::store::{Store, StoreError};
 
 pub mod draft;
 pub mod keys;
+
+/// What is to be published.
+#[derive(Debug, Clone)]
+pub struct Publication {
+    /// The directory to pack, or the file to take as it is.
+    pub path: PathBuf,
+    /// Product, version and platform.
+    pub id: ReleaseId,
+    /// The channel that will point to it.
+    pub channel: updraft_protocol::names::Channel,
+    /// The lowest installed version that can go to it in one step.
+    pub min_from: Option<semver::Version>,
+    /// What it says to people.
+    pub notes: Option<String>,
+    /// It is urgent.
+    pub critical: bool,
+    /// zstd level for a directory.
+    pub level: i32,
+}
+
+/// Why something cannot be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// There is nothing to publish there.
+    #[error("cannot read {path}: {source}")]
+    Source {
+        /// What was to be published.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file's name cannot be a target's.
+    #[error("the file cannot be published under its name: {0}; rename it")]
+    FileName(InvalidName),
+    /// The tree or the file cannot be packed or read.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store has no room for temporary files.
+    #[error("cannot write to the store: {0}")]
+    Temporary(io::Error),
+    /// It cannot be signed.
+    #[error(transparent)]
+    Draft(#[from] DraftError),
+    /// A key cannot be used or made.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The product is new here, and delegating to it needs the targets key.
+    #[error("{product} is new here, and the targets key that could add it is not on this machine; add the product where that key is")]
+    NewProduct {
+        /// The product.
+        product: Product,
+    },
+    /// There is no signed set to add to.
+    #[error("this directory holds no repository; make one: updraft init --product {product}")]
+    NoRepository {
+        /// The product.
+        product: Product,
+    },
+    /// What was made just now does not verify.
+    #[error("the new repository does not verify: {0}")]
+    Verify(TufError),
+}
+
+/// A publication whose artifact is in the store.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The release as it will be signed.
+    pub release: Release,
+    /// Its pieces.
+    pub manifest: Arc<Manifest>,
+    /// The channel that will point to it.
+    pub channel: updraft_protocol::names::Channel,
+    /// The artifact was in the store before.
+    pub was_held: bool,
+}
+
+/// A new repository: root 1 and the first signed set.
+#[derive(Debug)]
+pub struct NewRepository {
+    /// Its id.
+    pub id: RepositoryId,
+    /// Root 1.
+    pub root: Vec<u8>,
+    /// The first set.
+    pub signed: Signed,
+}
+
+/// Makes keys for every role and signs a repository with these products and no releases.
+pub fn create(keys: &Keys, products: &[Product], now: UtcTime) -> Result<NewRepository, PublishError> {
+    for role in
+        [RoleName::root(), RoleName::targets(), RoleName::snapshot(), RoleName::timestamp(), RoleName::channels()]
+    {
+        keys.generate(&role)?;
+    }
+    let root = draft::first_root(keys, now)?;
+    let id = RepositoryId::of_first_root(&root).map_err(PublishError::Verify)?;
+    let mut draft = Draft::first(&root, &id, &keys.load(&RoleName::channels())?.public(), now)?;
+    for product in products {
+        let key = keys.generate(&RoleName::releases(product))?;
+        draft.add_product(product, &key.public());
+    }
+    let signed = draft.sign(keys)?;
+    Ok(NewRepository { id, root, signed })
+}
+
+/// The file that a publication becomes: packed or copied into the store's temporary place.
+fn take(
+    publication: &Publication,
+    store: &Store,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<(NamedTempFile, Packed, Format, FileName), PublishError> {
+    let path = &publication.path;
+    let source = |source| PublishError::Source { path: path.clone(), source };
+    let metadata = fs::metadata(path).map_err(source)?;
+    let mut temp = store.temp_file().map_err(PublishError::Temporary)?;
+    if metadata.is_dir() {
+        let id = &publication.id;
+        let name = format!("{}-{}-{}.tar.zst", id.product, id.version, id.platform);
+        let name = name.parse().map_err(PublishError::FileName)?;
+        let mut out = BufWriter::with_capacity(1 << 20, temp.as_file_mut());
+        let packed = archive::pack(path, &mut out, &PackOptions { level: publication.level }, progress)?;
+        out.flush().map_err(PublishError::Temporary)?;
+        drop(out);
+        return Ok((temp, packed, Format::TarZst, name));
+    }
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name: FileName = name.parse().map_err(PublishError::FileName)?;
+    // A private copy first: what is inspected is then what is published, whatever happens to the original.
+    copy_unchanged(path, &mut temp)?;
+    let format = archive::detect(path);
+    let packed = archive::inspect(temp.path(), format, progress)?;
+    Ok((temp, packed, format, name))
+}
+
+fn copy_unchanged(path: &Path, temp: &mut NamedTempFile) -> Result<(), PublishError> {
+    let source = |source| PublishError::Source { path: path.to_owned(), source };
+    let stamp = |metadata: &fs::Metadata| (metadata.len(), metadata.modified().ok());
+    let mut file = fs::File::open(path).map_err(source)?;
+    let before = file.metadata().map_err(source)?;
+    if !before.is_file() {
+        return Err(ArchiveError::NotAFile(path.to_owned()).into());
+    }
+    let copied = io::copy(&mut file, temp.as_file_mut()).map_err(PublishError::Temporary)?;
+    let after = file.metadata().map_err(source)?;
+    if copied != before.len() || stamp(&before) != stamp(&after) {
+        return Err(ArchiveError::Changed(path.to_owned()).into());
+    }
+    Ok(())
+}
+
+/// Checks, packs and hashes; puts the artifact into the store unless this is a dry run.
+pub fn prepare(
+    publication: &Publication,
+    view: &CatalogView,
+    store: &Store,
+    dry_run: bool,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Prepared, PublishError> {
+    // The cheap check comes before the long work.
+    check(publication, view)?;
+    let (temp, packed, format, file_name) = take(publication, store, progress)?;
+    let manifest_bytes = packed.manifest.encode();
+    let release = Release {
+        path: publication.id.path(&file_name),
+        id: publication.id.clone(),
+        file_name,
+        artifact: *packed.manifest.artifact(),
+        length: packed.manifest.length(),
+        format,
+        content: packed.content,
+        manifest: ManifestRef { sha256: Digest::of(&manifest_bytes), length: manifest_bytes.len() as u64 },
+        channels: BTreeSet::from([publication.channel.clone()]),
+        min_from: publication.min_from.clone(),
+        notes: publication.notes.clone().map_or(Notes::None, Notes::Text),
+        critical: publication.critical,
+    };
+    Draft::check_new(view, &release)?;
+    let was_held = store.get(&release.artifact).is_some_and(|held| held.is_complete());
+    let manifest = Arc::new(packed.manifest);
+    if !dry_run {
+        store.import(temp, &manifest)?;
+    }
+    Ok(Prepared { release, manifest, channel: publication.channel.clone(), was_held })
+}
+
+fn check(publication: &Publication, view: &CatalogView) -> Result<(), PublishError> {
+    let product = &publication.id.product;
+    if view.trusted.snapshot().is_none() {
+        return Err(PublishError::NoRepository { product: product.clone() });
+    }
+    let probe = Release {
+        path: String::new(),
+        id: publication.id.clone(),
+        file_name: "probe".parse().map_err(PublishError::FileName)?,
+        artifact: Digest::ZERO,
+        length: 1,
+        format: Format::File,
+        content: updraft_protocol::release::Content { sha256: Digest::ZERO, length: 1, entries: 1 },
+        manifest: ManifestRef { sha256: Digest::ZERO, length: 1 },
+        channels: BTreeSet::new(),
+        min_from: publication.min_from.clone(),
+        notes: publication.notes.clone().map_or(Notes::None, Notes::Text),
+        critical: publication.critical,
+    };
+    Draft::check_new(view, &probe)?;
+    Ok(())
+}
+
+/// Signs the set that adds a prepared release and points its channel to it.
+pub fn sign(prepared: &Prepared, view: &CatalogView, keys: &Keys, now: UtcTime) -> Result<Signed, PublishError> {
+    let release = &prepared.release;
+    let product = &release.id.product;
+    // Another publication may have come first while this one was packing.
+    Draft::check_new(view, release)?;
+    let mut draft = Draft::of(view, now);
+    if !draft.has_product(product) {
+        if !keys.has(&RoleName::targets()) {
+            return Err(PublishError::NewProduct { product: product.clone() });
+        }
+        let role = RoleName::releases(product);
+        let key = if keys.has(&role) { keys.load(&role)? } else { keys.generate(&role)? };
+        draft.add_product(product, &key.public());
+    }
+    draft.add_release(release);
+    let policy = view.channels.get(&(product.clone(), prepared.channel.clone()));
+    let policy = match policy {
+        Some(policy) => ChannelPolicy {
+            version: Some(release.id.version.clone()),
+            rollout: Rollout::full(),
+            ..ChannelPolicy::clone(policy)
+        },
+        None => ChannelPolicy {
+            version: Some(release.id.version.clone()),
+            rollout: Rollout::full(),
+            paused: false,
+            yanked: BTreeSet::new(),
+            allow_downgrade_to: None,
+            max_head_age_s: None,
+        },
+    };
+    draft.set_channel(product, &prepared.channel, &policy);
+    Ok(draft.sign(keys)?)
+}
+
+/// Signs the same set again, with a new timestamp.
+pub fn renew(view: &CatalogView, keys: &Keys, now: UtcTime) -> Result<Signed, PublishError> {
+    let mut draft = Draft::of(view, now);
+    draft.renew();
+    Ok(draft.sign(keys)?)
+}
+
+/// The files of a set, in the order in which a crash between any two does no harm.
+pub fn in_order(signed: &Signed) -> Vec<crate::engine::effect::Save> {
+    use crate::engine::effect::Save;
+    let mut saves = Vec::new();
+    for (file, bytes) in &signed.files {
+        match file {
+            MetaFile::Target { sha256, .. } => saves.push(Save::Target { sha256: *sha256, bytes: bytes.clone() }),
+            MetaFile::Role { name, version } => {
+                let stem = name.parse::<RoleName>().map_or_else(|_| name.clone(), |role| role.file_stem());
+                saves.push(Save::Metadata { name: format!("{version}.{stem}.json"), bytes: bytes.clone() });
+            }
+            MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } => {}
+        }
+    }
+    if let Some(snapshot) = signed.trusted.snapshot() {
+        saves.push(Save::Metadata { name: format!("{}.snapshot.json", snapshot.version), bytes: snapshot.bytes().to_vec() });
+    }
+    if let Some(timestamp) = signed.trusted.timestamp() {
+        saves.push(Save::Metadata { name: "timestamp.json".to_owned(), bytes: timestamp.bytes().to_vec() });
+    }
+    saves
+}

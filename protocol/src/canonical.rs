@@ -44,6 +44,11 @@ pub fn encode(value: &Value) -> Vec<u8> {
     out
 }
 
+/// The value of a type of this crate, whose map keys are texts and whose numbers are integers.
+pub(crate) fn value_of<T: serde::Serialize>(data: &T) -> Value {
+    serde_json::to_value(data).expect("text keys and integers are all that JSON needs")
+}
+
 fn write_value(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),

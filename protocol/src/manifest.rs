@@ -154,6 +154,10 @@ impl Manifest {
             pieces: digests.iter().copied().map(Digest::from).collect(),
         };
         manifest.check()?;
+        // A node keeps the manifest, not its bytes, and serves the encoding of what it keeps.
+        if manifest.encode() != bytes {
+            return Err(ManifestError::Invalid("it is not in its one encoding"));
+        }
         Ok(manifest)
     }
 

@@ -11,6 +11,7 @@ use std::fmt;
 use semver::Version;
 use serde_json::Value;
 
+use crate::canonical;
 use crate::digest::Digest;
 use crate::limits::{
     MAX_ARTIFACT_BYTES, MAX_CHANNELS, MAX_CONTENT_BYTES, MAX_CONTENT_ENTRIES, MAX_CRITICAL_FIELDS,
@@ -365,9 +366,7 @@ impl Release {
             critical: self.critical,
             critical_fields: Vec::new(),
         };
-        let description = serde_json::to_value(description)
-            .expect("a description has text keys and no type that JSON lacks");
-        let custom = BTreeMap::from([("updraft".to_owned(), description)]);
+        let custom = BTreeMap::from([("updraft".to_owned(), canonical::value_of(&description))]);
         let mut target = TargetInfo::new(self.length, self.artifact);
         target.custom = Some(Value::Object(custom.into_iter().collect()));
         target
@@ -508,7 +507,7 @@ mod tests {
             _ = fields.insert(
                 "critical_fields".to_owned(),
                 vec!["channels", "sandbox"].into(),
-            )
+            );
         });
         assert_eq!(
             Release::from_target(PATH, &critical),

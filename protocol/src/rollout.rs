@@ -114,9 +114,12 @@ pub fn bucket(artifact: &Digest, node_id: &[u8]) -> u16 {
     let digest = hasher.finish();
     let mut first = [0; 8];
     first.copy_from_slice(&digest.as_bytes()[..8]);
-    // 2^64 is so much larger than the number of buckets that the remainder favours none noticeably.
-    let bucket = u64::from_be_bytes(first) % u64::from(BUCKETS);
-    u16::try_from(bucket).expect("a remainder of BUCKETS fits where BUCKETS does")
+    bucket_of(u64::from_be_bytes(first))
+}
+
+/// 2^64 is so much larger than the number of buckets that the remainder favours none noticeably.
+fn bucket_of(random: u64) -> u16 {
+    u16::try_from(random % u64::from(BUCKETS)).expect("less than BUCKETS, which is a u16")
 }
 
 impl Default for Rollout {
@@ -281,9 +284,7 @@ impl ChannelPolicy {
             allow_downgrade_to: self.allow_downgrade_to.as_ref().map(Version::to_string),
             max_head_age_s: self.max_head_age_s,
         };
-        let value = serde_json::to_value(file)
-            .expect("a channel file has text keys and no type that JSON lacks");
-        canonical::encode(&value)
+        canonical::encode(&canonical::value_of(&file))
     }
 }
 

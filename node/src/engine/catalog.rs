@@ -303,6 +303,10 @@ impl Catalog {
                     return (GossipVerdict::Ignore, change);
                 }
                 change.head_verified = Some(version);
+                // An unsigned hint: a newer root may exist, and nobody is to blame if it does not.
+                if accepted.root_version > self.root_version() {
+                    change.wants.push(MetaFile::Root { version: self.root_version() + 1 });
+                }
                 for (_, bytes) in accepted.targets {
                     self.files.insert(Digest::of(&bytes), Arc::new(bytes));
                 }
@@ -489,4 +493,14 @@ fn encode_head(view: &CatalogView) -> Option<Vec<u8>> {
         }
     }
     Head::from_trusted(&view.trusted, inlines).map(|head| head.encode())
+}
+
+/// The whole signed set on disk, for commands that work on a stopped node's directory.
+pub fn load_view(
+    repository: RepositoryId,
+    ticket: Option<&Ticket>,
+    read: &dyn Fn(&str) -> Option<Vec<u8>>,
+    target: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+) -> Result<Option<Arc<CatalogView>>, CatalogError> {
+    Ok(Catalog::restore(repository, ticket, read, target)?.current)
 }

@@ -140,6 +140,10 @@ impl Fetch {
         self.transfers.contains_key(object)
     }
 
+    pub(crate) fn is_active(&self) -> bool {
+        self.transfers.values().any(Transfer::is_active)
+    }
+
     pub(crate) fn is_complete(&self, object: &ObjectId) -> bool {
         self.transfers.get(object).is_some_and(|transfer| transfer.have.is_full())
     }
@@ -432,7 +436,7 @@ impl Fetch {
     }
 
     fn fill_all(&mut self, now_ms: u64, outcome: &mut Outcome) {
-        if self.transfers.values().any(Transfer::is_active) {
+        if self.is_active() {
             let peers: Vec<PeerId> = self.links.keys().cloned().collect();
             for peer in peers {
                 self.fill(&peer, now_ms, outcome);

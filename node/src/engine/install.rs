@@ -47,7 +47,7 @@ pub enum InstallState {
 }
 
 impl InstallState {
-    const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Idle,
         Self::Fetching,
         Self::Verified,
@@ -112,6 +112,8 @@ pub struct JournalEntry {
     pub attempts: u32,
     /// Going back, not forward.
     pub is_rollback: bool,
+    /// The attempt ended well: `to` is installed now, and `from` is what was before.
+    pub completes: bool,
 }
 
 /// What a node finds about a directory when it starts.
@@ -189,9 +191,16 @@ pub enum Refusal {
         /// Where it stands.
         state: InstallState,
     },
-    /// The catalog has no such release.
-    #[error("no release {0} is known here; `updraft releases` lists what is")]
-    UnknownRelease(String),
+    /// The channel offers something else.
+    #[error("the channel offers {offered} of {product}, not {wanted}; `updraft fetch` gets any release without installing it")]
+    NotOffered {
+        /// The product.
+        product: Product,
+        /// What was asked for.
+        wanted: Version,
+        /// What is offered.
+        offered: String,
+    },
 }
 
 /// One subscription.
@@ -211,6 +220,8 @@ pub struct Subscription {
     pub decision: Option<Decision>,
     /// Artifacts that are not tried again by themselves.
     pub quarantine: BTreeSet<Digest>,
+    /// The artifact for which an operator does not wait for the rollout.
+    pub(crate) hurry: Option<Digest>,
     goal: Option<Goal>,
     failures: u32,
     retry_at_ms: u64,
@@ -232,6 +243,7 @@ impl Subscription {
             reason: String::new(),
             decision: None,
             quarantine: found.quarantine,
+            hurry: None,
             goal: None,
             failures: 0,
             retry_at_ms: 0,
@@ -269,8 +281,12 @@ impl Subscription {
         (subscription, effects)
     }
 
-    /// A step past which the node must go on, or back, before anything else.
-    pub(crate) fn is_committed_to_step(&self) -> bool {
+    /// In a step past which the node must go on, or back, before anything else.
+    pub fn is_busy(&self) -> bool {
+        self.is_committed_to_step()
+    }
+
+    fn is_committed_to_step(&self) -> bool {
         matches!(
             self.state,
             InstallState::Staged
@@ -423,6 +439,7 @@ impl Subscription {
             to: self.installed.clone(),
             attempts: goal.attempts,
             is_rollback,
+            completes: true,
         }));
         effects.push(self.event(kind, &goal.to.version, text));
         if let Some(directory) = self.spec.directory.clone() {
@@ -457,6 +474,7 @@ impl Subscription {
                 to: Some(goal.to),
                 attempts: goal.attempts,
                 is_rollback: false,
+                completes: false,
             }));
             effects.push(Effect::Install(InstallEffect::Discard { directory, transaction: goal.transaction }));
         }
@@ -480,8 +498,10 @@ impl Subscription {
     }
 
     /// An operator asks to try again now, quarantine or not.
-    pub(crate) fn retry(&mut self) {
+    pub(crate) fn retry(&mut self, hurry: bool) {
         self.quarantine.clear();
+        let offered = self.decision.as_ref().and_then(|decision| decision.offered.as_ref());
+        self.hurry = offered.filter(|_| hurry).map(|release| release.artifact);
         self.retry_at_ms = 0;
         self.failures = 0;
     }
@@ -503,6 +523,7 @@ impl Subscription {
             to: Some(goal.to.clone()),
             attempts: goal.attempts,
             is_rollback,
+            completes: false,
         })]
     }
 

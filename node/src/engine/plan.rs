@@ -92,6 +92,8 @@ pub struct Facts<'a> {
     pub node_id: Option<&'a [u8]>,
     /// Artifacts that failed here.
     pub quarantine: Option<&'a BTreeSet<Digest>>,
+    /// The artifact for which an operator does not wait for the rollout.
+    pub hurry: Option<&'a Digest>,
 }
 
 /// What the gates add up to.
@@ -228,6 +230,11 @@ fn rollout_gate(decision: &mut Decision, policy: &ChannelPolicy, facts: &Facts<'
         Opens::At(time) => (false, Some(time)),
         Opens::Never => (false, None),
     };
+    if !open && facts.hurry == Some(&release.artifact) {
+        let reason = format!("the rollout is at {percent} %; an operator asked not to wait for it");
+        decision.gate(GateName::Rollout, true, reason, None);
+        return;
+    }
     let reason = format!("the rollout is at {percent} %");
     decision.gate(GateName::Rollout, open, reason, opens_at);
 }

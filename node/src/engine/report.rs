@@ -14,7 +14,7 @@ use super::Engine;
 use super::catalog::CatalogView;
 use super::fetch::{ByteCounts, LinkView, TransferView};
 use super::input::Now;
-use super::install::Subscription;
+use super::install::{InstallState, Subscription};
 use super::peers::Session;
 use super::plan::{Facts, Verdict, plan};
 use super::supply::{Stage, object};
@@ -36,6 +36,11 @@ impl Engine {
     /// The repository.
     pub fn repository(&self) -> RepositoryId {
         self.catalog.repository()
+    }
+
+    /// What this node runs on.
+    pub fn platform(&self) -> &Platform {
+        &self.config.platform
     }
 
     /// The signed set in force.
@@ -70,6 +75,22 @@ impl Engine {
                 link: self.fetch.link_view(peer),
             })
             .collect()
+    }
+
+    /// How many subscriptions are in each state.
+    pub fn subscriptions_by_state(&self) -> Vec<(&'static str, u64)> {
+        InstallState::ALL
+            .into_iter()
+            .map(|state| {
+                let count = self.subscriptions.iter().filter(|subscription| subscription.state == state).count();
+                (state.as_str(), count as u64)
+            })
+            .collect()
+    }
+
+    /// Whether any download is under way.
+    pub fn is_fetching(&self) -> bool {
+        self.fetch.is_active()
     }
 
     /// Live sessions whose hello was accepted.
@@ -125,6 +146,7 @@ impl Engine {
             installed: caller.version,
             node_id: caller.id.map(str::as_bytes),
             quarantine: None,
+            hurry: None,
         };
         let decision = plan(view, &facts, now);
         decision.offered.filter(|_| decision.verdict == Verdict::Install)

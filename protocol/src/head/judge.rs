@@ -1,5 +1,7 @@
 //! The verdict on a head.
 
+use std::cmp::Ordering;
+
 use crate::limits::MAX_HEAD_INLINES;
 use crate::time::UtcTime;
 use crate::tuf::{
@@ -314,7 +316,7 @@ fn take_targets(next: &Trusted, inlines: Vec<Inline>) -> Result<Vec<(String, Vec
         };
         match next.resolve(&path) {
             Resolution::Found { target, .. } if target.matches(&bytes) => {
-                targets.push((path, bytes))
+                targets.push((path, bytes));
             }
             Resolution::Found { .. } | Resolution::NotFound => {
                 return Err(Verdict::Reject(Rejected::InlineTarget { path }));
@@ -327,15 +329,12 @@ fn take_targets(next: &Trusted, inlines: Vec<Inline>) -> Result<Vec<(String, Vec
 
 /// Signatures that do not hold: a forgery if the sender has the same root, else perhaps another root.
 fn refuse_signatures(role: RoleName, root_version: u64, trusted: &Trusted) -> Verdict {
-    let mine = trusted.root().version;
-    if root_version > mine {
-        Verdict::Ignore(Ignored::NewerRoot {
+    match root_version.cmp(&trusted.root().version) {
+        Ordering::Greater => Verdict::Ignore(Ignored::NewerRoot {
             version: root_version,
-        })
-    } else if root_version < mine {
-        Verdict::Ignore(Ignored::OlderRoot)
-    } else {
-        Verdict::Reject(Rejected::Signatures { role })
+        }),
+        Ordering::Less => Verdict::Ignore(Ignored::OlderRoot),
+        Ordering::Equal => Verdict::Reject(Rejected::Signatures { role }),
     }
 }
 

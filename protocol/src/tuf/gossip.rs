@@ -6,7 +6,8 @@
 use super::envelope::Envelope;
 use super::error::TufError;
 use super::part::RoleName;
-use super::role::{Role, Snapshot, Timestamp, TopRole};
+use super::role::{Snapshot, Timestamp, TopRole};
+use super::signed_part::Role;
 use super::threshold;
 use super::trusted::Trusted;
 use super::verified::Verified;
@@ -25,7 +26,10 @@ pub(crate) enum FormError {
 
 impl From<TufError> for FormError {
     fn from(error: TufError) -> Self {
-        Self::Metadata(error)
+        match error {
+            TufError::Signatures { role, .. } => Self::Signatures(role),
+            other => Self::Metadata(other),
+        }
     }
 }
 
@@ -53,11 +57,7 @@ impl Trusted {
         if !envelope.is_canonical() {
             return Err(FormError::NotCanonical(role.name()));
         }
-        let authority = self.root.authority(role);
-        if !threshold::is_exact(&envelope, &authority) {
-            return Err(FormError::Signatures(role.name()));
-        }
-        Ok(Verified::check(envelope, &authority)?)
+        Ok(Verified::check_exact(envelope, &self.root.authority(role))?)
     }
 
     /// Reads one top-level role that is validly signed under the root trusted here, in any form.

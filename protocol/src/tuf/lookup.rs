@@ -7,14 +7,78 @@ use std::collections::{BTreeSet, VecDeque};
 
 use semver::Version;
 
+use crate::digest::Digest;
 use crate::limits::{
     MAX_DELEGATIONS_VISITED, MAX_SNAPSHOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES,
 };
 use crate::names::Product;
 use crate::time::UtcTime;
 
-use super::part::{RoleName, TargetInfo};
-use super::trusted::{Freshness, Resolution, RoleRequest, Trusted};
+use super::part::{FileMeta, RoleName, TargetInfo};
+use super::trusted::Trusted;
+
+/// One role file to fetch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleRequest {
+    /// The role.
+    pub role: RoleName,
+    /// The version that the snapshot (for the snapshot: the timestamp) lists.
+    pub version: u64,
+    /// Bytes to read at most.
+    pub max_length: u64,
+    /// The SHA-256 of the file, where it is stated.
+    pub sha256: Option<Digest>,
+}
+
+impl RoleRequest {
+    fn new(role: RoleName, meta: &FileMeta, limit: u64) -> Self {
+        Self {
+            role,
+            version: meta.version,
+            max_length: meta.max_length(limit),
+            sha256: meta.sha256(),
+        }
+    }
+}
+
+/// Where a target path leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// To this target.
+    Found {
+        /// The role that says so.
+        role: RoleName,
+        /// What it says.
+        target: TargetInfo,
+    },
+    /// Nobody can say before this role is loaded.
+    Needs(RoleRequest),
+    /// Nowhere.
+    NotFound,
+}
+
+/// Whether what is trusted may still be acted upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Freshness {
+    /// Until this time, at which the first of root, timestamp, snapshot and targets expires.
+    Fresh {
+        /// The first time at which it no longer is.
+        until: UtcTime,
+    },
+    /// A top-level role has expired.
+    Expired {
+        /// The role that expired first.
+        role: RoleName,
+        /// When.
+        since: UtcTime,
+    },
+    /// A top-level role is not loaded, or the snapshot is not the one that the timestamp names: a
+    /// newer state exists that somebody may be withholding.
+    Incomplete {
+        /// The role to load.
+        missing: RoleName,
+    },
+}
 
 impl Trusted {
     /// The snapshot to fetch: `Some` while a timestamp is trusted and the snapshot it names is not
@@ -171,14 +235,12 @@ impl Trusted {
             return missing(RoleName::targets());
         };
         let first = [
-            (self.root.expires, RoleName::root()),
             (timestamp.expires, RoleName::timestamp()),
             (snapshot.expires, RoleName::snapshot()),
             (targets.expires, RoleName::targets()),
         ]
         .into_iter()
-        .min()
-        .expect("four roles");
+        .fold((self.root.expires, RoleName::root()), Ord::min);
         fresh_until(first, now)
     }
 

@@ -181,6 +181,14 @@ impl Hashes {
         self.0.is_empty()
     }
 
+    /// Every stated hash: its algorithm, and its text as signed. Whoever makes a file name of the
+    /// text (TUF's consistent snapshots) must check first that it is hexadecimal.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(algorithm, hash)| (algorithm.as_str(), hash.as_str()))
+    }
+
     /// The SHA-256, when one is stated.
     pub fn sha256(&self) -> Option<Digest> {
         self.0.get("sha256")?.parse().ok()

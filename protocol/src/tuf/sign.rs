@@ -12,7 +12,7 @@ use crate::key::SigningKey;
 use super::envelope::{self, Envelope, Signature};
 use super::error::TufError;
 use super::part::RoleName;
-use super::role::Role;
+use super::signed_part::Role;
 
 /// Signs `role` with `keys`: the exact bytes of its metadata file.
 ///

@@ -80,11 +80,18 @@ pub(super) fn check(envelope: &Envelope, authority: &Authority<'_>) -> Result<()
     }
 }
 
-/// Whether the envelope reaches the threshold with nothing to spare: exactly `threshold` many
+/// Checks that the envelope reaches the threshold with nothing to spare: exactly `threshold` many
 /// signatures, every one of them by a distinct key of the role and valid.
-pub(super) fn is_exact(envelope: &Envelope, authority: &Authority<'_>) -> bool {
-    u64::try_from(envelope.signatures().len()).is_ok_and(|found| found == authority.threshold)
-        && check(envelope, authority).is_ok()
+pub(super) fn check_exact(envelope: &Envelope, authority: &Authority<'_>) -> Result<(), TufError> {
+    let found = envelope.signatures().len();
+    if u64::try_from(found).is_ok_and(|found| found == authority.threshold) {
+        return check(envelope, authority);
+    }
+    Err(TufError::Signatures {
+        role: envelope.role().clone(),
+        valid: 0,
+        threshold: authority.threshold,
+    })
 }
 
 /// The canonical envelope with the first `threshold` many of the signatures that count, in the order

@@ -17,8 +17,9 @@ use crate::time::UtcTime;
 
 use super::envelope::Envelope;
 use super::error::TufError;
-use super::part::{FileMeta, RoleName};
-use super::role::{Role, Root, Snapshot, Targets, Timestamp, TopRole};
+use super::part::RoleName;
+use super::role::{Root, Snapshot, Targets, Timestamp, TopRole};
+use super::signed_part::Role;
 use super::threshold::Authority;
 use super::verified::Verified;
 
@@ -82,69 +83,6 @@ pub enum Change {
     Same,
 }
 
-/// One role file to fetch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoleRequest {
-    /// The role.
-    pub role: RoleName,
-    /// The version that the snapshot (for the snapshot: the timestamp) lists.
-    pub version: u64,
-    /// Bytes to read at most.
-    pub max_length: u64,
-    /// The SHA-256 of the file, where it is stated.
-    pub sha256: Option<Digest>,
-}
-
-impl RoleRequest {
-    pub(super) fn new(role: RoleName, meta: &FileMeta, limit: u64) -> Self {
-        Self {
-            role,
-            version: meta.version,
-            max_length: meta.max_length(limit),
-            sha256: meta.sha256(),
-        }
-    }
-}
-
-/// Where a target path leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Resolution {
-    /// To this target.
-    Found {
-        /// The role that says so.
-        role: RoleName,
-        /// What it says.
-        target: super::part::TargetInfo,
-    },
-    /// Nobody can say before this role is loaded.
-    Needs(RoleRequest),
-    /// Nowhere.
-    NotFound,
-}
-
-/// Whether what is trusted may still be acted upon.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Freshness {
-    /// Until this time, at which the first of root, timestamp, snapshot and targets expires.
-    Fresh {
-        /// The first time at which it no longer is.
-        until: UtcTime,
-    },
-    /// A top-level role has expired.
-    Expired {
-        /// The role that expired first.
-        role: RoleName,
-        /// When.
-        since: UtcTime,
-    },
-    /// A top-level role is not loaded, or the snapshot is not the one that the timestamp names: a
-    /// newer state exists that somebody may be withholding.
-    Incomplete {
-        /// The role to load.
-        missing: RoleName,
-    },
-}
-
 /// A loaded targets role, and on whose word.
 #[derive(Debug, Clone)]
 pub(super) struct Loaded {
@@ -168,7 +106,7 @@ pub struct Trusted {
 
 fn first_root(bytes: &[u8]) -> Result<Verified<Root>, TufError> {
     let role = RoleName::root();
-    let root = Verified::self_signed(Envelope::parse(&role, bytes, MAX_ROOT_BYTES)?)?;
+    let root = Verified::self_signed(&Envelope::parse(&role, bytes, MAX_ROOT_BYTES)?)?;
     if root.version != 1 {
         return Err(TufError::Version {
             role,
@@ -229,7 +167,7 @@ impl Trusted {
     /// Starts from any root that the caller trusts, as plain TUF clients do (TUF 5.2).
     pub fn from_trusted_root(bytes: &[u8]) -> Result<Self, TufError> {
         let envelope = Envelope::parse(&RoleName::root(), bytes, MAX_ROOT_BYTES)?;
-        Verified::self_signed(envelope).map(Self::of_root)
+        Verified::self_signed(&envelope).map(Self::of_root)
     }
 
     fn of_root(root: Verified<Root>) -> Self {
@@ -275,7 +213,7 @@ impl Trusted {
         let role = RoleName::root();
         let new = self
             .root
-            .successor(Envelope::parse(&role, bytes, MAX_ROOT_BYTES)?)?;
+            .successor(&Envelope::parse(&role, bytes, MAX_ROOT_BYTES)?)?;
         // TUF 5.3.5: "The version number of the new root metadata (version N+1) MUST be exactly
         // equal to version N + 1."
         check_version(&role, self.root.version.saturating_add(1), new.version)?;

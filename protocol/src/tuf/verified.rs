@@ -9,7 +9,8 @@ use crate::digest::Digest;
 use super::envelope::Envelope;
 use super::error::TufError;
 use super::part::RoleName;
-use super::role::{Fields, Role, Root, TopRole};
+use super::role::{Root, TopRole};
+use super::signed_part::{Fields, Role};
 use super::threshold::{self, Authority};
 
 /// Typed metadata that a threshold of its role's keys signed. Cheap to clone.
@@ -43,9 +44,18 @@ impl<T> Verified<T> {
 }
 
 impl<T: Role> Verified<T> {
-    /// The signature check of TUF 5.4.2, 5.5.3 and 5.6.3, and the only way into the type.
+    /// The signature check of TUF 5.4.2, 5.5.3 and 5.6.3. No way into the type avoids it.
     pub(super) fn check(envelope: Envelope, authority: &Authority<'_>) -> Result<Self, TufError> {
         threshold::check(&envelope, authority)?;
+        Self::typed(envelope)
+    }
+
+    /// The same for an envelope that must carry exactly threshold many signatures.
+    pub(super) fn check_exact(
+        envelope: Envelope,
+        authority: &Authority<'_>,
+    ) -> Result<Self, TufError> {
+        threshold::check_exact(&envelope, authority)?;
         Self::typed(envelope)
     }
 
@@ -80,19 +90,19 @@ impl<T: Role> Verified<T> {
 impl Verified<Root> {
     /// A root signed by a threshold of its own root keys: the start of trust, which the caller pins
     /// by other means.
-    pub(super) fn self_signed(envelope: Envelope) -> Result<Self, TufError> {
+    pub(super) fn self_signed(envelope: &Envelope) -> Result<Self, TufError> {
         // The keys come out of the candidate itself, so it is typed before it is checked; it is
         // dropped, unseen, if the check fails.
         let candidate = Self::typed(envelope.clone())?;
-        threshold::check(&envelope, &candidate.authority(TopRole::Root))?;
+        threshold::check(envelope, &candidate.authority(TopRole::Root))?;
         Ok(candidate)
     }
 
     /// TUF 5.3.4: "Version N+1 of the root metadata file MUST have been signed by: (1) a threshold of
     /// keys specified in the trusted root metadata file (version N), and (2) a threshold of keys
     /// specified in the new root metadata file being validated (version N+1)."
-    pub(super) fn successor(&self, envelope: Envelope) -> Result<Self, TufError> {
-        threshold::check(&envelope, &self.authority(TopRole::Root))?;
+    pub(super) fn successor(&self, envelope: &Envelope) -> Result<Self, TufError> {
+        threshold::check(envelope, &self.authority(TopRole::Root))?;
         Self::self_signed(envelope)
     }
 }

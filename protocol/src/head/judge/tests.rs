@@ -396,7 +396,7 @@ fn an_envelope_in_any_other_form_is_rejected() {
             .into_bytes(),
         edited(&good.timestamp, |value| value["comment"] = 1.into()),
         edited(&good.timestamp, |value| {
-            value["signatures"][0]["hint"] = 1.into()
+            value["signatures"][0]["hint"] = 1.into();
         }),
         upper,
     ] {

@@ -1,0 +1,460 @@
+//! Snapshots of the JSON contract: a test fails here where a name, a unit or an order changes.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use updraft_protocol::digest::Digest;
+use updraft_protocol::names::{Channel, Platform};
+use updraft_protocol::time::UtcTime;
+
+use super::results::{FetchView, InstallView, PublishView, TicketView};
+use super::views::{
+    GateVerdict, GateView, HeadView, HistoryRow, HistoryView, LocalCopy, Mode, PeerObject, PeerRow,
+    PeersView, ReleaseRow, ReleasesView, RepositoryView, Schema, StatusView, SubscriptionState,
+    SubscriptionView, TransferProgress, TransferView,
+};
+use crate::config::Role;
+
+fn digest() -> Digest {
+    Digest::from([0xab; 32])
+}
+
+fn time(seconds: i64) -> UtcTime {
+    UtcTime::from_unix(1_795_357_860).plus_seconds(seconds)
+}
+
+/// Checks that `view` is written as `expected`, and read back from it.
+fn check<V: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(view: &V, expected: &str) {
+    let expected = expected.replace("<D>", &digest().to_string());
+    let written = serde_json::to_string_pretty(view).expect("serializable");
+    assert_eq!(written, expected.trim());
+    assert_eq!(
+        &serde_json::from_str::<V>(&expected).expect("decodes"),
+        view
+    );
+}
+
+/// A status with something in every field; the command line's tests show it too.
+pub(crate) fn sample_status() -> StatusView {
+    StatusView {
+        schema: Schema,
+        role: Role::Peer,
+        peer_id: "12D3KooWexample".to_owned(),
+        version: "0.1.0".to_owned(),
+        uptime_ms: 61_000,
+        listen: vec!["/ip4/127.0.0.1/tcp/4880".to_owned()],
+        http: None,
+        connected_peers: 3,
+        repositories: vec![RepositoryView {
+            id: digest(),
+            fingerprint: "0123-4567-89ab-cdef".to_owned(),
+            root_version: 1,
+            head: Some(HeadView {
+                timestamp_version: 7,
+                signed_at: time(-60),
+                expires_at: time(14 * 86_400 - 60),
+                fresh: true,
+                age_ms: 60_000,
+            }),
+        }],
+        subscriptions: vec![SubscriptionView {
+            product: "editor".parse().expect("a name"),
+            channel: Channel::stable(),
+            platform: "linux-x86_64".parse().expect("a name"),
+            directory: Some("/opt/editor".into()),
+            mode: Mode::Install,
+            installed: Some("1.0.0".to_owned()),
+            offered: Some("1.1.0".to_owned()),
+            state: SubscriptionState::Fetching,
+            reason: None,
+            progress: Some(TransferProgress {
+                bytes_done: 50,
+                bytes_total: 200,
+                bytes_from_seed: 10,
+                bytes_from_peers: 40,
+                bytes_reused: 0,
+                rate_bytes_per_second: 5,
+            }),
+            gates: None,
+        }],
+        transfer: TransferView {
+            bytes_in: 50,
+            bytes_out: 6,
+            bytes_duplicate: 1,
+            bytes_rejected: 0,
+        },
+        warnings: vec!["the private keys of the repository are still on this machine".to_owned()],
+    }
+}
+
+#[test]
+fn status() {
+    check(
+        &sample_status(),
+        r#"
+{
+  "schema": 1,
+  "role": "peer",
+  "peer_id": "12D3KooWexample",
+  "version": "0.1.0",
+  "uptime_ms": 61000,
+  "listen": [
+    "/ip4/127.0.0.1/tcp/4880"
+  ],
+  "http": null,
+  "connected_peers": 3,
+  "repositories": [
+    {
+      "id": "<D>",
+      "fingerprint": "0123-4567-89ab-cdef",
+      "root_version": 1,
+      "head": {
+        "timestamp_version": 7,
+        "signed_at": "2026-11-22T14:30:00Z",
+        "expires_at": "2026-12-06T14:30:00Z",
+        "fresh": true,
+        "age_ms": 60000
+      }
+    }
+  ],
+  "subscriptions": [
+    {
+      "product": "editor",
+      "channel": "stable",
+      "platform": "linux-x86_64",
+      "directory": "/opt/editor",
+      "mode": "install",
+      "installed": "1.0.0",
+      "offered": "1.1.0",
+      "state": "fetching",
+      "reason": null,
+      "progress": {
+        "bytes_done": 50,
+        "bytes_total": 200,
+        "bytes_from_seed": 10,
+        "bytes_from_peers": 40,
+        "bytes_reused": 0,
+        "rate_bytes_per_second": 5
+      }
+    }
+  ],
+  "transfer": {
+    "bytes_in": 50,
+    "bytes_out": 6,
+    "bytes_duplicate": 1,
+    "bytes_rejected": 0
+  },
+  "warnings": [
+    "the private keys of the repository are still on this machine"
+  ]
+}"#,
+    );
+}
+
+#[test]
+fn gates_appear_with_explain() {
+    let gates = vec![GateView {
+        gate: "rollout".to_owned(),
+        verdict: GateVerdict::Waiting,
+        reason: "bucket 83 of 100, the rollout is at 25".to_owned(),
+        opens_at: Some(time(3600)),
+    }];
+    check(
+        &gates,
+        r#"
+[
+  {
+    "gate": "rollout",
+    "verdict": "waiting",
+    "reason": "bucket 83 of 100, the rollout is at 25",
+    "opens_at": "2026-11-22T15:31:00Z"
+  }
+]"#,
+    );
+}
+
+#[test]
+fn every_state_is_its_install_state_in_snake_case() {
+    use SubscriptionState as S;
+    let states = [
+        (S::Idle, "idle"),
+        (S::Fetching, "fetching"),
+        (S::Verified, "verified"),
+        (S::Staged, "staged"),
+        (S::Armed, "armed"),
+        (S::Switched, "switched"),
+        (S::Probation, "probation"),
+        (S::Committed, "committed"),
+        (S::RollingBack, "rolling_back"),
+        (S::Quarantined, "quarantined"),
+    ];
+    for (state, word) in states {
+        assert_eq!(
+            serde_json::to_string(&state).expect("serializable"),
+            format!("\"{word}\"")
+        );
+        assert_eq!(state.as_str(), word);
+    }
+}
+
+#[test]
+fn peers() {
+    let view = PeersView {
+        schema: Schema,
+        peers: vec![PeerRow {
+            peer_id: "12D3KooWother".to_owned(),
+            addresses: vec!["/ip4/192.0.2.7/tcp/4880".to_owned()],
+            outbound: true,
+            seed: true,
+            agent: "updraft/0.1.0".to_owned(),
+            connected_ms: 1500,
+            rate_in_bytes_per_second: 10,
+            rate_out_bytes_per_second: 20,
+            bytes_in: 30,
+            bytes_out: 40,
+            objects: vec![PeerObject {
+                artifact: digest(),
+                pieces_have: 3,
+                pieces_total: 128,
+            }],
+            score: -2,
+        }],
+    };
+    check(
+        &view,
+        r#"
+{
+  "schema": 1,
+  "peers": [
+    {
+      "peer_id": "12D3KooWother",
+      "addresses": [
+        "/ip4/192.0.2.7/tcp/4880"
+      ],
+      "outbound": true,
+      "seed": true,
+      "agent": "updraft/0.1.0",
+      "connected_ms": 1500,
+      "rate_in_bytes_per_second": 10,
+      "rate_out_bytes_per_second": 20,
+      "bytes_in": 30,
+      "bytes_out": 40,
+      "objects": [
+        {
+          "artifact": "<D>",
+          "pieces_have": 3,
+          "pieces_total": 128
+        }
+      ],
+      "score": -2
+    }
+  ]
+}"#,
+    );
+}
+
+#[test]
+fn releases() {
+    let view = ReleasesView {
+        schema: Schema,
+        releases: vec![ReleaseRow {
+            product: "editor".parse().expect("a name"),
+            version: "1.1.0".to_owned(),
+            platform: Platform::any(),
+            channels: vec![Channel::stable()],
+            size_bytes: 100,
+            content_bytes: 400,
+            format: "tar.zst".to_owned(),
+            sha256: digest(),
+            rollout_percent: 100,
+            critical: false,
+            local: LocalCopy::Partial,
+            bytes_local: 25,
+            notes: None,
+        }],
+    };
+    check(
+        &view,
+        r#"
+{
+  "schema": 1,
+  "releases": [
+    {
+      "product": "editor",
+      "version": "1.1.0",
+      "platform": "any",
+      "channels": [
+        "stable"
+      ],
+      "size_bytes": 100,
+      "content_bytes": 400,
+      "format": "tar.zst",
+      "sha256": "<D>",
+      "rollout_percent": 100,
+      "critical": false,
+      "local": "partial",
+      "bytes_local": 25,
+      "notes": null
+    }
+  ]
+}"#,
+    );
+}
+
+#[test]
+fn history() {
+    let view = HistoryView {
+        schema: Schema,
+        entries: vec![HistoryRow {
+            at: time(0),
+            product: "editor".parse().expect("a name"),
+            channel: Channel::stable(),
+            directory: Some("/opt/editor".into()),
+            from: Some("1.0.0".to_owned()),
+            to: "1.1.0".to_owned(),
+            outcome: "committed".to_owned(),
+            reason: None,
+            duration_ms: 1234,
+        }],
+    };
+    check(
+        &view,
+        r#"
+{
+  "schema": 1,
+  "entries": [
+    {
+      "at": "2026-11-22T14:31:00Z",
+      "product": "editor",
+      "channel": "stable",
+      "directory": "/opt/editor",
+      "from": "1.0.0",
+      "to": "1.1.0",
+      "outcome": "committed",
+      "reason": null,
+      "duration_ms": 1234
+    }
+  ]
+}"#,
+    );
+}
+
+#[test]
+fn fetch() {
+    let view = FetchView {
+        schema: Schema,
+        product: "editor".parse().expect("a name"),
+        version: "1.1.0".to_owned(),
+        platform: Platform::any(),
+        path: "/tmp/editor.tar.zst".into(),
+        sha256: digest(),
+        size_bytes: 100,
+    };
+    check(
+        &view,
+        r#"
+{
+  "schema": 1,
+  "product": "editor",
+  "version": "1.1.0",
+  "platform": "any",
+  "path": "/tmp/editor.tar.zst",
+  "sha256": "<D>",
+  "size_bytes": 100
+}"#,
+    );
+}
+
+#[test]
+fn install() {
+    let view = InstallView {
+        schema: Schema,
+        product: "editor".parse().expect("a name"),
+        directory: "/opt/editor".into(),
+        from: Some("1.0.0".to_owned()),
+        to: "1.1.0".to_owned(),
+    };
+    check(
+        &view,
+        r#"
+{
+  "schema": 1,
+  "product": "editor",
+  "directory": "/opt/editor",
+  "from": "1.0.0",
+  "to": "1.1.0"
+}"#,
+    );
+}
+
+#[test]
+fn ticket() {
+    let view = TicketView {
+        schema: Schema,
+        ticket: "updraft1:abc".to_owned(),
+        fingerprint: "0123-4567-89ab-cdef".to_owned(),
+        repository: digest(),
+        addresses: vec!["/ip4/192.0.2.1/tcp/4880/p2p/12D3KooWexample".to_owned()],
+    };
+    check(
+        &view,
+        r#"
+{
+  "schema": 1,
+  "ticket": "updraft1:abc",
+  "fingerprint": "0123-4567-89ab-cdef",
+  "repository": "<D>",
+  "addresses": [
+    "/ip4/192.0.2.1/tcp/4880/p2p/12D3KooWexample"
+  ]
+}"#,
+    );
+}
+
+#[test]
+fn publish() {
+    let view = PublishView {
+        schema: Schema,
+        product: "editor".parse().expect("a name"),
+        version: "1.1.0".to_owned(),
+        platform: Platform::any(),
+        channel: Channel::stable(),
+        target: "releases/editor/1.1.0/any/editor-1.1.0.tar.zst".to_owned(),
+        format: "tar.zst".to_owned(),
+        sha256: digest(),
+        size_bytes: 100,
+        content_bytes: 400,
+        entries: 12,
+        pieces: 128,
+        timestamp_version: Some(8),
+        dry_run: false,
+        warnings: vec![],
+    };
+    check(
+        &view,
+        r#"
+{
+  "schema": 1,
+  "product": "editor",
+  "version": "1.1.0",
+  "platform": "any",
+  "channel": "stable",
+  "target": "releases/editor/1.1.0/any/editor-1.1.0.tar.zst",
+  "format": "tar.zst",
+  "sha256": "<D>",
+  "size_bytes": 100,
+  "content_bytes": 400,
+  "entries": 12,
+  "pieces": 128,
+  "timestamp_version": 8,
+  "dry_run": false,
+  "warnings": []
+}"#,
+    );
+}
+
+#[test]
+fn another_schema_is_refused_with_a_reason() {
+    let error = serde_json::from_str::<PeersView>(r#"{"schema":2,"peers":[]}"#)
+        .expect_err("unknown contract");
+    assert!(error.to_string().contains("schema 2"), "{error}");
+}

@@ -1,0 +1,93 @@
+//! What commands answer that get something done: the other half of the JSON contract.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use updraft_protocol::digest::Digest;
+use updraft_protocol::names::{Channel, Platform, Product};
+
+use super::views::Schema;
+
+/// `updraft fetch`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchView {
+    /// The contract.
+    pub schema: Schema,
+    /// Of which product.
+    pub product: Product,
+    /// Which version.
+    pub version: String,
+    /// For which platform.
+    pub platform: Platform,
+    /// Where the artifact is: the output file, or the store's own.
+    pub path: PathBuf,
+    /// SHA-256 of the artifact; it was verified.
+    pub sha256: Digest,
+    /// Bytes of the artifact.
+    pub size_bytes: u64,
+}
+
+/// `updraft install` and `updraft rollback`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallView {
+    /// The contract.
+    pub schema: Schema,
+    /// Which product.
+    pub product: Product,
+    /// Where.
+    pub directory: PathBuf,
+    /// What ran before.
+    pub from: Option<String>,
+    /// What runs now.
+    pub to: String,
+}
+
+/// `updraft ticket`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketView {
+    /// The contract.
+    pub schema: Schema,
+    /// The join ticket.
+    pub ticket: String,
+    /// What people compare at both ends.
+    pub fingerprint: String,
+    /// The repository's id.
+    pub repository: Digest,
+    /// The addresses in it.
+    pub addresses: Vec<String>,
+}
+
+/// `updraft publish`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishView {
+    /// The contract.
+    pub schema: Schema,
+    /// What was published.
+    pub product: Product,
+    /// Its version.
+    pub version: String,
+    /// What it runs on.
+    pub platform: Platform,
+    /// The channel that points to it.
+    pub channel: Channel,
+    /// The target's path in the repository.
+    pub target: String,
+    /// `tar.zst`, `zip`, `file`...
+    pub format: String,
+    /// SHA-256 of the artifact.
+    pub sha256: Digest,
+    /// Bytes of the artifact.
+    pub size_bytes: u64,
+    /// Bytes of what it unpacks to.
+    pub content_bytes: u64,
+    /// Files, directories and links in it.
+    pub entries: u64,
+    /// Pieces that it is cut into.
+    pub pieces: u32,
+    /// The head that announces it; none for a dry run.
+    pub timestamp_version: Option<u64>,
+    /// Nothing was signed.
+    pub dry_run: bool,
+    /// What the publisher should know, in sentences.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,293 @@
+//! `/metrics`: the node's numbers as OpenMetrics text.
+//!
+//! The runtime hands over plain numbers; only this file knows what they are called.
+
+use std::fmt;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{Shared, off_thread, refusal};
+
+/// A node's numbers at one moment. Byte counts are since the node started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// The version of the node's program.
+    pub version: String,
+    /// Milliseconds since the node started.
+    pub uptime_ms: u64,
+    /// Peers with a session.
+    pub connected_peers: u64,
+    /// Block bytes that came from seeds.
+    pub bytes_in_from_seeds: u64,
+    /// Block bytes that came from peers.
+    pub bytes_in_from_peers: u64,
+    /// Block bytes sent.
+    pub bytes_out: u64,
+    /// Block bytes received that were here already.
+    pub bytes_duplicate: u64,
+    /// Block bytes received that were wrong.
+    pub bytes_rejected: u64,
+    /// Bytes that the store holds.
+    pub bytes_stored: u64,
+    /// The newest verified head.
+    pub head_version: Option<u64>,
+    /// Seconds since it was signed.
+    pub head_age_seconds: Option<i64>,
+    /// Seconds until it expires; negative once it has.
+    pub head_expires_in_seconds: Option<i64>,
+    /// Heads that were verified and taken.
+    pub heads_accepted: u64,
+    /// Heads that were provably wrong.
+    pub heads_rejected: u64,
+    /// Subscriptions by state, in the words of `status --json`.
+    pub subscriptions_by_state: Vec<(&'static str, u64)>,
+    /// Installs that were committed.
+    pub installs_committed: u64,
+    /// Installs that were rolled back.
+    pub installs_rolled_back: u64,
+}
+
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    fn counter(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
+        let metric = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Counter)?;
+        ConstCounter::new(value).encode(metric)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: i64) -> fmt::Result {
+        let metric = self
+            .0
+            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        ConstGauge::new(value).encode(metric)
+    }
+
+    fn gauge_where_known(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: Option<i64>,
+    ) -> fmt::Result {
+        value.map_or(Ok(()), |value| self.gauge(name, help, unit, value))
+    }
+
+    /// One counter or gauge with a series for each value of one label.
+    fn family(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        kind: MetricType,
+        label: &str,
+        series: &[(&str, u64)],
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, unit, kind)?;
+        for (value, number) in series {
+            let labels = [(label, *value)];
+            let metric = family.encode_family(&labels)?;
+            match kind {
+                MetricType::Counter => ConstCounter::new(*number).encode(metric)?,
+                _ => ConstGauge::new(signed(*number)).encode(metric)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gauges are signed; no count here comes near the limit.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+impl Collector for Metrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut writer = Writer(encoder);
+        let bytes = Some(&Unit::Bytes);
+        let seconds = Some(&Unit::Seconds);
+        writer.family(
+            "build",
+            "The node's program, always 1.",
+            None,
+            MetricType::Gauge,
+            "version",
+            &[(&self.version, 1)],
+        )?;
+        writer.gauge(
+            "uptime",
+            "Time since the node started.",
+            seconds,
+            signed(self.uptime_ms / 1000),
+        )?;
+        writer.gauge(
+            "connected_peers",
+            "Peers with a session.",
+            None,
+            signed(self.connected_peers),
+        )?;
+        let received = [
+            ("seeds", self.bytes_in_from_seeds),
+            ("peers", self.bytes_in_from_peers),
+        ];
+        writer.family(
+            "received",
+            "Block bytes received, by who sent them.",
+            bytes,
+            MetricType::Counter,
+            "source",
+            &received,
+        )?;
+        writer.counter("sent", "Block bytes sent.", bytes, self.bytes_out)?;
+        let wasted = [
+            ("duplicate", self.bytes_duplicate),
+            ("rejected", self.bytes_rejected),
+        ];
+        writer.family(
+            "wasted",
+            "Block bytes received in vain.",
+            bytes,
+            MetricType::Counter,
+            "reason",
+            &wasted,
+        )?;
+        writer.gauge(
+            "stored",
+            "Bytes that the store holds.",
+            bytes,
+            signed(self.bytes_stored),
+        )?;
+        writer.gauge_where_known(
+            "head_version",
+            "Version of the newest verified head.",
+            None,
+            self.head_version.map(signed),
+        )?;
+        writer.gauge_where_known(
+            "head_age",
+            "Time since the newest verified head was signed.",
+            seconds,
+            self.head_age_seconds,
+        )?;
+        writer.gauge_where_known(
+            "head_expires_in",
+            "Time until it expires; negative once it has.",
+            seconds,
+            self.head_expires_in_seconds,
+        )?;
+        let heads = [
+            ("accepted", self.heads_accepted),
+            ("rejected", self.heads_rejected),
+        ];
+        writer.family(
+            "heads",
+            "Heads received, by verdict.",
+            None,
+            MetricType::Counter,
+            "verdict",
+            &heads,
+        )?;
+        writer.family(
+            "subscriptions",
+            "Subscriptions, by state.",
+            None,
+            MetricType::Gauge,
+            "state",
+            &self.subscriptions_by_state,
+        )?;
+        let installs = [
+            ("committed", self.installs_committed),
+            ("rolled_back", self.installs_rolled_back),
+        ];
+        writer.family(
+            "installs",
+            "Installs that ended, by outcome.",
+            None,
+            MetricType::Counter,
+            "outcome",
+            &installs,
+        )
+    }
+}
+
+/// The numbers as OpenMetrics text.
+pub fn text(metrics: Metrics) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("updraft");
+    registry.register_collector(Box::new(metrics));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+pub(super) async fn show(State(repository): State<Shared>) -> Response {
+    let metrics = match off_thread(move || repository.metrics()).await {
+        Ok(metrics) => metrics,
+        Err(response) => return *response,
+    };
+    match text(metrics) {
+        Ok(text) => {
+            let kind = HeaderValue::from_static(
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            );
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be written");
+            refusal(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the node failed to answer; see its log",
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_has_its_name_unit_and_labels() {
+        let text = text(Metrics {
+            version: "0.1.0".to_owned(),
+            uptime_ms: 61_500,
+            connected_peers: 3,
+            bytes_in_from_seeds: 10,
+            bytes_in_from_peers: 90,
+            head_version: Some(7),
+            head_expires_in_seconds: Some(-5),
+            subscriptions_by_state: vec![("idle", 2), ("fetching", 1)],
+            ..Metrics::default()
+        })
+        .expect("writes");
+        for line in [
+            "updraft_build{version=\"0.1.0\"} 1",
+            "updraft_uptime_seconds 61",
+            "updraft_connected_peers 3",
+            "updraft_received_bytes_total{source=\"seeds\"} 10",
+            "updraft_received_bytes_total{source=\"peers\"} 90",
+            "updraft_sent_bytes_total 0",
+            "updraft_wasted_bytes_total{reason=\"rejected\"} 0",
+            "updraft_head_version 7",
+            "updraft_head_expires_in_seconds -5",
+            "updraft_subscriptions{state=\"fetching\"} 1",
+            "updraft_installs_total{outcome=\"rolled_back\"} 0",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(
+            !text.contains("head_age"),
+            "what is not known is left out:\n{text}"
+        );
+    }
+}

@@ -1,0 +1,308 @@
+//! The installer shell: directories, links and nothing else. It is told what to do by the engine
+//! and decides nothing.
+//!
+//! Layout of a subscription's directory:
+//!
+//! ```text
+//! <dir>/releases/<version>-<hash8>/   one complete, verified tree a kept release
+//! <dir>/current -> releases/<version>-<hash8>
+//! <dir>/staging/<transaction>/        an unpacking in progress, on the same file system
+//! ```
+//!
+//! Every step may be repeated, and each leaves `current` resolving to a complete tree whatever
+//! happens in the middle of it.
+
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use updraft_protocol::release::Release;
+
+use crate::archive::{self, ArchiveError, Expected};
+use crate::atomic;
+use crate::engine::install::StepFailure;
+
+/// Free bytes that must remain after unpacking.
+const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes that an entry may cost beside its content.
+const ENTRY_BYTES: u64 = 4096;
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The file system refused.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is not enough room.
+    #[error("{path} has room for {available} bytes and {available_entries} files; {needed} bytes and {needed_entries} files are needed")]
+    NoRoom {
+        /// The subscription's directory.
+        path: PathBuf,
+        /// Free bytes.
+        available: u64,
+        /// Free inodes.
+        available_entries: u64,
+        /// Bytes needed.
+        needed: u64,
+        /// Inodes needed.
+        needed_entries: u64,
+    },
+    /// Something that is not ours is in the way.
+    #[error("{path} exists and was not made by updraft; move it away")]
+    InTheWay {
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// The release that `current` should point at is not there.
+    #[error("{path} is not a complete release")]
+    NotARelease {
+        /// The missing tree.
+        path: PathBuf,
+    },
+    /// The artifact cannot be unpacked.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+}
+
+impl InstallError {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// The failure as the engine takes it.
+    pub fn into_failure(self) -> StepFailure {
+        let artifact_is_bad = match &self {
+            Self::Archive(error) => !matches!(error, ArchiveError::Io { .. } | ArchiveError::Cancelled | ArchiveError::Output(_)),
+            Self::Io { .. } | Self::NoRoom { .. } | Self::InTheWay { .. } | Self::NotARelease { .. } => false,
+        };
+        StepFailure { reason: self.to_string(), artifact_is_bad }
+    }
+}
+
+/// One subscription's directory.
+#[derive(Debug, Clone)]
+pub struct InstallDir {
+    root: PathBuf,
+}
+
+impl InstallDir {
+    /// The directory at `root`, which need not exist yet.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    fn releases(&self) -> PathBuf {
+        self.root.join("releases")
+    }
+
+    fn staging(&self, transaction: &str) -> PathBuf {
+        self.root.join("staging").join(transaction)
+    }
+
+    /// The link that programs are started through.
+    pub fn current_link(&self) -> PathBuf {
+        self.root.join("current")
+    }
+
+    /// The name below `releases/` that `current` points at.
+    pub fn current(&self) -> Option<String> {
+        let target = fs::read_link(self.current_link()).ok()?;
+        let mut parts = target.components();
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(Component::Normal(releases)), Some(Component::Normal(name)), None) if releases == "releases" => {
+                name.to_str().map(str::to_owned)
+            }
+            _ => None,
+        }
+    }
+
+    fn prepare(&self) -> Result<(), InstallError> {
+        for directory in [self.root.clone(), self.releases(), self.root.join("staging")] {
+            fs::create_dir_all(&directory).map_err(InstallError::io("create", &directory))?;
+        }
+        match fs::symlink_metadata(self.current_link()) {
+            Ok(found) if !found.file_type().is_symlink() => Err(InstallError::InTheWay { path: self.current_link() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_room(&self, release: &Release) -> Result<(), InstallError> {
+        let found = rustix::fs::statvfs(&self.root).map_err(io::Error::from).map_err(InstallError::io("look at", &self.root))?;
+        let available = found.f_bavail.saturating_mul(found.f_frsize);
+        let entries = release.content.entries;
+        let needed = release.content.length.saturating_add(entries.saturating_mul(ENTRY_BYTES)).saturating_add(RESERVE_BYTES);
+        // File systems that make inodes as needed report none at all.
+        let short_of_inodes = found.f_files > 0 && found.f_favail < entries;
+        if available < needed || short_of_inodes {
+            return Err(InstallError::NoRoom {
+                path: self.root.clone(),
+                available,
+                available_entries: found.f_favail,
+                needed,
+                needed_entries: entries,
+            });
+        }
+        Ok(())
+    }
+
+    /// Unpacks `artifact` and makes it `releases/<release_dir>`, verified and durable. `go_on` is
+    /// asked now and then whether to go on.
+    pub fn stage(
+        &self,
+        transaction: &str,
+        release: &Release,
+        artifact: &Path,
+        release_dir: &str,
+        go_on: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<(), InstallError> {
+        self.prepare()?;
+        let target = self.releases().join(release_dir);
+        if self.current().as_deref() == Some(release_dir) && target.is_dir() {
+            return Ok(());
+        }
+        self.discard(transaction)?;
+        self.check_room(release)?;
+        let staging = self.staging(transaction);
+        fs::create_dir(&staging).map_err(InstallError::io("create", &staging))?;
+        let expected = Expected { artifact: release.artifact, length: release.length, content: release.content };
+        let mut report = |progress: &archive::Progress| go_on(progress.bytes_done, progress.bytes_total);
+        archive::unpack(artifact, release.format, release.file_name.as_str(), &expected, &staging, &mut report)
+            .inspect_err(|_| {
+                // What was unpacked so far is of no use to anybody; the error that matters is the first.
+                let _ = self.discard(transaction);
+            })?;
+        fs::set_permissions(&staging, fs::Permissions::from_mode(0o755)).map_err(InstallError::io("open up", &staging))?;
+        self.remove_tree(&target)?;
+        atomic::rename(&staging, &target).map_err(InstallError::io("rename to", &target))
+    }
+
+    /// Points `current` at `releases/<release_dir>`.
+    pub fn switch(&self, release_dir: &str) -> Result<(), InstallError> {
+        self.prepare()?;
+        let target = self.releases().join(release_dir);
+        if !target.is_dir() {
+            return Err(InstallError::NotARelease { path: target });
+        }
+        let relative = Path::new("releases").join(release_dir);
+        let link = self.current_link();
+        atomic::replace_symlink(&link, &relative).map_err(InstallError::io("switch", &link))
+    }
+
+    /// Removes what an attempt left in staging.
+    pub fn discard(&self, transaction: &str) -> Result<(), InstallError> {
+        self.remove_tree(&self.staging(transaction))
+    }
+
+    /// Removes every attempt, and all releases but those named in `keep`, the one that `current`
+    /// points at, and the newest of the others while `at_least` are not reached.
+    pub fn collect(&self, keep: &[String], at_least: u32) -> Result<(), InstallError> {
+        let current = self.current();
+        let mut stay: Vec<String> = keep.iter().chain(&current).cloned().collect();
+        stay.sort();
+        stay.dedup();
+        let room = usize::try_from(at_least).unwrap_or(usize::MAX).saturating_sub(stay.len());
+        let others = self.by_age()?.into_iter().filter(|name| !stay.contains(name)).take(room).collect::<Vec<_>>();
+        stay.extend(others);
+        let stays = |name: &str| stay.iter().any(|kept| kept == name);
+        for (directory, all) in [(self.releases(), false), (self.root.join("staging"), true)] {
+            let entries = match fs::read_dir(&directory) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(InstallError::io("read", &directory)(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(InstallError::io("read", &directory))?;
+                let kept = !all && entry.file_name().to_str().is_some_and(stays);
+                if !kept {
+                    self.remove_tree(&entry.path())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The names below `releases/`, newest first.
+    fn by_age(&self) -> Result<Vec<String>, InstallError> {
+        let directory = self.releases();
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(InstallError::io("read", &directory)(error)),
+        };
+        let mut names: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.file_name().into_string().ok()?)))
+            .collect();
+        names.sort();
+        Ok(names.into_iter().rev().map(|(_, name)| name).collect())
+    }
+
+    fn remove_tree(&self, path: &Path) -> Result<(), InstallError> {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(InstallError::io("remove", path)(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn installed(names: &[&str]) -> (tempfile::TempDir, InstallDir) {
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let directory = InstallDir::new(scratch.path());
+        for name in names {
+            fs::create_dir_all(scratch.path().join("releases").join(name)).expect("writable");
+        }
+        (scratch, directory)
+    }
+
+    #[test]
+    fn current_follows_the_switch_and_is_never_missing() {
+        let (scratch, directory) = installed(&["1.0.0-aa", "1.1.0-bb"]);
+        assert_eq!(directory.current(), None);
+        directory.switch("1.0.0-aa").expect("it exists");
+        assert_eq!(directory.current().as_deref(), Some("1.0.0-aa"));
+        directory.switch("1.1.0-bb").expect("it exists");
+        directory.switch("1.1.0-bb").expect("a step may be repeated");
+        assert_eq!(directory.current().as_deref(), Some("1.1.0-bb"));
+        assert!(scratch.path().join("current").is_dir());
+    }
+
+    #[test]
+    fn a_release_that_is_not_there_is_not_switched_to() {
+        let (_scratch, directory) = installed(&["1.0.0-aa"]);
+        directory.switch("1.0.0-aa").expect("it exists");
+        assert!(matches!(directory.switch("2.0.0-cc"), Err(InstallError::NotARelease { .. })));
+        assert_eq!(directory.current().as_deref(), Some("1.0.0-aa"));
+    }
+
+    #[test]
+    fn collecting_spares_what_is_kept_and_what_runs() {
+        let (scratch, directory) = installed(&["1-a", "2-b", "3-c", "4-d"]);
+        directory.switch("2-b").expect("it exists");
+        directory.collect(&["4-d".to_owned()], 2).expect("removable");
+        let mut left: Vec<_> =
+            fs::read_dir(scratch.path().join("releases")).expect("readable").flatten().map(|e| e.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["2-b", "4-d"]);
+    }
+
+    #[test]
+    fn a_directory_in_the_place_of_the_link_is_left_alone() {
+        let (scratch, directory) = installed(&["1-a"]);
+        fs::create_dir(scratch.path().join("current")).expect("writable");
+        assert!(matches!(directory.switch("1-a"), Err(InstallError::InTheWay { .. })));
+    }
+}

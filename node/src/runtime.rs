@@ -1,0 +1,562 @@
+//! One running node: the only place where the engine meets the shells.
+//!
+//! A single task owns the engine. It takes one input at a time (from the network, the disk, the
+//! control socket, the clock), lets the engine decide, and hands the effects to the shells in order.
+//! Nothing here blocks: disk work is on [`worker`]'s threads, packing on the blocking pool. Shells
+//! never see each other; what two of them share (blocks, the HTTP face's snapshot) goes through a
+//! seam that is defined here.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use updraft_protocol::meta::{MetaFile, MetaResponse};
+use updraft_protocol::peer::PeerId;
+use updraft_protocol::ticket::Ticket;
+
+use self::calls::{Pending, Prepared};
+use self::events::Events;
+use self::face::NodeFace;
+use self::open::{OpenError, Opened, wall_clock};
+use self::worker::{Job, Workers};
+use crate::config::{NodeConfig, Role};
+use crate::control::Call;
+use crate::control::server::{BindError, Server};
+use crate::engine::catalog::CatalogView;
+use crate::engine::effect::{Effect, Event, EventKind, Save, SwarmEffect};
+use crate::engine::input::{Input, Now, SwarmInput};
+use crate::engine::install::SubscriptionSpec;
+use crate::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
+use crate::gateway::{self, Face, GatewayError, Metrics};
+use crate::publisher;
+use crate::store::state::{Mode, StateError, Subscription as SubscriptionRow};
+use crate::swarm::{self, SwarmConfig, SwarmError, SwarmHandle};
+
+mod blocks;
+mod calls;
+mod events;
+mod face;
+pub mod identity;
+pub mod open;
+mod views;
+mod worker;
+
+/// Software and version, as told to peers.
+pub const AGENT: &str = concat!("updraft/", env!("CARGO_PKG_VERSION"));
+
+/// Inputs from the network that may wait.
+const INPUTS: usize = 1_024;
+/// Results from disk that may wait.
+const RESULTS: usize = 1_024;
+/// Calls from the control socket that may wait.
+const CALLS: usize = 64;
+/// Inputs taken in one go before anything else gets its turn.
+const BATCH: usize = 64;
+/// The engine hears of time this often.
+const TICK: Duration = Duration::from_millis(100);
+/// Progress of downloads is saved this often.
+const CHECKPOINT: Duration = Duration::from_secs(5);
+/// Numbers for the HTTP face are this old at most.
+const NUMBERS: Duration = Duration::from_secs(1);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The node has no identity.
+    #[error(transparent)]
+    Identity(#[from] identity::IdentityError),
+    /// The network cannot be used.
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
+    /// The HTTP face cannot be had.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// The control socket cannot be had.
+    #[error(transparent)]
+    Control(#[from] BindError),
+    /// The state database refused.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An install directory whose name is not text.
+    #[error("the install directory {} is not valid UTF-8; choose another", .0.display())]
+    Directory(PathBuf),
+}
+
+/// A node that runs in this process.
+#[derive(Debug)]
+pub struct RunningNode {
+    /// Its identity.
+    pub peer_id: PeerId,
+    /// Where its HTTP face is, if it has one.
+    pub http: Option<SocketAddr>,
+    /// The addresses that it listens on, as they become known.
+    pub listening: watch::Receiver<Vec<String>>,
+    calls: mpsc::Sender<Call>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl RunningNode {
+    /// Where calls go that would otherwise come over the control socket.
+    pub fn calls(&self) -> mpsc::Sender<Call> {
+        self.calls.clone()
+    }
+
+    /// Asks the node to stop.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until the node has stopped.
+    pub async fn stopped(self) {
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the node failed");
+        }
+    }
+
+    /// Waits until at least one address accepts connections.
+    pub async fn listening(&mut self) -> Vec<String> {
+        match self.listening.wait_for(|addresses| !addresses.is_empty()).await {
+            Ok(addresses) => addresses.clone(),
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+struct Runtime {
+    config: NodeConfig,
+    peer_id: PeerId,
+    opened: Opened,
+    engine: Engine,
+    swarm: mpsc::Sender<SwarmEffect>,
+    workers: Workers,
+    results: mpsc::Receiver<Input>,
+    backlog: VecDeque<Input>,
+    prepared_sender: mpsc::Sender<Prepared>,
+    pending: Vec<Pending>,
+    events: Events,
+    face: Arc<NodeFace>,
+    shown: Option<Arc<CatalogView>>,
+    listening: watch::Sender<Vec<String>>,
+    http: Option<SocketAddr>,
+    started: Instant,
+    stop: CancellationToken,
+}
+
+/// Starts a node in the current tokio runtime.
+pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
+    let started = Instant::now();
+    let (opened, identity) = {
+        let (data_dir, ticket) = (config.data_dir.clone(), config.ticket.clone());
+        let opening = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
+            let opened = Opened::open(&data_dir, ticket.as_deref())?;
+            Ok((opened, identity::load(&data_dir)?))
+        });
+        opening.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?
+    };
+    if config.role == Role::Seed && opened.ticket.is_some() {
+        return Err(OpenError::NotASeed(config.data_dir.clone()).into());
+    }
+    if identity.was_cloned {
+        tracing::warn!("this directory was copied from another machine: the node has a new identity");
+    }
+    let peer_id = identity.identity.peer_id();
+    let (swarm_inputs, inputs) = mpsc::channel(INPUTS);
+    let swarm = swarm::spawn(
+        &SwarmConfig {
+            identity: identity.identity,
+            repository: opened.repository.0,
+            listen: config.listen.clone(),
+            external: config.external.clone(),
+            mdns: config.mdns,
+            agent: AGENT.to_owned(),
+            max_peers: config.max_peers,
+        },
+        Arc::new(blocks::StoreBlocks(opened.store.clone())),
+        swarm_inputs,
+    )?;
+    let now = Now { wall: wall_clock(), mono_ms: 0 };
+    let (engine, effects) = restore(&config, &opened, peer_id.clone(), now)?;
+    let stop = CancellationToken::new();
+    let face = Arc::new(NodeFace::new(opened.clone(), &config.data_dir));
+    let http = serve_http(&config, &face, &stop).await?;
+    let control = Server::bind(&config.data_dir)?;
+    let (call_sender, calls) = mpsc::channel(CALLS);
+    tokio::spawn(control.run(call_sender.clone(), stop.clone()));
+    let (result_sender, results) = mpsc::channel(RESULTS);
+    let (prepared_sender, prepared) = mpsc::channel(CALLS);
+    let workers = worker::start(&opened, &result_sender, config.keep_releases, &stop);
+    let (listening_sender, listening) = watch::channel(Vec::new());
+    let runtime = Runtime {
+        peer_id: peer_id.clone(),
+        engine,
+        swarm: swarm.effects(),
+        workers,
+        results,
+        backlog: VecDeque::new(),
+        prepared_sender,
+        pending: Vec::new(),
+        events: Events::new(now.wall),
+        face,
+        shown: None,
+        listening: listening_sender,
+        http,
+        started,
+        stop: stop.clone(),
+        opened,
+        config,
+    };
+    let task = tokio::spawn(Box::pin(runtime.run(swarm, inputs, calls, prepared, effects)));
+    Ok(RunningNode { peer_id, http, listening, calls: call_sender, stop, task })
+}
+
+async fn serve_http(
+    config: &NodeConfig,
+    face: &Arc<NodeFace>,
+    stop: &CancellationToken,
+) -> Result<Option<SocketAddr>, GatewayError> {
+    if let Some(address) = config.metrics {
+        gateway::serve(address, face.clone(), Face::MetricsOnly, stop.clone()).await?;
+    }
+    let Some(address) = config.http else { return Ok(None) };
+    let which = if config.metrics.is_some() { Face::WithoutMetrics } else { Face::Full };
+    Ok(Some(gateway::serve(address, face.clone(), which, stop.clone()).await?.address))
+}
+
+/// The engine as the disk says it was, and what it wants done first.
+fn restore(
+    config: &NodeConfig,
+    opened: &Opened,
+    me: PeerId,
+    now: Now,
+) -> Result<(Engine, Vec<Effect>), StartError> {
+    let repository = opened.repository;
+    for subscription in &config.subscriptions {
+        let mode = match &subscription.directory {
+            Some(directory) => Mode::Install { directory: directory.clone() },
+            None => Mode::Mirror,
+        };
+        opened.state.put_subscription(&SubscriptionRow {
+            repository: repository.0,
+            product: subscription.product.clone(),
+            channel: subscription.channel.clone(),
+            platform: config.platform.clone(),
+            mode,
+            created_at: now.wall,
+            hold: false,
+            hold_reason: None,
+        })?;
+    }
+    let mut subscriptions = Vec::new();
+    for row in opened.state.subscriptions()?.into_iter().filter(|row| row.repository == repository.0) {
+        let (directory, recovered) = match &row.mode {
+            Mode::Install { directory } => {
+                let text = directory.to_str().ok_or_else(|| StartError::Directory(directory.clone()))?;
+                (Some(text.to_owned()), worker::recover(&opened.state, directory)?)
+            }
+            Mode::Mirror => (None, crate::engine::install::Recovered::default()),
+        };
+        let spec = SubscriptionSpec { product: row.product, channel: row.channel, directory };
+        subscriptions.push((spec, recovered));
+    }
+    let mut random_seed = [0; 8];
+    // Without a random source the node's choices are merely predictable, which harms nobody.
+    let _ = getrandom::fill(&mut random_seed);
+    let peers = opened.state.known_peers(&repository.0)?;
+    let config = EngineConfig {
+        me,
+        repository,
+        ticket: opened.ticket.clone(),
+        is_seed: config.role == Role::Seed,
+        platform: config.platform.clone(),
+        agent: AGENT.to_owned(),
+        random_seed: u64::from_le_bytes(random_seed),
+    };
+    let found = Restored {
+        metadata: &MetadataReader(&|name| opened.read_metadata(name)),
+        target: &TargetReader(&|sha256| opened.read_target(sha256)),
+        artifacts: worker::held(opened),
+        subscriptions,
+        peers: peers.into_iter().map(|known| (known.peer, known.addresses)).collect(),
+    };
+    Engine::restore(config, found, now).map_err(|error| StartError::Open(OpenError::Catalog(error)))
+}
+
+impl Runtime {
+    fn now(&self) -> Now {
+        Now { wall: wall_clock(), mono_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    async fn run(
+        mut self,
+        swarm: SwarmHandle,
+        mut inputs: mpsc::Receiver<SwarmInput>,
+        mut calls: mpsc::Receiver<Call>,
+        mut prepared: mpsc::Receiver<Prepared>,
+        first: Vec<Effect>,
+    ) {
+        self.carry_out(first).await;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut checkpoint, mut numbers) = (Instant::now(), None::<Instant>);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                Some(input) = inputs.recv() => {
+                    self.input(Input::Swarm(input)).await;
+                    for _ in 0..BATCH {
+                        let Ok(input) = inputs.try_recv() else { break };
+                        self.input(Input::Swarm(input)).await;
+                    }
+                }
+                Some(result) = self.results.recv() => self.input(result).await,
+                Some(call) = calls.recv() => self.call(call).await,
+                Some(prepared) = prepared.recv() => self.prepared(prepared).await,
+                _ = tick.tick() => {
+                    self.input(Input::Tick).await;
+                    self.poll_pending().await;
+                    if checkpoint.elapsed() >= CHECKPOINT && self.engine.is_fetching() {
+                        checkpoint = Instant::now();
+                        self.file_job(Job::Checkpoint).await;
+                    }
+                    if numbers.is_none_or(|at| at.elapsed() >= NUMBERS) {
+                        numbers = Some(Instant::now());
+                        self.refresh_numbers();
+                    }
+                }
+            }
+            while let Some(input) = self.backlog.pop_front() {
+                self.input(input).await;
+            }
+            self.refresh_view();
+        }
+        self.shut_down(swarm, inputs).await;
+    }
+
+    async fn shut_down(mut self, swarm: SwarmHandle, mut inputs: mpsc::Receiver<SwarmInput>) {
+        for pending in self.pending.drain(..) {
+            pending.node_stops();
+        }
+        let drain = async { while inputs.recv().await.is_some() {} };
+        tokio::select! {
+            () = swarm.shutdown() => {}
+            () = drain => {}
+        }
+        self.file_job(Job::Checkpoint).await;
+        let (sender, reached) = oneshot::channel();
+        self.file_job(Job::Barrier(sender)).await;
+        if reached.await.is_err() {
+            tracing::warn!("the disk worker ended early");
+        }
+    }
+
+    /// Hands an input to the engine and does what follows. Boxed: the future is held by many callers.
+    async fn input(&mut self, input: Input) {
+        if let Input::Swarm(SwarmInput::Listening { address }) = &input {
+            let address = format!("{address}/p2p/{}", self.peer_id);
+            tracing::info!(%address, "listening");
+            self.listening.send_modify(|all| all.push(address));
+        }
+        if let Input::Swarm(SwarmInput::ListenerClosed { address, reason }) = &input {
+            tracing::warn!(%address, %reason, "no longer listening");
+            let gone = format!("{address}/p2p/{}", self.peer_id);
+            self.listening.send_modify(|all| all.retain(|one| *one != gone));
+        }
+        let now = self.now();
+        let effects = self.engine.handle(input, now);
+        self.carry_out(effects).await;
+    }
+
+    async fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Swarm(effect) => self.swarm_effect(effect).await,
+                Effect::Save(saves) => self.save(saves).await,
+                Effect::OpenArtifact { manifest } => self.file_job(Job::Open(manifest)).await,
+                Effect::AnswerFromStore { channel, file } => {
+                    let response = self.find(&file).map_or(MetaResponse::NotFound, MetaResponse::File);
+                    self.swarm_effect(SwarmEffect::MetaAnswer { channel, response }).await;
+                }
+                Effect::Journal(entry) => self.install_job(Job::Journal(entry)).await,
+                Effect::Install(effect) => self.install_job(Job::Install(effect)).await,
+                Effect::RememberPeer { peer, addresses } => self.file_job(Job::RememberPeer { peer, addresses }).await,
+                Effect::Resign => self.resign().await,
+                Effect::Event(event) => self.tell(event).await,
+            }
+        }
+    }
+
+    async fn swarm_effect(&self, effect: SwarmEffect) {
+        if self.swarm.send(effect).await.is_err() {
+            tracing::debug!("the network has stopped");
+        }
+    }
+
+    /// A seed's own set is on disk before anybody hears of it: after a crash it must not sign the
+    /// same version again with another content.
+    async fn save(&mut self, saves: Vec<Save>) {
+        self.file_job(Job::Save(saves)).await;
+        if self.config.role == Role::Seed {
+            let (sender, reached) = oneshot::channel();
+            self.file_job(Job::Barrier(sender)).await;
+            if reached.await.is_err() {
+                tracing::error!("the disk worker ended early");
+            }
+        }
+    }
+
+    async fn file_job(&mut self, job: Job) {
+        let queue = self.workers.files.clone();
+        self.submit(queue, job).await;
+    }
+
+    async fn install_job(&mut self, job: Job) {
+        let queue = self.workers.installs.clone();
+        self.submit(queue, job).await;
+    }
+
+    /// Queues a job. While the queue is full results are taken: a worker that waits to hand one over
+    /// would never empty it.
+    async fn submit(&mut self, queue: mpsc::Sender<Job>, job: Job) {
+        loop {
+            tokio::select! {
+                permit = queue.reserve() => {
+                    match permit {
+                        Ok(permit) => permit.send(job),
+                        Err(_) => tracing::error!("a disk worker has ended; the node must be restarted"),
+                    }
+                    return;
+                }
+                Some(result) = self.results.recv() => self.backlog.push_back(result),
+            }
+        }
+    }
+
+    /// A metadata file that somebody asks for: from memory where it is, else from disk.
+    fn find(&self, file: &MetaFile) -> Option<Vec<u8>> {
+        let view = self.engine.catalog();
+        match file {
+            MetaFile::Head => self.engine.head().cloned(),
+            MetaFile::Root { version } => self.opened.read_metadata(&format!("{version}.root.json")),
+            MetaFile::Role { name, version } => {
+                let role = name.parse::<updraft_protocol::tuf::RoleName>().ok()?;
+                let loaded = view.and_then(|view| view.trusted.role(&role)).filter(|role| role.version == *version);
+                loaded
+                    .map(|role| role.bytes().to_vec())
+                    .or_else(|| self.opened.read_metadata(&format!("{version}.{}.json", role.file_stem())))
+            }
+            MetaFile::Target { path, sha256 } => view
+                .and_then(|view| view.channel_files.get(path))
+                .filter(|bytes| updraft_protocol::digest::Digest::of(bytes) == *sha256)
+                .map(|bytes| bytes.to_vec())
+                .or_else(|| self.opened.read_target(sha256)),
+            MetaFile::Manifest { sha256 } => self.opened.store.manifest_bytes(sha256),
+        }
+    }
+
+    async fn resign(&mut self) {
+        let Some(view) = self.engine.catalog().cloned() else { return };
+        let keys = self.opened.keys.clone();
+        let now = wall_clock();
+        let signed = tokio::task::spawn_blocking(move || publisher::renew(&view, &keys, now)).await;
+        match signed {
+            Ok(Ok(signed)) => {
+                let (head, files) = (signed.head, signed.files);
+                self.backlog.push_back(Input::Published { head, files });
+            }
+            Ok(Err(error)) => {
+                let text = format!("the head could not be signed again: {error}");
+                self.tell(Event { kind: EventKind::Alarm, product: None, version: None, peer: None, text }).await;
+            }
+            Err(error) => tracing::error!(%error, "signing failed"),
+        }
+    }
+
+    async fn tell(&mut self, event: Event) {
+        let now = wall_clock();
+        let level_is_high = matches!(event.kind, EventKind::Alarm | EventKind::PeerBlamed | EventKind::InstallFailed);
+        if level_is_high {
+            tracing::warn!(kind = event.kind.as_str(), "{}", event.text);
+        } else {
+            tracing::info!(kind = event.kind.as_str(), "{}", event.text);
+        }
+        self.events.add(&event, now);
+        // Installs and rollbacks are written to the history together with what they change.
+        let written = matches!(event.kind, EventKind::Installed | EventKind::RolledBack);
+        if event.kind.is_history() && !written {
+            self.file_job(Job::History { event, at: now }).await;
+        }
+    }
+
+    fn refresh_view(&mut self) {
+        let view = self.engine.catalog();
+        let same = match (view, &self.shown) {
+            (Some(view), Some(shown)) => Arc::ptr_eq(view, shown),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.shown = view.cloned();
+            self.face.update_view(self.shown.clone());
+        }
+    }
+
+    fn refresh_numbers(&self) {
+        if self.config.http.is_none() && self.config.metrics.is_none() {
+            return;
+        }
+        let now = self.now();
+        let totals = self.engine.transfer_totals();
+        let timestamp = self.engine.catalog().and_then(|view| view.trusted.timestamp());
+        let metrics = Metrics {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: now.mono_ms,
+            connected_peers: self.engine.connected_peers() as u64,
+            bytes_in_from_seeds: totals.from_seed,
+            bytes_in_from_peers: totals.from_peers,
+            bytes_out: totals.sent,
+            bytes_duplicate: totals.duplicate,
+            bytes_rejected: totals.rejected,
+            bytes_stored: self.opened.store.list().iter().map(|info| info.bytes_done).sum(),
+            head_version: timestamp.map(|timestamp| timestamp.version),
+            head_age_seconds: self.engine.head_age_s(now),
+            head_expires_in_seconds: timestamp.map(|timestamp| timestamp.expires.seconds_since(now.wall)),
+            heads_accepted: self.events.heads_accepted,
+            heads_rejected: self.events.blamed,
+            subscriptions_by_state: self.engine.subscriptions_by_state(),
+            installs_committed: self.events.installs_committed,
+            installs_rolled_back: self.events.installs_rolled_back,
+        };
+        self.face.update_numbers(metrics, Vec::new());
+    }
+
+    /// Addresses that a ticket should carry: those configured, else those that others may reach,
+    /// else those of this machine.
+    fn ticket_addresses(&self) -> Vec<String> {
+        let with_peer = |address: &String| {
+            if address.contains("/p2p/") { address.clone() } else { format!("{address}/p2p/{}", self.peer_id) }
+        };
+        if !self.config.external.is_empty() {
+            return self.config.external.iter().map(with_peer).collect();
+        }
+        let all = self.listening.borrow().clone();
+        let local = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+        let wide: Vec<String> = all.iter().filter(|address| !local(address)).cloned().collect();
+        if wide.is_empty() { all } else { wide }
+    }
+
+    fn ticket(&self, addresses: Vec<String>) -> Option<Ticket> {
+        let view = self.engine.catalog()?;
+        let mut addresses = if addresses.is_empty() { self.ticket_addresses() } else { addresses };
+        addresses.truncate(updraft_protocol::limits::MAX_PEER_ADDRESSES);
+        Some(self.opened.ticket_for(view, addresses))
+    }
+}

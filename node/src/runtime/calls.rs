@@ -1,0 +1,511 @@
+//! Serving the control socket: what can be answered at once, and what somebody waits for.
+//!
+//! Waiters are kept here, outside the engine: it does not know who asked, and whoever asked may have
+//! gone away.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use semver::Version;
+use updraft_protocol::bitmap::Bitmap;
+use updraft_protocol::digest::{Digest, Hasher};
+use updraft_protocol::names::{Platform, Product, ReleaseId};
+use updraft_protocol::release::Release;
+
+use super::open::wall_clock;
+use super::worker::Job;
+use super::{Runtime, views};
+use crate::atomic;
+use crate::config::Role;
+use crate::control::Call;
+use crate::control::messages::{ErrorBody, ErrorCode, Phase, Progress, PublishRequest, Request, Response};
+use crate::control::reply::ReplySender;
+use crate::control::results::{FetchView, InstallView, PublishView, TicketView};
+use crate::control::views::{HistoryRow, HistoryView, Schema, StatusView, TransferView};
+use crate::engine::effect::{Event, EventKind};
+use crate::engine::input::Input;
+use crate::engine::install::InstallState;
+use crate::engine::plan::Verdict;
+use crate::publisher::{self, Publication, PublishError};
+
+/// A publication that was packed, on its way to being signed.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    result: Result<publisher::Prepared, PublishError>,
+    dry_run: bool,
+    reply: ReplySender,
+}
+
+/// Somebody who waits.
+#[derive(Debug)]
+pub(super) struct Pending {
+    reply: ReplySender,
+    wish: Wish,
+}
+
+#[derive(Debug)]
+enum Wish {
+    Fetch { release: Arc<Release>, output: Option<PathBuf> },
+    Install { product: Product, from: Option<String> },
+    RollBack { product: Product, from: Option<String>, since: u64 },
+}
+
+impl Pending {
+    pub(super) fn node_stops(self) {
+        let body = ErrorBody::new(ErrorCode::Error, "the node is stopping");
+        self.reply.finish(Err(body.with_hint("what was begun goes on when the node runs again")));
+    }
+}
+
+fn error(code: ErrorCode, message: impl std::fmt::Display) -> ErrorBody {
+    ErrorBody::new(code, message.to_string())
+}
+
+fn publish_error(cause: &PublishError) -> ErrorBody {
+    let body = error(ErrorCode::Error, cause);
+    match cause {
+        PublishError::Draft(publisher::draft::DraftError::Exists { .. }) => {
+            body.with_hint("`updraft releases` lists what exists; releases are never replaced")
+        }
+        _ => body,
+    }
+}
+
+impl Runtime {
+    pub(super) async fn call(&mut self, call: Call) {
+        let Call { request, reply } = call;
+        match request {
+            Request::Status { explain } => reply.finish(Ok(Response::Status(Box::new(self.status(explain))))),
+            Request::Peers {} => reply.finish(Ok(Response::Peers(views::peers(&self.engine, self.now())))),
+            Request::Releases { product } => {
+                let view = views::releases(&self.engine, product.as_ref(), self.now());
+                reply.finish(Ok(Response::Releases(view)));
+            }
+            Request::History { product, limit } => reply.finish(self.history(product.as_ref(), limit)),
+            Request::Events { follow, since } => {
+                if let Some(reply) = self.events.replay(reply, follow, since) {
+                    reply.finish(Ok(Response::Done {}));
+                }
+            }
+            Request::Ticket { addresses } => reply.finish(self.ticket_view(addresses)),
+            Request::Fetch { product, version, output } => self.fetch(product, version, output, reply).await,
+            Request::Install { product, version, now } => self.install(product, version, now, reply).await,
+            Request::Rollback { product, to } => self.roll_back(product, to, reply).await,
+            Request::Publish(request) => self.publish(request, reply),
+        }
+        self.poll_pending().await;
+    }
+
+    fn status(&self, explain: bool) -> StatusView {
+        let now = self.now();
+        let totals = self.engine.transfer_totals();
+        let fingerprint = self.ticket(Vec::new()).map(|ticket| ticket.fingerprint()).unwrap_or_default();
+        StatusView {
+            schema: Schema,
+            role: self.config.role,
+            peer_id: self.peer_id.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: now.mono_ms,
+            listen: self.listening.borrow().clone(),
+            http: self.http.map(|address| address.to_string()),
+            connected_peers: self.engine.connected_peers() as u64,
+            repositories: vec![views::repository(&self.engine, fingerprint, now)],
+            subscriptions: self
+                .engine
+                .subscriptions()
+                .iter()
+                .map(|subscription| views::subscription(&self.engine, subscription, explain))
+                .collect(),
+            transfer: TransferView {
+                bytes_in: totals.from_seed + totals.from_peers + totals.duplicate,
+                bytes_out: totals.sent,
+                bytes_duplicate: totals.duplicate,
+                bytes_rejected: totals.rejected,
+            },
+            warnings: self.warnings(),
+        }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = self.opened.store.warnings().iter().map(ToString::to_string).collect();
+        if let Some(view) = self.engine.catalog() {
+            warnings.extend(view.refused.iter().map(|refused| format!("a signed target is refused: {refused}")));
+            if self.config.role == Role::Seed {
+                let products: Vec<Product> = view.products().into_iter().cloned().collect();
+                let here = self.opened.keys.not_offline(&products);
+                if !here.is_empty() {
+                    let names: Vec<&str> = here.iter().map(updraft_protocol::tuf::RoleName::as_str).collect();
+                    warnings.push(format!(
+                        "the offline keys ({}) are still on this machine, in {}: whoever takes it over can publish; move them away",
+                        names.join(", "),
+                        self.opened.keys.directory().display()
+                    ));
+                }
+            }
+        }
+        warnings
+    }
+
+    fn history(&self, product: Option<&Product>, limit: u32) -> Result<Response, ErrorBody> {
+        let entries = self.opened.state.history(limit, product).map_err(|cause| error(ErrorCode::Error, cause))?;
+        let entries = entries
+            .into_iter()
+            .map(|entry| HistoryRow {
+                at: entry.row.at,
+                kind: entry.row.kind,
+                product: entry.row.product,
+                version: entry.row.version.map(|version| version.to_string()),
+                text: entry.row.detail,
+            })
+            .collect();
+        Ok(Response::History(HistoryView { schema: Schema, entries }))
+    }
+
+    fn ticket_view(&self, addresses: Vec<String>) -> Result<Response, ErrorBody> {
+        let ticket = self.ticket(addresses).ok_or_else(|| {
+            error(ErrorCode::Error, "this node has not verified its repository yet").with_hint("wait until it reached a peer: updraft status")
+        })?;
+        Ok(Response::Ticket(TicketView {
+            schema: Schema,
+            fingerprint: ticket.fingerprint(),
+            repository: ticket.repository.0,
+            addresses: ticket.addresses.clone(),
+            ticket: ticket.to_string(),
+        }))
+    }
+
+    // ---- fetch ------------------------------------------------------------------------------
+
+    /// The release of `version`, or the one that the node's platform would be offered.
+    fn find_release(&self, product: &Product, version: Option<&Version>) -> Result<Arc<Release>, ErrorBody> {
+        let view = self.engine.catalog().ok_or_else(|| {
+            error(ErrorCode::Error, "this node has not verified its repository yet").with_hint("updraft status tells what it waits for")
+        })?;
+        let pointed = |channel: &str| {
+            let channel = channel.parse().ok()?;
+            view.channels.get(&(product.clone(), channel))?.version.clone()
+        };
+        let followed = self.engine.subscriptions().iter().find(|s| s.spec.product == *product);
+        let version = match version {
+            Some(version) => Some(version.clone()),
+            None => followed.and_then(|s| pointed(s.spec.channel.as_str())).or_else(|| pointed("stable")),
+        };
+        let found = version.as_ref().and_then(|version| {
+            let platform = self.engine.platform();
+            view.release(product, version, platform)
+                .or_else(|| view.releases.iter().find(|r| r.id.product == *product && r.id.version == *version))
+        });
+        found.cloned().ok_or_else(|| {
+            let wanted = version.map_or_else(|| product.to_string(), |version| format!("{product} {version}"));
+            error(ErrorCode::Error, format!("no release of {wanted} is known here"))
+                .with_hint(format!("updraft releases {product} lists what is"))
+        })
+    }
+
+    async fn fetch(&mut self, product: Product, version: Option<Version>, output: Option<PathBuf>, reply: ReplySender) {
+        let release = match self.find_release(&product, version.as_ref()) {
+            Ok(release) => release,
+            Err(body) => return reply.finish(Err(body)),
+        };
+        let now = self.now();
+        let effects = self.engine.request(&release, now);
+        self.carry_out(effects).await;
+        self.pending.push(Pending { reply, wish: Wish::Fetch { release, output } });
+    }
+
+    // ---- install and rollback ---------------------------------------------------------------
+
+    fn installed(&self, product: &Product) -> Option<String> {
+        let mut subscriptions = self.engine.subscriptions().iter();
+        let found = subscriptions.find(|s| s.spec.product == *product && s.spec.directory.is_some())?;
+        found.installed.as_ref().map(|installed| installed.version.to_string())
+    }
+
+    async fn install(&mut self, product: Product, version: Option<Version>, hurry: bool, reply: ReplySender) {
+        let from = self.installed(&product);
+        let now = self.now();
+        let effects = match self.engine.retry(&product, version.as_ref(), hurry, now) {
+            Ok(effects) => effects,
+            Err(refusal) => return reply.finish(Err(error(ErrorCode::Error, refusal))),
+        };
+        let directories: Vec<PathBuf> = self
+            .engine
+            .subscriptions()
+            .iter()
+            .filter(|s| s.spec.product == product)
+            .filter_map(|s| s.spec.directory.as_ref().map(PathBuf::from))
+            .collect();
+        for directory in directories {
+            self.install_job(Job::LiftQuarantine(directory)).await;
+        }
+        self.carry_out(effects).await;
+        self.pending.push(Pending { reply, wish: Wish::Install { product, from } });
+    }
+
+    async fn roll_back(&mut self, product: Product, to: Option<Version>, reply: ReplySender) {
+        let from = self.installed(&product);
+        match self.engine.roll_back(&product, to.as_ref()) {
+            Ok(effects) => {
+                self.carry_out(effects).await;
+                let since = self.events.installs_rolled_back;
+                self.pending.push(Pending { reply, wish: Wish::RollBack { product, from, since } });
+            }
+            Err(refusal) => reply.finish(Err(error(ErrorCode::Error, refusal))),
+        }
+    }
+
+    // ---- those who wait ---------------------------------------------------------------------
+
+    /// Looks whether anybody's wish came true, or cannot.
+    pub(super) async fn poll_pending(&mut self) {
+        for pending in std::mem::take(&mut self.pending) {
+            if pending.reply.is_closed() {
+                continue;
+            }
+            match self.look(&pending.wish) {
+                Look::Wait(progress) => {
+                    pending.reply.progress(progress);
+                    self.pending.push(pending);
+                }
+                Look::Done(end) => pending.reply.finish(end),
+                Look::Deliver(release, output) => self.deliver(release, output, pending.reply),
+            }
+        }
+    }
+
+    fn look(&self, wish: &Wish) -> Look {
+        match wish {
+            Wish::Fetch { release, output } => {
+                if self.engine.holds(&release.artifact) {
+                    return Look::Deliver(release.clone(), output.clone());
+                }
+                Look::Wait(views::fetching(&self.engine, &release.artifact))
+            }
+            Wish::Install { product, from } => self.look_at_install(product, from.as_deref()),
+            Wish::RollBack { product, from, since } => {
+                let subscription = self.engine.subscriptions().iter().find(|s| s.spec.product == *product);
+                let Some(subscription) = subscription else { return Look::Wait(Progress::local(Phase::Switching, 0, None)) };
+                if self.events.installs_rolled_back > *since
+                    && let (Some(installed), Some(directory)) = (&subscription.installed, &subscription.spec.directory)
+                {
+                    return Look::Done(Ok(Response::Install(InstallView {
+                        schema: Schema,
+                        product: product.clone(),
+                        directory: directory.into(),
+                        from: from.clone(),
+                        to: installed.version.to_string(),
+                    })));
+                }
+                if !subscription.is_busy() {
+                    return Look::Done(Err(error(ErrorCode::Error, subscription.reason.clone())));
+                }
+                Look::Wait(Progress::local(Phase::Switching, 0, None))
+            }
+        }
+    }
+
+    fn look_at_install(&self, product: &Product, from: Option<&str>) -> Look {
+        let subscriptions = self.engine.subscriptions().iter().filter(|s| s.spec.product == *product);
+        let Some(subscription) = subscriptions.min_by_key(|s| s.state == InstallState::Committed) else {
+            return Look::Done(Err(error(ErrorCode::Error, format!("this node does not install {product}"))));
+        };
+        if let Some(release) = subscription.wanted() {
+            let mut progress = views::fetching(&self.engine, &release.artifact);
+            match subscription.state {
+                InstallState::Verified => progress.phase = Phase::Staging,
+                InstallState::Staged | InstallState::Armed | InstallState::Switched => progress.phase = Phase::Switching,
+                _ => {}
+            }
+            return Look::Wait(progress);
+        }
+        if subscription.is_busy() {
+            return Look::Wait(Progress::local(Phase::Switching, 0, None));
+        }
+        let installed = subscription.installed.as_ref().map(|installed| installed.version.to_string());
+        if let (Some(to), Some(directory)) = (&installed, &subscription.spec.directory)
+            && installed.as_deref() != from
+        {
+            return Look::Done(Ok(Response::Install(InstallView {
+                schema: Schema,
+                product: product.clone(),
+                directory: directory.into(),
+                from: from.map(str::to_owned),
+                to: to.clone(),
+            })));
+        }
+        let reason = views::reason(&self.engine, subscription).unwrap_or_default();
+        match subscription.decision.as_ref().map(|decision| decision.verdict) {
+            Some(Verdict::UpToDate) => {
+                let at = installed.map_or_else(String::new, |version| format!(" ({version})"));
+                Look::Done(Err(error(ErrorCode::NothingToDo, format!("{product} is up to date{at}"))))
+            }
+            Some(Verdict::Blocked | Verdict::Nothing) => Look::Done(Err(error(ErrorCode::BlockedByPolicy, reason)
+                .with_hint("updraft status --explain shows every gate"))),
+            Some(Verdict::Install) => Look::Done(Err(error(ErrorCode::Error, reason))),
+            None => Look::Wait(Progress { text: Some(reason), ..Progress::local(Phase::Waiting, 0, None) }),
+        }
+    }
+
+    /// Writes a complete artifact where it was asked for, checked once more as a whole.
+    fn deliver(&self, release: Arc<Release>, output: Option<PathBuf>, reply: ReplySender) {
+        let store = self.opened.store.clone();
+        tokio::task::spawn_blocking(move || {
+            let end = match store.get(&release.artifact) {
+                Some(artifact) => write_out(artifact.path(), &release.artifact, output.as_deref(), &reply),
+                None => Err(error(ErrorCode::Error, "the artifact is not in the store any more")),
+            };
+            reply.finish(end.map(|path| {
+                Response::Fetch(FetchView {
+                    schema: Schema,
+                    product: release.id.product.clone(),
+                    version: release.id.version.to_string(),
+                    platform: release.id.platform.clone(),
+                    path,
+                    sha256: release.artifact,
+                    size_bytes: release.length,
+                })
+            }));
+        });
+    }
+
+    // ---- publish ----------------------------------------------------------------------------
+
+    fn publish(&mut self, request: PublishRequest, reply: ReplySender) {
+        if self.config.role != Role::Seed {
+            let body = error(ErrorCode::Error, "this node is a peer; only a seed publishes");
+            return reply.finish(Err(body.with_hint("run this at the seed, or with its --data-dir")));
+        }
+        let Some(view) = self.engine.catalog().cloned() else {
+            return reply.finish(Err(error(ErrorCode::Error, "the seed has no verified repository")));
+        };
+        let (store, done, dry_run) = (self.opened.store.clone(), self.prepared_sender.clone(), request.dry_run);
+        let publication = publication(request);
+        tokio::task::spawn_blocking(move || {
+            let mut report = |progress: &crate::archive::Progress| {
+                reply.progress(Progress::local(Phase::Packing, progress.bytes_done, Some(progress.bytes_total)));
+            };
+            let result = publisher::prepare(&publication, &view, &store, dry_run, &mut report);
+            // The node is stopping if nobody takes this; nothing was signed, so nothing was published.
+            let _ = done.blocking_send(Prepared { result, dry_run, reply });
+        });
+    }
+
+    /// Signs what was packed and lets the engine announce it.
+    pub(super) async fn prepared(&mut self, prepared: Prepared) {
+        let Prepared { result, dry_run, reply } = prepared;
+        let prepared = match result {
+            Ok(prepared) => prepared,
+            Err(cause) => return reply.finish(Err(publish_error(&cause))),
+        };
+        if dry_run {
+            return reply.finish(Ok(Response::Publish(published(&prepared, None))));
+        }
+        reply.progress(Progress::local(Phase::Signing, 0, None));
+        let Some(view) = self.engine.catalog().cloned() else { return };
+        let signed = match publisher::sign(&prepared, &view, &self.opened.keys, wall_clock()) {
+            Ok(signed) => signed,
+            Err(cause) => {
+                if !prepared.was_held
+                    && let Err(cause) = self.opened.store.remove(&prepared.release.artifact)
+                {
+                    tracing::warn!(%cause, "the artifact of a failed publication could not be removed");
+                }
+                return reply.finish(Err(publish_error(&cause)));
+            }
+        };
+        let version = signed.trusted.timestamp().map(|timestamp| timestamp.version);
+        let pieces = prepared.manifest.piece_count();
+        self.engine.add_artifact(&prepared.manifest, Bitmap::full(pieces));
+        self.input(Input::Published { head: signed.head, files: signed.files }).await;
+        if self.engine.catalog().map(|view| view.timestamp_version()) != version {
+            let body = error(ErrorCode::Error, "the new head was not accepted by this seed itself");
+            return reply.finish(Err(body.with_hint("updraft events shows why")));
+        }
+        let id = &prepared.release.id;
+        self.tell(Event {
+            kind: EventKind::Published,
+            product: Some(id.product.clone()),
+            version: Some(id.version.clone()),
+            peer: None,
+            text: format!("published {id} on {}", prepared.channel),
+        })
+        .await;
+        reply.finish(Ok(Response::Publish(published(&prepared, version))));
+    }
+}
+
+enum Look {
+    Wait(Progress),
+    Done(Result<Response, ErrorBody>),
+    Deliver(Arc<Release>, Option<PathBuf>),
+}
+
+/// A publication as the publisher takes it.
+pub(crate) fn publication(request: PublishRequest) -> Publication {
+    Publication {
+        path: request.path,
+        id: ReleaseId { product: request.product, version: request.version, platform: request.platform },
+        channel: request.channel,
+        min_from: request.min_from,
+        notes: request.notes,
+        critical: request.critical,
+        level: request.level,
+    }
+}
+
+/// What was published, for the publisher.
+pub(crate) fn published(prepared: &publisher::Prepared, timestamp_version: Option<u64>) -> PublishView {
+    let release = &prepared.release;
+    let mut warnings = Vec::new();
+    if release.id.platform == Platform::any() && release.content.entries > 1 {
+        warnings.push("it is offered to every platform; say --platform linux-x86_64 (for example) if it is not for all".to_owned());
+    }
+    PublishView {
+        schema: Schema,
+        product: release.id.product.clone(),
+        version: release.id.version.to_string(),
+        platform: release.id.platform.clone(),
+        channel: prepared.channel.clone(),
+        target: release.path.clone(),
+        format: release.format.as_str().to_owned(),
+        sha256: release.artifact,
+        size_bytes: release.length,
+        content_bytes: release.content.length,
+        entries: release.content.entries,
+        pieces: prepared.manifest.piece_count(),
+        dry_run: timestamp_version.is_none(),
+        timestamp_version,
+        warnings,
+    }
+}
+
+fn write_out(data: &Path, sha256: &Digest, output: Option<&Path>, reply: &ReplySender) -> Result<PathBuf, ErrorBody> {
+    let Some(output) = output else { return Ok(data.to_owned()) };
+    let failed = |cause: io::Error| error(ErrorCode::Error, format!("cannot write {}: {cause}", output.display()));
+    let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));
+    let mut temp = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    let mut source = fs::File::open(data).map_err(failed)?;
+    let total = source.metadata().map_err(failed)?.len();
+    let (mut hasher, mut buffer, mut done) = (Hasher::new(), vec![0; 1 << 20], 0_u64);
+    loop {
+        let count = io::Read::read(&mut source, &mut buffer).map_err(failed)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+        io::Write::write_all(&mut temp, &buffer[..count]).map_err(failed)?;
+        done += count as u64;
+        reply.progress(Progress::local(Phase::Writing, done, Some(total)));
+    }
+    if hasher.finish() != *sha256 {
+        let body = error(ErrorCode::VerificationFailed, "the artifact in the store is damaged");
+        return Err(body.with_hint("check the disk; remove the artifact's directory and fetch it again"));
+    }
+    temp.as_file().sync_all().map_err(failed)?;
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    fs::set_permissions(temp.path(), permissions).map_err(failed)?;
+    temp.persist(output).map_err(|cause| failed(cause.error))?;
+    atomic::sync_dir(directory).map_err(failed)?;
+    Ok(output.to_owned())
+}

@@ -1,0 +1,159 @@
+//! What the HTTP face reads: a snapshot of the node that the event loop keeps current, and files.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use updraft_protocol::digest::Digest;
+use updraft_protocol::names::Channel;
+use updraft_protocol::release::{Notes, Release};
+use updraft_protocol::tuf::{Freshness, Resolution};
+
+use super::open::{Opened, wall_clock};
+use crate::engine::Engine;
+use crate::engine::catalog::CatalogView;
+use crate::engine::report::Caller;
+use crate::gateway::{Health, Metrics, Offer, Repository, TargetFile, UpdateAnswer, UpdateQuery};
+
+/// What changes while the node runs.
+#[derive(Debug, Default)]
+struct Snapshot {
+    view: Option<Arc<CatalogView>>,
+    metrics: Metrics,
+    problems: Vec<String>,
+}
+
+/// The node as the HTTP face sees it.
+#[derive(Debug)]
+pub(super) struct NodeFace {
+    opened: Opened,
+    targets: PathBuf,
+    snapshot: RwLock<Snapshot>,
+}
+
+impl NodeFace {
+    pub(super) fn new(opened: Opened, data_dir: &Path) -> Self {
+        Self { opened, targets: data_dir.join("targets"), snapshot: RwLock::default() }
+    }
+
+    pub(super) fn update_view(&self, view: Option<Arc<CatalogView>>) {
+        self.snapshot.write().unwrap_or_else(PoisonError::into_inner).view = view;
+    }
+
+    pub(super) fn update_numbers(&self, metrics: Metrics, problems: Vec<String>) {
+        let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
+        snapshot.metrics = metrics;
+        snapshot.problems = problems;
+    }
+
+    fn view(&self) -> Option<Arc<CatalogView>> {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).view.clone()
+    }
+}
+
+/// A target's consistent-snapshot path: its digest goes before the file name (TUF 6.2).
+fn consistent_path(release: &Release) -> String {
+    match release.path.rsplit_once('/') {
+        Some((directory, name)) => format!("{directory}/{}.{name}", release.artifact),
+        None => format!("{}.{}", release.artifact, release.path),
+    }
+}
+
+fn offer(release: &Release) -> Offer {
+    Offer {
+        product: release.id.product.clone(),
+        version: release.id.version.to_string(),
+        platform: release.id.platform.clone(),
+        url: format!("/targets/{}", consistent_path(release)),
+        sha256: release.artifact,
+        length: release.length,
+        notes: match &release.notes {
+            Notes::Text(text) => Some(text.clone()),
+            Notes::File { .. } | Notes::None => None,
+        },
+        target: release.path.clone(),
+    }
+}
+
+impl Repository for NodeFace {
+    fn metadata(&self, file: &str) -> Option<Vec<u8>> {
+        let view = self.view()?;
+        if file == "timestamp.json" {
+            return view.trusted.timestamp().map(|timestamp| timestamp.bytes().to_vec());
+        }
+        let (version, name) = file.strip_suffix(".json")?.split_once('.')?;
+        let version: u64 = version.parse().ok()?;
+        let loaded = match name {
+            "root" => None,
+            "snapshot" => view.trusted.snapshot().filter(|s| s.version == version).map(|s| s.bytes().to_vec()),
+            name => {
+                let role = name.parse().ok()?;
+                view.trusted.role(&role).filter(|role| role.version == version).map(|role| role.bytes().to_vec())
+            }
+        };
+        loaded.or_else(|| {
+            let stem = name.parse::<updraft_protocol::tuf::RoleName>().ok()?.file_stem();
+            self.opened.read_metadata(&format!("{version}.{stem}.json"))
+        })
+    }
+
+    fn target(&self, path: &str) -> Option<TargetFile> {
+        let view = self.view()?;
+        let (directory, file) = path.rsplit_once('/')?;
+        let (sha256, name) = file.split_once('.')?;
+        let sha256: Digest = sha256.parse().ok()?;
+        let Resolution::Found { target, .. } = view.trusted.resolve(&format!("{directory}/{name}")) else { return None };
+        if target.sha256() != Some(sha256) {
+            return None;
+        }
+        let path = match self.opened.store.get(&sha256).filter(|artifact| artifact.is_complete()) {
+            Some(artifact) => artifact.path().to_owned(),
+            None => Some(self.targets.join(sha256.to_string())).filter(|path| path.is_file())?,
+        };
+        Some(TargetFile { path, length: target.length, sha256 })
+    }
+
+    fn update(&self, query: &UpdateQuery) -> UpdateAnswer {
+        let Some(view) = self.view() else { return UpdateAnswer::Newest(Vec::new()) };
+        let now = wall_clock();
+        match query {
+            UpdateQuery::Newest => {
+                let any = updraft_protocol::names::Platform::any();
+                let newest = view.products().into_iter().filter_map(|product| {
+                    let channel = Channel::stable();
+                    let caller = Caller { product, channel: &channel, platform: &any, version: None, id: None };
+                    Engine::offer(&view, &caller, now)
+                });
+                UpdateAnswer::Newest(newest.map(|release| offer(&release)).collect())
+            }
+            UpdateQuery::Newer { product, version, channel, platform, caller } => {
+                if !view.products().contains(product) {
+                    return UpdateAnswer::UnknownProduct;
+                }
+                if !view.channels.contains_key(&(product.clone(), channel.clone())) {
+                    return UpdateAnswer::UnknownChannel;
+                }
+                let caller = Caller { product, channel, platform, version: Some(version), id: caller.as_deref() };
+                match Engine::offer(&view, &caller, now) {
+                    Some(release) => UpdateAnswer::Offer(offer(&release)),
+                    None => UpdateAnswer::Nothing,
+                }
+            }
+        }
+    }
+
+    fn health(&self) -> Health {
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        let mut problems = snapshot.problems.clone();
+        match snapshot.view.as_ref().map(|view| view.trusted.freshness(wall_clock())) {
+            Some(Freshness::Fresh { .. }) => {}
+            Some(Freshness::Expired { role, since }) => problems.push(format!("{role} metadata expired at {since}")),
+            Some(Freshness::Incomplete { missing }) => problems.push(format!("{missing} metadata is missing")),
+            None => problems.push("no repository metadata was verified yet".to_owned()),
+        }
+        Health { problems }
+    }
+
+    fn metrics(&self) -> Metrics {
+        self.snapshot.read().unwrap_or_else(PoisonError::into_inner).metrics.clone()
+    }
+}

@@ -1,0 +1,331 @@
+//! Disk work off the event loop: two threads, each doing its jobs in the order they were given.
+//!
+//! One keeps files and the state database; the other installs. They are two so that unpacking a
+//! large release never delays the metadata that arrives meanwhile. Order within each is what makes
+//! the journal a journal: a step's line is on disk before the step begins.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use updraft_protocol::bitmap::Bitmap;
+use updraft_protocol::manifest::Manifest;
+use updraft_protocol::peer::PeerId;
+use updraft_protocol::time::UtcTime;
+
+use super::open::{Opened, wall_clock};
+use crate::engine::effect::{Event, EventKind, InstallEffect, Save};
+use crate::engine::input::Input;
+use crate::engine::install::{Installed, InstallState, JournalEntry, Recovered, StepFailure};
+use crate::installer::InstallDir;
+use crate::store::state::{
+    HistoryRow, InstallRow, InstalledRow, KnownPeer, QuarantineRow, ReleaseRef, StateDb, StateError,
+};
+
+/// Jobs that may wait. More wait with whoever asks.
+const QUEUE: usize = 256;
+
+/// Versions of metadata files that are kept behind the newest, for clients in the middle of a refresh.
+const KEPT_VERSIONS: u64 = 16;
+
+/// Begins the transaction name of a rollback, so that the journal tells it from an install.
+const ROLLBACK: &str = "rollback-";
+
+/// Something to do on disk.
+#[derive(Debug)]
+pub(super) enum Job {
+    Save(Vec<Save>),
+    Open(Arc<Manifest>),
+    RememberPeer { peer: PeerId, addresses: Vec<String> },
+    History { event: Event, at: UtcTime },
+    Checkpoint,
+    /// Everything before it is done.
+    Barrier(oneshot::Sender<()>),
+    Journal(JournalEntry),
+    LiftQuarantine(PathBuf),
+    Install(InstallEffect),
+}
+
+/// Where jobs go and what comes back.
+#[derive(Debug, Clone)]
+pub(super) struct Workers {
+    pub(super) files: mpsc::Sender<Job>,
+    pub(super) installs: mpsc::Sender<Job>,
+}
+
+/// Starts both threads. What they find out arrives at `done`.
+pub(super) fn start(
+    opened: &Opened,
+    done: &mpsc::Sender<Input>,
+    keep_releases: u32,
+    stop: &CancellationToken,
+) -> Workers {
+    let spawn = || {
+        let (jobs, mut queue) = mpsc::channel(QUEUE);
+        let worker = Worker { opened: opened.clone(), done: done.clone(), keep_releases, stop: stop.clone() };
+        tokio::task::spawn_blocking(move || {
+            while let Some(job) = queue.blocking_recv() {
+                worker.work(job);
+            }
+        });
+        jobs
+    };
+    Workers { files: spawn(), installs: spawn() }
+}
+
+struct Worker {
+    opened: Opened,
+    done: mpsc::Sender<Input>,
+    keep_releases: u32,
+    stop: CancellationToken,
+}
+
+impl Worker {
+    fn work(&self, job: Job) {
+        match job {
+            Job::Save(saves) => self.save(&saves),
+            Job::Open(manifest) => {
+                let result = self.opened.store.begin(&manifest).map(|artifact| artifact.have());
+                let result = result.map_err(|error| error.to_string());
+                self.answer(Input::ArtifactOpened { manifest, result });
+            }
+            Job::RememberPeer { peer, addresses } => {
+                let known = KnownPeer { peer, addresses, last_connected_at: wall_clock() };
+                report(self.opened.state.remember_peers(&self.opened.repository.0, &[known]));
+            }
+            Job::History { event, at } => {
+                let row = HistoryRow {
+                    at,
+                    repository: self.opened.repository.0,
+                    product: event.product,
+                    version: event.version,
+                    kind: event.kind.as_str().to_owned(),
+                    detail: event.text,
+                };
+                report(self.opened.state.append_history(&row).map(drop));
+            }
+            Job::Checkpoint => self.checkpoint(),
+            Job::Barrier(reached) => {
+                // Whoever waited may have gone away; the barrier is reached all the same.
+                let _ = reached.send(());
+            }
+            Job::Journal(entry) => report(journal(&self.opened, &entry)),
+            Job::LiftQuarantine(directory) => {
+                for row in self.opened.state.quarantined(Some(&directory)).unwrap_or_default() {
+                    report(self.opened.state.lift_quarantine(&directory, &row.artifact).map(drop));
+                }
+            }
+            Job::Install(effect) => self.install(effect),
+        }
+    }
+
+    fn answer(&self, input: Input) {
+        // Nobody listens only while the node stops, and then the journal knows where to go on.
+        let _ = self.done.blocking_send(input);
+    }
+
+    fn save(&self, saves: &[Save]) {
+        if let Err(error) = self.opened.save(saves) {
+            tracing::error!(%error, "metadata could not be saved; it is fetched again after a restart");
+            return;
+        }
+        let whole = saves.iter().any(|save| matches!(save, Save::Metadata { name, .. } if name == "timestamp.json"));
+        if whole {
+            self.prune(saves);
+        }
+    }
+
+    /// Removes old versions of the files in `saves`. Roots stay: newcomers walk the whole chain.
+    fn prune(&self, saves: &[Save]) {
+        let Ok(names) = self.opened.metadata.list() else { return };
+        for save in saves {
+            let Save::Metadata { name, .. } = save else { continue };
+            let Some((newest, stem)) = versioned(name).filter(|(_, stem)| *stem != "root.json") else { continue };
+            for old in &names {
+                let outdated = versioned(old)
+                    .is_some_and(|(version, other)| other == stem && version.saturating_add(KEPT_VERSIONS) < newest);
+                if outdated && let Err(error) = self.opened.metadata.remove(old) {
+                    tracing::warn!(%error, old, "an old metadata file could not be removed");
+                }
+            }
+        }
+    }
+
+    fn checkpoint(&self) {
+        for info in self.opened.store.list().into_iter().filter(|info| !info.complete) {
+            if let Some(artifact) = self.opened.store.get(&info.artifact)
+                && let Err(error) = artifact.checkpoint()
+            {
+                tracing::warn!(%error, "progress of a download could not be saved");
+            }
+        }
+    }
+
+    fn install(&self, effect: InstallEffect) {
+        match effect {
+            InstallEffect::Stage { directory, transaction, release, release_dir } => {
+                let result = self.stage(&directory, &transaction, &release, &release_dir);
+                self.answer(Input::Staged { directory, transaction, result });
+            }
+            InstallEffect::Switch { directory, transaction, release_dir } => {
+                let result = InstallDir::new(Path::new(&directory)).switch(&release_dir);
+                let result = result.map_err(crate::installer::InstallError::into_failure);
+                self.answer(Input::Switched { directory, transaction, result });
+            }
+            InstallEffect::Discard { directory, transaction } => {
+                if let Err(error) = InstallDir::new(Path::new(&directory)).discard(&transaction) {
+                    tracing::warn!(%error, "a staging directory could not be removed");
+                }
+            }
+            InstallEffect::Collect { directory, keep } => {
+                if let Err(error) = InstallDir::new(Path::new(&directory)).collect(&keep, self.keep_releases) {
+                    tracing::warn!(%error, "old releases could not be removed");
+                }
+            }
+        }
+    }
+
+    fn stage(
+        &self,
+        directory: &str,
+        transaction: &str,
+        release: &updraft_protocol::release::Release,
+        release_dir: &str,
+    ) -> Result<(), StepFailure> {
+        let artifact = self.opened.store.get(&release.artifact).ok_or_else(|| StepFailure {
+            reason: "the artifact is not in the store any more".to_owned(),
+            artifact_is_bad: false,
+        })?;
+        let mut go_on = |_done: u64, _total: u64| {
+            if self.stop.is_cancelled() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+        };
+        InstallDir::new(Path::new(directory))
+            .stage(transaction, release, artifact.path(), release_dir, &mut go_on)
+            .map_err(crate::installer::InstallError::into_failure)
+    }
+}
+
+fn versioned(name: &str) -> Option<(u64, &str)> {
+    let (version, stem) = name.split_once('.')?;
+    Some((version.parse().ok()?, stem))
+}
+
+fn report(result: Result<(), StateError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "the state database refused");
+    }
+}
+
+fn reference(installed: &Installed) -> ReleaseRef {
+    ReleaseRef { version: installed.version.clone(), artifact: installed.artifact }
+}
+
+fn journal(opened: &Opened, entry: &JournalEntry) -> Result<(), StateError> {
+    let state = &opened.state;
+    let now = wall_clock();
+    let directory = PathBuf::from(&entry.directory);
+    let prefix = if entry.is_rollback { ROLLBACK } else { "" };
+    let row = InstallRow {
+        directory: directory.clone(),
+        product: entry.product.clone(),
+        state: entry.state.as_str().to_owned(),
+        txn: format!("{prefix}{}", entry.transaction),
+        from: entry.from.as_ref().map(reference),
+        to: entry.to.as_ref().map(reference),
+        attempts: entry.attempts,
+        error: None,
+        updated_at: now,
+    };
+    let bad = match (entry.state, entry.is_rollback) {
+        (InstallState::Quarantined, true) => entry.from.as_ref(),
+        (InstallState::Quarantined, false) => entry.to.as_ref(),
+        _ => None,
+    };
+    if let Some(bad) = bad {
+        let reason = if entry.is_rollback { "rolled back" } else { "it could not be installed" };
+        state.quarantine(&QuarantineRow {
+            directory: directory.clone(),
+            artifact: bad.artifact,
+            reason: reason.to_owned(),
+            at: now,
+        })?;
+    }
+    let Some(to) = entry.to.as_ref().filter(|_| entry.completes) else { return state.journal(&row, None) };
+    let left = entry.from.as_ref().map(|from| from.version.to_string());
+    let (kind, detail) = match (entry.is_rollback, left) {
+        (true, left) => (EventKind::RolledBack, format!("went back from {} to {}", left.unwrap_or_default(), to.version)),
+        (false, Some(left)) => (EventKind::Installed, format!("installed {} over {left}", to.version)),
+        (false, None) => (EventKind::Installed, format!("installed {}", to.version)),
+    };
+    let happened = HistoryRow {
+        at: now,
+        repository: opened.repository.0,
+        product: Some(entry.product.clone()),
+        version: Some(to.version.clone()),
+        kind: kind.as_str().to_owned(),
+        detail,
+    };
+    let installed = InstalledRow {
+        directory,
+        release: reference(to),
+        release_dir: to.release_dir.clone(),
+        installed_at: now,
+        previous: entry.from.as_ref().map(|from| (reference(from), from.release_dir.clone())),
+    };
+    state.commit_install(&installed, &row, &happened)
+}
+
+/// What the state database and the file system say about a directory.
+pub(super) fn recover(state: &StateDb, directory: &Path) -> Result<Recovered, StateError> {
+    let to_installed = |reference: ReleaseRef| Installed {
+        release_dir: format!("{}-{}", reference.version, reference.artifact.short()),
+        version: reference.version,
+        artifact: reference.artifact,
+    };
+    let row = state.install(directory)?;
+    let journal = row.and_then(|row| {
+        let is_rollback = row.txn.starts_with(ROLLBACK);
+        Some(JournalEntry {
+            directory: directory.to_str()?.to_owned(),
+            product: row.product,
+            state: InstallState::from_name(&row.state)?,
+            transaction: row.txn.trim_start_matches(ROLLBACK).to_owned(),
+            from: row.from.map(to_installed),
+            to: row.to.map(to_installed),
+            attempts: row.attempts,
+            is_rollback,
+            completes: false,
+        })
+    });
+    let installed = state.installed(directory)?;
+    let (installed, previous) = match installed {
+        Some(row) => {
+            let current = Installed {
+                version: row.release.version,
+                artifact: row.release.artifact,
+                release_dir: row.release_dir,
+            };
+            let previous = row.previous.map(|(reference, release_dir)| Installed {
+                version: reference.version,
+                artifact: reference.artifact,
+                release_dir,
+            });
+            (Some(current), previous)
+        }
+        None => (None, None),
+    };
+    Ok(Recovered {
+        journal,
+        installed,
+        previous,
+        current: InstallDir::new(directory).current(),
+        quarantine: state.quarantined(Some(directory))?.into_iter().map(|row| row.artifact).collect(),
+    })
+}
+
+/// The pieces of every artifact in the store.
+pub(super) fn held(opened: &Opened) -> Vec<(Arc<Manifest>, Bitmap)> {
+    let artifacts = opened.store.list().into_iter().filter_map(|info| opened.store.get(&info.artifact));
+    artifacts.map(|artifact| (Arc::new(artifact.manifest().clone()), artifact.have())).collect()
+}

@@ -1,0 +1,278 @@
+//! One session with one peer: four loops over two streams, in one task.
+//!
+//! The task reports [`SwarmInput::Connected`] before anything else and
+//! [`SwarmInput::Disconnected`] after everything else, and starts only when the peer's earlier
+//! session has reported its end. Control and data, reading and writing, make progress
+//! independently: bulk never holds up a message, and what a peer does not read stops only what is
+//! meant for that peer.
+//!
+//! Memory of one session: 64 KiB for the frame being read, [`outbox::MAX_BYTES`] of waiting control
+//! frames, [`MAX_QUEUED_REQUESTS`] entries in each of three tables, and at most
+//! [`DOWNLOAD_BUFFERS`] + [`UPLOAD_BUFFERS`] block buffers (see [`super::buffers`]). Below this
+//! lie the multiplexer's windows (256 KiB a stream, growing with bandwidth x delay as the stream is
+//! *read*), which this task keeps empty unless the store or the engine falls behind.
+
+mod control;
+mod download;
+mod outbox;
+mod upload;
+mod wanted;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use updraft_protocol::limits::MAX_QUEUED_REQUESTS;
+use updraft_protocol::peer::PeerId;
+use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
+
+use self::outbox::Outbox;
+use self::wanted::Wanted;
+use super::BlockIo;
+use super::buffers::{Lane, Pool};
+use super::counters::Counters;
+use crate::engine::input::SwarmInput;
+
+/// Blocks that one session receives and stores at once.
+const DOWNLOAD_BUFFERS: usize = 3;
+/// Blocks that one session reads and sends at once.
+const UPLOAD_BUFFERS: usize = 2;
+/// A write that makes no progress for this long ends the session.
+const STALL: Duration = Duration::from_secs(60);
+/// A silent control stream gets an empty frame after this time.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// A peer that was silent for this long, on both streams, is gone.
+const SILENCE: Duration = Duration::from_secs(75);
+/// What is queued at the end of a session, a goodbye say, gets this long to leave.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What all sessions of a node share.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) io: Arc<dyn BlockIo>,
+    /// How many calls of `io` run at once.
+    pub(super) io_slots: Arc<Semaphore>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) inputs: mpsc::Sender<SwarmInput>,
+}
+
+/// A block to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Upload {
+    handle: u32,
+    object: ObjectId,
+    block: BlockRange,
+}
+
+/// More than a bounded queue holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// The side of a session that the driver holds. Nothing here waits.
+#[derive(Debug)]
+pub(super) struct Handle {
+    peer: PeerId,
+    outbox: Outbox,
+    wanted: Mutex<Wanted>,
+    uploads: Mutex<VecDeque<Upload>>,
+    uploads_changed: Notify,
+    started: Instant,
+    /// When the peer was last heard, in milliseconds after `started`.
+    heard_ms: AtomicU64,
+    stop: CancellationToken,
+    reason: OnceLock<String>,
+    done: CancellationToken,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Handle {
+    pub(super) fn new(peer: PeerId) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            outbox: Outbox::default(),
+            wanted: Mutex::default(),
+            uploads: Mutex::default(),
+            uploads_changed: Notify::new(),
+            started: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            stop: CancellationToken::new(),
+            reason: OnceLock::new(),
+            done: CancellationToken::new(),
+        })
+    }
+
+    /// Ends the session; the first reason counts. What is queued to be said is still said.
+    pub(super) fn stop(&self, reason: impl Into<String>) {
+        let _ = self.reason.set(reason.into());
+        self.stop.cancel();
+    }
+
+    /// Queues a message. A peer that does not read its messages loses the session.
+    pub(super) fn control(&self, message: &Control) {
+        if self.outbox.push(message.to_frame()).is_err() {
+            self.stop("the peer does not read its control messages");
+        }
+    }
+
+    /// Asks for a block and expects it from now on.
+    pub(super) fn request(
+        &self,
+        handle: u32,
+        object: ObjectId,
+        block: BlockRange,
+    ) -> Result<(), Full> {
+        lock(&self.wanted).insert(handle, block, object)?;
+        self.control(&Control::Request { handle, block });
+        Ok(())
+    }
+
+    /// Withdraws a request. The block may be under way; it is dropped then.
+    pub(super) fn cancel(&self, handle: u32, block: BlockRange) {
+        lock(&self.wanted).cancel(handle, block);
+        self.control(&Control::Cancel { handle, block });
+    }
+
+    /// Queues a block to be read and sent.
+    pub(super) fn send_block(
+        &self,
+        handle: u32,
+        object: ObjectId,
+        block: BlockRange,
+    ) -> Result<(), Full> {
+        let mut uploads = lock(&self.uploads);
+        if uploads.len() >= MAX_QUEUED_REQUESTS {
+            return Err(Full);
+        }
+        uploads.push_back(Upload {
+            handle,
+            object,
+            block,
+        });
+        self.uploads_changed.notify_one();
+        Ok(())
+    }
+
+    /// Takes a block out of the queue, if it is still there.
+    pub(super) fn drop_block(&self, handle: u32, block: BlockRange) {
+        lock(&self.uploads).retain(|upload| upload.handle != handle || upload.block != block);
+    }
+
+    /// The session ends, or has ended. Set before the engine is told.
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// The session has reported its end.
+    pub(super) fn done(&self) -> CancellationToken {
+        self.done.clone()
+    }
+
+    fn heard(&self) {
+        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.store(elapsed, Ordering::Relaxed);
+    }
+
+    /// When the peer will have been silent for too long.
+    fn silent_at(&self) -> Instant {
+        self.started + Duration::from_millis(self.heard_ms.load(Ordering::Relaxed)) + SILENCE
+    }
+}
+
+/// How a session came to be.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) address: String,
+    pub(super) outbound: bool,
+    /// The peer's earlier session, that has yet to report its end.
+    pub(super) previous: Option<CancellationToken>,
+}
+
+/// Why a session ended by itself: for people.
+type Reason = String;
+
+/// Runs a session to its end. Returns early only when the runtime is gone.
+pub(super) async fn run<S>(common: Common, handle: Arc<Handle>, origin: Origin, control: S, data: S)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let done = handle.done.clone().drop_guard();
+    if let Some(previous) = origin.previous {
+        previous.cancelled().await;
+    }
+    let peer = handle.peer.clone();
+    let Origin {
+        address, outbound, ..
+    } = origin;
+    if common
+        .inputs
+        .send(SwarmInput::Connected {
+            peer: peer.clone(),
+            address,
+            outbound,
+        })
+        .await
+        .is_ok()
+    {
+        let reason = converse(&common, &handle, control, data).await;
+        handle.stop("");
+        let _ = common
+            .inputs
+            .send(SwarmInput::Disconnected { peer, reason })
+            .await;
+    }
+    drop(done);
+}
+
+async fn converse<S>(common: &Common, handle: &Arc<Handle>, control: S, data: S) -> Reason
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let (control_in, control_out) = control.split();
+    let (data_in, data_out) = data.split();
+    let down = Lane::new(&common.pool, DOWNLOAD_BUFFERS);
+    let up = Lane::new(&common.pool, UPLOAD_BUFFERS);
+    let storing = download::Storing::default();
+    let reason = {
+        let hear = Box::pin(control::receive(common, handle, control_in));
+        let mut say = pin!(control::send(common, handle, control_out));
+        let take = Box::pin(download::run(common, handle, &down, &storing, data_in));
+        let give = Box::pin(upload::run(common, handle, &up, data_out));
+        let reason = tokio::select! {
+            reason = hear => reason,
+            reason = &mut say => reason,
+            reason = take => reason,
+            reason = give => reason,
+            () = handle.stop.cancelled() => {
+                handle.outbox.close();
+                let _ = timeout(LAST_WORDS, &mut say).await;
+                handle.reason.get().cloned().unwrap_or_default()
+            }
+        };
+        // A reason given by us explains an error that it caused.
+        handle.reason.get().cloned().unwrap_or(reason)
+    };
+    storing.finish().await;
+    reason
+}
+
+/// Waits for an I/O step, but not for longer than [`STALL`].
+async fn progress<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(STALL, step).await.unwrap_or_else(|_| {
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "no progress for 60 s",
+        ))
+    })
+}

@@ -1,0 +1,74 @@
+//! The one place that says which transports, encryption and multiplexing a node speaks.
+//!
+//! TCP carries bulk: Noise, then yamux.
+//! QUIC is for reachability. It costs more CPU per byte, so that the dialler tries it only when TCP
+//! did not answer ([`super::dials`]). No relays, ever: bulk does not belong there.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::Either;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, OrTransport, Transport};
+use libp2p::core::upgrade::Version;
+use libp2p::{PeerId, dns, identity, noise, quic, tcp, yamux};
+
+use super::counters::{Counted, Counters};
+
+/// From the first packet to a multiplexed connection. Bounds half-open connections.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(15);
+/// Streams that one connection may have open at once: a session's two, 64 metadata requests each
+/// way, gossip's and identify's. Bounds the windows a remote can make us keep.
+const MAX_STREAMS: usize = 256;
+/// Bytes in flight that one QUIC stream is granted: 100 ms at 1 Gbit/s.
+const QUIC_STREAM_WINDOW_BYTES: u32 = 12 * 1024 * 1024;
+/// Bytes in flight that one QUIC connection is granted.
+const QUIC_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+
+/// The transports of a node, ready to be dialled and listened on.
+pub(super) fn build(
+    keypair: &identity::Keypair,
+    counters: &Arc<Counters>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, String> {
+    let noise = noise::Config::new(keypair).map_err(|error| format!("noise: {error}"))?;
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(MAX_STREAMS);
+
+    let counters = Arc::clone(counters);
+    let over_tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+        .map(move |stream, _| Counted::new(stream, Arc::clone(&counters)))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(muxer)
+        .timeout(HANDSHAKE_DEADLINE)
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+
+    let mut config = quic::Config::new(keypair);
+    config.handshake_timeout = HANDSHAKE_DEADLINE;
+    config.max_concurrent_stream_limit = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
+    config.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
+    config.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;
+    let over_quic = quic::tokio::Transport::new(config)
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+
+    let both = OrTransport::new(over_tcp, over_quic).map(|either, _| match either {
+        Either::Left(connection) | Either::Right(connection) => connection,
+    });
+    with_dns(both)
+}
+
+/// Adds name resolution by the system's configuration.
+fn with_dns<T>(inner: T) -> Result<Boxed<(PeerId, StreamMuxerBox)>, String>
+where
+    T: Transport<Output = (PeerId, StreamMuxerBox)> + Send + Unpin + 'static,
+    T::Error: Send + Sync + 'static,
+    T::Dial: Send,
+    T::ListenerUpgrade: Send,
+{
+    dns::tokio::Transport::system(inner)
+        .map(Transport::boxed)
+        .map_err(|error: io::Error| {
+            format!("the system's name resolution cannot be set up: {error}")
+        })
+}
