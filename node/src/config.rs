@@ -5,7 +5,9 @@
 //! not hold. Configuration decides what this machine does; it never weakens what a signature says.
 
 pub mod address;
+mod check;
 pub mod file;
+mod subscription;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,9 +16,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use updraft_protocol::names::{Channel, InvalidName, Platform, Product};
+use updraft_protocol::names::Platform;
 
 use file::{FileConfig, Problem};
+pub use subscription::{InvalidSubscription, Subscription};
 
 /// The configuration file's name in the data directory.
 pub const CONFIG_NAME: &str = "updraft.toml";
@@ -30,17 +33,8 @@ pub const DEFAULT_HTTP_PORT: u16 = 8888;
 /// Sessions that a node keeps. Bounds its descriptors and per-peer memory.
 pub const DEFAULT_MAX_PEERS: usize = 64;
 
-/// The most sessions that may be configured.
-const MAX_MAX_PEERS: usize = 4096;
-
 /// Releases kept in an install directory: the running one, and the one to go back to.
 pub const DEFAULT_KEEP_RELEASES: u32 = 2;
-
-/// The most releases that may be kept in an install directory.
-const MAX_KEEP_RELEASES: u32 = 1000;
-
-/// Subscriptions of one node. Bounds the tables that each of them has a row in.
-const MAX_SUBSCRIPTIONS: usize = 256;
 
 /// Why there is no usable configuration.
 #[derive(Debug, thiserror::Error)]
@@ -106,73 +100,6 @@ impl FromStr for Role {
             "seed" => Ok(Self::Seed),
             "peer" => Ok(Self::Peer),
             _ => Err("a role is 'seed' or 'peer'"),
-        }
-    }
-}
-
-/// A product that this node follows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subscription {
-    /// Which product.
-    pub product: Product,
-    /// Which of its channels.
-    pub channel: Channel,
-    /// Where it is installed, absolute; `None` mirrors it: hold and serve, install nothing.
-    pub directory: Option<PathBuf>,
-}
-
-/// A text that names no subscription.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSubscription {
-    /// A name in it is not one.
-    #[error(transparent)]
-    Name(#[from] InvalidName),
-    /// There is no directory in it.
-    #[error(
-        "'{0}' names no directory; write PRODUCT[:CHANNEL]=DIR, or mirror it: --mirror PRODUCT[:CHANNEL]"
-    )]
-    NoDirectory(String),
-    /// The directory is relative and there is no working directory to complete it.
-    #[error("the directory '{0}' cannot be made absolute; write it from the root")]
-    Relative(String),
-}
-
-impl Subscription {
-    /// Parses `PRODUCT[:CHANNEL]=DIR`; a relative directory starts at the working directory.
-    pub fn parse_install(text: &str) -> Result<Self, InvalidSubscription> {
-        match text.split_once('=') {
-            Some((names, directory)) if !directory.is_empty() => {
-                let absolute = std::path::absolute(directory)
-                    .map_err(|_| InvalidSubscription::Relative(directory.to_owned()))?;
-                Ok(Self {
-                    directory: Some(absolute),
-                    ..Self::parse_mirror(names)?
-                })
-            }
-            _ => Err(InvalidSubscription::NoDirectory(text.to_owned())),
-        }
-    }
-
-    /// Parses `PRODUCT[:CHANNEL]`.
-    pub fn parse_mirror(text: &str) -> Result<Self, InvalidSubscription> {
-        let (product, channel) = match text.split_once(':') {
-            Some((product, channel)) => (product, channel.parse()?),
-            None => (text, Channel::stable()),
-        };
-        Ok(Self {
-            product: product.parse()?,
-            channel,
-            directory: None,
-        })
-    }
-}
-
-impl fmt::Display for Subscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.product, self.channel)?;
-        match &self.directory {
-            Some(directory) => write!(f, "={}", directory.display()),
-            None => Ok(()),
         }
     }
 }
@@ -381,7 +308,7 @@ fn merge(
         ),
         data_dir,
     };
-    check(&config).map_err(ConfigError::Contradiction)?;
+    check::check(&config).map_err(ConfigError::Contradiction)?;
     Ok(EffectiveConfig {
         config,
         file: None,
@@ -409,85 +336,6 @@ fn texts<T: Into<String>>(values: Option<Vec<T>>) -> Option<Vec<String>> {
     values.map(|values| values.into_iter().map(Into::into).collect())
 }
 
-/// What must hold between values, wherever they came from.
-fn check(config: &NodeConfig) -> Result<(), String> {
-    if !(1..=MAX_MAX_PEERS).contains(&config.max_peers) {
-        return Err(format!(
-            "max_peers is {}; it must be 1 to {MAX_MAX_PEERS}",
-            config.max_peers
-        ));
-    }
-    if !(DEFAULT_KEEP_RELEASES..=MAX_KEEP_RELEASES).contains(&config.keep_releases) {
-        return Err(format!(
-            "keep_releases is {}; it must be {DEFAULT_KEEP_RELEASES} (the running release and the one to go back to) to {MAX_KEEP_RELEASES}",
-            config.keep_releases
-        ));
-    }
-    if config.http.is_some()
-        && config.http == config.metrics
-        && config.http.is_some_and(|a| a.port() != 0)
-    {
-        return Err(
-            "http and metrics have the same address; leave metrics out to have both there"
-                .to_owned(),
-        );
-    }
-    if config.subscriptions.len() > MAX_SUBSCRIPTIONS {
-        return Err(format!(
-            "there are {} subscriptions; at most {MAX_SUBSCRIPTIONS} are allowed",
-            config.subscriptions.len()
-        ));
-    }
-    for (index, subscription) in config.subscriptions.iter().enumerate() {
-        check_subscription(
-            subscription,
-            &config.subscriptions[..index],
-            &config.data_dir,
-        )?;
-    }
-    Ok(())
-}
-
-fn check_subscription(
-    new: &Subscription,
-    earlier: &[Subscription],
-    data_dir: &Path,
-) -> Result<(), String> {
-    if let Some(directory) = &new.directory {
-        if !directory.is_absolute() {
-            return Err(format!(
-                "the install directory {} of {} is not absolute",
-                directory.display(),
-                new.product
-            ));
-        }
-        if directory.starts_with(data_dir) || data_dir.starts_with(directory) {
-            return Err(format!(
-                "the install directory {} and the data directory {} lie in each other; keep them apart",
-                directory.display(),
-                data_dir.display()
-            ));
-        }
-    }
-    for old in earlier {
-        if old.product == new.product
-            && old.channel == new.channel
-            && old.directory == new.directory
-        {
-            return Err(format!("{new} is subscribed to twice"));
-        }
-        let (Some(a), Some(b)) = (&old.directory, &new.directory) else {
-            continue;
-        };
-        if a.starts_with(b) || b.starts_with(a) {
-            return Err(format!(
-                "the install directories of {old} and {new} lie in each other; each needs its own"
-            ));
-        }
-    }
-    Ok(())
-}
-
 /// TCP and QUIC on [`DEFAULT_PORT`], IPv4 and IPv6.
 fn default_listen() -> Vec<String> {
     ["/ip4/0.0.0.0", "/ip6/::"]
@@ -503,9 +351,10 @@ fn default_listen() -> Vec<String> {
 
 /// What this program was built for: `linux-x86_64`.
 pub fn this_platform() -> Platform {
+    // Rust's names of systems and architectures are short and lower-case: this is always a name.
     format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH)
         .parse()
-        .expect("Rust's names of systems and architectures are short and lower-case")
+        .unwrap_or_else(|_| Platform::any())
 }
 
 /// `/var/lib/updraft` for root, else `updraft` in the user's data directory (XDG).
@@ -525,163 +374,4 @@ pub fn default_data_dir() -> Result<PathBuf, ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with_file(text: &str, flags: Overrides) -> Result<EffectiveConfig, ConfigError> {
-        let dir = tempfile::tempdir().expect("a directory");
-        std::fs::write(dir.path().join(CONFIG_NAME), text).expect("writes");
-        load(Overrides {
-            data_dir: Some(dir.path().to_owned()),
-            ..flags
-        })
-    }
-
-    fn without_file(flags: Overrides) -> EffectiveConfig {
-        load(Overrides {
-            data_dir: Some("/nonexistent/updraft".into()),
-            ..flags
-        })
-        .expect("defaults are valid")
-    }
-
-    #[test]
-    fn a_node_listens_on_both_families_and_both_transports_by_default() {
-        assert_eq!(
-            without_file(Overrides::default()).config.listen,
-            [
-                "/ip4/0.0.0.0/tcp/4880",
-                "/ip4/0.0.0.0/udp/4880/quic-v1",
-                "/ip6/::/tcp/4880",
-                "/ip6/::/udp/4880/quic-v1"
-            ]
-        );
-    }
-
-    #[test]
-    fn only_a_seed_has_an_http_face_by_default_and_it_is_loopback() {
-        let seed = without_file(Overrides {
-            role: Some(Role::Seed),
-            ..Overrides::default()
-        });
-        assert_eq!(
-            seed.config.http,
-            Some("127.0.0.1:8888".parse().expect("an address"))
-        );
-        assert_eq!(without_file(Overrides::default()).config.http, None);
-    }
-
-    #[test]
-    fn off_is_off() {
-        let flags = Overrides {
-            role: Some(Role::Seed),
-            http: Some(None),
-            ..Overrides::default()
-        };
-        assert_eq!(without_file(flags).config.http, None);
-        let seed =
-            with_file("role = \"seed\"\nhttp = \"off\"\n", Overrides::default()).expect("valid");
-        assert_eq!(seed.config.http, None);
-        assert_eq!(seed.source("http"), Source::File);
-    }
-
-    #[test]
-    fn flags_go_over_the_file_and_the_file_over_defaults() {
-        let text = "max_peers = 10\nmdns = true\n";
-        let flags = Overrides {
-            max_peers: Some(20),
-            ..Overrides::default()
-        };
-        let effective = with_file(text, flags).expect("valid");
-        assert_eq!(
-            (effective.config.max_peers, effective.source("max_peers")),
-            (20, Source::Flag)
-        );
-        assert_eq!(
-            (effective.config.mdns, effective.source("mdns")),
-            (true, Source::File)
-        );
-        assert_eq!(
-            (
-                effective.config.keep_releases,
-                effective.source("keep_releases")
-            ),
-            (2, Source::Default)
-        );
-        assert_eq!(effective.source("data_dir"), Source::Flag);
-    }
-
-    #[test]
-    fn a_seeds_directory_is_not_run_as_a_peer_by_accident() {
-        let flags = Overrides {
-            role: Some(Role::Peer),
-            ..Overrides::default()
-        };
-        let error = with_file("role = \"seed\"\n", flags).expect_err("contradiction");
-        assert!(error.to_string().contains("run `updraft seed`"), "{error}");
-    }
-
-    #[test]
-    fn subscriptions_parse_with_and_without_channel() {
-        let install = Subscription::parse_install("editor:beta=/opt/editor").expect("valid");
-        assert_eq!(install.to_string(), "editor:beta=/opt/editor");
-        let mirror = Subscription::parse_mirror("editor").expect("valid");
-        assert_eq!(mirror.to_string(), "editor:stable");
-        for bad in ["editor", "editor=", "=/opt", "Editor=/opt", "editor:=/opt"] {
-            assert!(Subscription::parse_install(bad).is_err(), "{bad}");
-        }
-        let relative = Subscription::parse_install("editor=here").expect("valid");
-        assert!(relative.directory.expect("a directory").is_absolute());
-    }
-
-    #[test]
-    fn install_directories_keep_apart() {
-        let with = |specs: &[&str]| {
-            let subscriptions = specs
-                .iter()
-                .map(|s| Subscription::parse_install(s).expect("valid"))
-                .collect();
-            load(Overrides {
-                data_dir: Some("/var/lib/updraft".into()),
-                subscriptions: Some(subscriptions),
-                ..Overrides::default()
-            })
-        };
-        assert!(with(&["a=/opt/a", "b=/opt/b"]).is_ok());
-        for bad in [
-            &["a=/opt/a", "a=/opt/a"][..],
-            &["a=/opt/a", "b=/opt/a"],
-            &["a=/opt/a", "b=/opt/a/b"],
-            &["a=/var/lib/updraft/a"],
-            &["a=/var"],
-        ] {
-            assert!(
-                matches!(with(bad), Err(ConfigError::Contradiction(_))),
-                "{bad:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn numbers_out_of_range_are_refused() {
-        for text in [
-            "max_peers = 0",
-            "max_peers = 5000",
-            "keep_releases = 1",
-            "keep_releases = 5000",
-        ] {
-            assert!(
-                matches!(
-                    with_file(text, Overrides::default()),
-                    Err(ConfigError::Contradiction(_))
-                ),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn this_platform_is_a_valid_name() {
-        assert!(this_platform().as_str().contains('-'));
-    }
-}
+mod tests;

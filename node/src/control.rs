@@ -9,12 +9,14 @@
 //! bounded amount for anybody, and it never makes the runtime wait.
 
 pub mod client;
+pub mod error;
 pub mod framing;
 pub mod messages;
 pub mod reply;
 pub mod results;
 pub mod server;
 pub mod socket;
+mod version_text;
 pub mod views;
 
 #[cfg(test)]
@@ -27,7 +29,7 @@ use reply::ReplySender;
 pub const MAX_CLIENTS: usize = 64;
 
 /// Bytes of release notes in a publish request.
-pub const MAX_NOTES_BYTES: usize = 64 * 1024;
+pub const MAX_NOTES_BYTES: usize = updraft_protocol::limits::MAX_INLINE_NOTES_BYTES;
 
 /// Bytes of one request line: the longest notes with every byte escaped (`\u0000`), and room.
 pub const MAX_REQUEST_BYTES: usize = 6 * MAX_NOTES_BYTES + 64 * 1024;

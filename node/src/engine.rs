@@ -274,11 +274,7 @@ impl Engine {
             SwarmInput::Discovered { peer, addresses, source } => {
                 self.peers.discovered(&peer, &addresses);
                 if source == DiscoverySource::Identify && self.peers.is_ready(&peer) {
-                    for effect in self.peers.introduce(&peer) {
-                        self.push(effect);
-                    }
-                    let addresses = self.peers.addresses(&peer);
-                    self.push(Effect::RememberPeer { peer, addresses });
+                    self.introduce(&peer);
                 }
             }
             SwarmInput::Control { peer, message } => self.control(&peer, message, now),
@@ -337,9 +333,7 @@ impl Engine {
                     self.push(SwarmEffect::Disconnect { peer: peer.clone() });
                     return;
                 }
-                for effect in self.peers.introduce(peer) {
-                    self.push(effect);
-                }
+                self.introduce(peer);
                 self.heard_head(peer, root_version, timestamp_version);
                 let outcome = self.fetch.connected(peer, seed);
                 self.absorb(outcome, now);
@@ -362,6 +356,18 @@ impl Engine {
                 let outcome = self.fetch.control(peer, message, now.mono_ms);
                 self.absorb(outcome, now);
             }
+        }
+    }
+
+    /// Makes a peer known to others and to the next start. Its hello and its addresses arrive in
+    /// either order, so this is done at both.
+    fn introduce(&mut self, peer: &PeerId) {
+        for effect in self.peers.introduce(peer) {
+            self.push(effect);
+        }
+        let addresses = self.peers.addresses(peer);
+        if !addresses.is_empty() {
+            self.push(Effect::RememberPeer { peer: peer.clone(), addresses });
         }
     }
 

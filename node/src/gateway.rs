@@ -6,7 +6,7 @@
 //! | `/metadata/FILE` | signed metadata: `timestamp.json`, `3.root.json`, `7.releases-editor.json` |
 //! | `/targets/PATH` | targets under their consistent-snapshot names, `.../<sha256>.name` |
 //! | `/healthz` | 200, or 503 with reasons |
-//! | `/metrics` | OpenMetrics text, unless it has an address of its own |
+//! | `/metrics` | `OpenMetrics` text, unless it has an address of its own |
 //!
 //! TUF percent-encodes role names in URLs. A path is decoded exactly once, here; the repository sees
 //! the name as it stands in metadata, and never one with an empty, `.` or `..` component.

@@ -7,6 +7,7 @@
 
 pub mod archive;
 pub mod atomic;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod engine;

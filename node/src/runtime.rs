@@ -42,6 +42,7 @@ mod calls;
 mod events;
 mod face;
 pub mod identity;
+pub mod offline;
 pub mod open;
 mod views;
 mod worker;
@@ -157,7 +158,10 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (opened, identity) = {
         let (data_dir, ticket) = (config.data_dir.clone(), config.ticket.clone());
         let opening = tokio::task::spawn_blocking(move || -> Result<_, StartError> {
-            let opened = Opened::open(&data_dir, ticket.as_deref())?;
+            let opened = match ticket {
+                Some(ticket) => Opened::open(&data_dir, Some(&ticket))?,
+                None => Opened::open_existing(&data_dir)?,
+            };
             Ok((opened, identity::load(&data_dir)?))
         });
         opening.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?

@@ -143,7 +143,7 @@ impl Client {
 
 impl Conversation {
     /// Waits for the next part of the answer; heartbeats are waited through.
-    pub fn next<R: DeserializeOwned>(&mut self) -> Result<Reply<R>, ClientError> {
+    pub fn receive<R: DeserializeOwned>(&mut self) -> Result<Reply<R>, ClientError> {
         loop {
             let line = self.line()?;
             let line = serde_json::from_slice::<Line<R>>(&line).map_err(|error| {
@@ -166,7 +166,7 @@ impl Conversation {
     /// Waits for the end, whatever comes before it.
     pub fn finish<R: DeserializeOwned>(mut self) -> Result<R, ClientError> {
         loop {
-            if let Reply::End(end) = self.next()? {
+            if let Reply::End(end) = self.receive()? {
                 return Ok(end);
             }
         }

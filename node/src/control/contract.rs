@@ -306,14 +306,10 @@ fn history() {
         schema: Schema,
         entries: vec![HistoryRow {
             at: time(0),
-            product: "editor".parse().expect("a name"),
-            channel: Channel::stable(),
-            directory: Some("/opt/editor".into()),
-            from: Some("1.0.0".to_owned()),
-            to: "1.1.0".to_owned(),
-            outcome: "committed".to_owned(),
-            reason: None,
-            duration_ms: 1234,
+            kind: "installed".to_owned(),
+            product: Some("editor".parse().expect("a name")),
+            version: Some("1.1.0".to_owned()),
+            text: "installed 1.1.0 over 1.0.0".to_owned(),
         }],
     };
     check(
@@ -324,14 +320,10 @@ fn history() {
   "entries": [
     {
       "at": "2026-11-22T14:31:00Z",
+      "kind": "installed",
       "product": "editor",
-      "channel": "stable",
-      "directory": "/opt/editor",
-      "from": "1.0.0",
-      "to": "1.1.0",
-      "outcome": "committed",
-      "reason": null,
-      "duration_ms": 1234
+      "version": "1.1.0",
+      "text": "installed 1.1.0 over 1.0.0"
     }
   ]
 }"#,

@@ -70,14 +70,10 @@ pub fn decode_request(line: &[u8]) -> Result<Request, ErrorBody> {
 /// Encodes a line, line feed included.
 pub fn encode_line<R: Serialize>(line: &Line<R>) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(line).unwrap_or_else(|error| {
-        // A path that is not UTF-8 is the one value that JSON cannot carry.
-        let body = ErrorBody::new(
-            ErrorCode::Error,
-            format!("the answer cannot be written as JSON: {error}"),
-        )
-        .with_hint("use file names in UTF-8");
-        serde_json::to_vec(&Line::<()>::Error(body))
-            .expect("strings are always representable in JSON")
+        // A path that is not UTF-8 is the one value that JSON cannot carry. Strings it always can.
+        let reason = format!("the answer cannot be written as JSON: {error}");
+        let body = ErrorBody::new(ErrorCode::Error, reason).with_hint("use file names in UTF-8");
+        serde_json::to_vec(&Line::<()>::Error(body)).unwrap_or_default()
     });
     bytes.push(b'\n');
     bytes

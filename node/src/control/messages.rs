@@ -1,6 +1,6 @@
 //! What travels over the control socket: requests, and the lines that answer them.
 //!
-//! Names and units here are a contract with every script that reads `--json`: snake_case, bytes and
+//! Names and units here are a contract with every script that reads `--json`: snake case, bytes and
 //! milliseconds as integers with the unit in the name, times in RFC 3339 UTC. A request with a field
 //! that this node does not know is refused: acting on half of what was asked for is worse than not
 //! acting. Replies may grow fields; readers ignore those they do not know.
@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::time::UtcTime;
 
+pub use super::error::{ErrorBody, ErrorCode};
 use super::results::{FetchView, InstallView, PublishView, TicketView};
+use super::version_text;
 use super::views::{HistoryView, PeersView, ReleasesView, StatusView};
 
 /// What a client asks of a node.
@@ -38,7 +40,7 @@ pub enum Request {
         /// Of which product.
         product: Product,
         /// Which version; the newest that is offered where absent.
-        #[serde(default, with = "optional_version")]
+        #[serde(default, with = "version_text::optional")]
         version: Option<Version>,
         /// An absolute path that the node writes the artifact to; it stays in the store either way.
         #[serde(default)]
@@ -49,7 +51,7 @@ pub enum Request {
         /// Which product.
         product: Product,
         /// Which version; what the channel offers where absent.
-        #[serde(default, with = "optional_version")]
+        #[serde(default, with = "version_text::optional")]
         version: Option<Version>,
         /// Do not wait for the rollout, the window or the jitter. Signatures, floors, yanks and
         /// quarantine hold all the same.
@@ -61,7 +63,7 @@ pub enum Request {
         /// Which product.
         product: Product,
         /// To which version; the previous one where absent.
-        #[serde(default, with = "optional_version")]
+        #[serde(default, with = "version_text::optional")]
         to: Option<Version>,
     },
     /// What was installed when. Answered by [`Response::History`].
@@ -114,14 +116,14 @@ pub struct PublishRequest {
     /// What is shipped.
     pub product: Product,
     /// Its version.
-    #[serde(with = "version_text")]
+    #[serde(with = "version_text::required")]
     pub version: Version,
     /// The channel that will point to it.
     pub channel: Channel,
     /// What it runs on.
     pub platform: Platform,
     /// The oldest version that may update straight to it.
-    #[serde(default, with = "optional_version")]
+    #[serde(default, with = "version_text::optional")]
     pub min_from: Option<Version>,
     /// Release notes, at most [`super::MAX_NOTES_BYTES`].
     #[serde(default)]
@@ -132,7 +134,7 @@ pub struct PublishRequest {
     /// Check and pack, but sign and announce nothing.
     #[serde(default)]
     pub dry_run: bool,
-    /// zstd level for a packed directory, 1 to 22.
+    /// zstd level for a packed directory, 1 to 19.
     pub level: i32,
 }
 
@@ -270,7 +272,7 @@ pub struct Event {
     pub seq: u64,
     /// When.
     pub at: UtcTime,
-    /// What, in snake_case: `head_verified`, `install_committed`.
+    /// What, in snake case: `head_verified`, `install_committed`.
     pub kind: String,
     /// About which product.
     pub product: Option<Product>,
@@ -283,106 +285,6 @@ pub struct Event {
     /// Whatever else the kind has to say.
     #[serde(default)]
     pub fields: serde_json::Map<String, serde_json::Value>,
-}
-
-/// Why a request failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct ErrorBody {
-    /// The kind; it decides the exit code.
-    pub code: ErrorCode,
-    /// What happened, and to what.
-    pub message: String,
-    /// What to do next.
-    pub hint: Option<String>,
-}
-
-impl ErrorBody {
-    /// An error without a hint.
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            hint: None,
-        }
-    }
-
-    /// The same with a hint.
-    #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
-/// The kinds of failure, one for each exit code of the command line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorCode {
-    /// The request makes no sense as it stands.
-    Usage,
-    /// There is nothing to do.
-    NothingToDo,
-    /// Bytes or signatures did not verify.
-    VerificationFailed,
-    /// A gate is closed.
-    BlockedByPolicy,
-    /// The new release failed its probation and the old one runs again.
-    RolledBack,
-    /// No node answers.
-    NodeUnreachable,
-    /// Anything else.
-    #[serde(other)]
-    Error,
-}
-
-/// A version as text, within the byte limit of names.
-mod version_text {
-    use semver::Version;
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-    use updraft_protocol::names::parse_version;
-
-    pub(super) fn serialize<S: Serializer>(
-        version: &Version,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(version)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Version, D::Error> {
-        parse_version(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
-}
-
-/// A version as text, or nothing.
-mod optional_version {
-    use semver::Version;
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-    use updraft_protocol::names::parse_version;
-
-    #[allow(
-        clippy::ref_option,
-        reason = "the signature that serde's `with` asks for"
-    )]
-    pub(super) fn serialize<S: Serializer>(
-        version: &Option<Version>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match version {
-            Some(version) => serializer.collect_str(version),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Version>, D::Error> {
-        Option::<String>::deserialize(deserializer)?
-            .map(|text| parse_version(&text).map_err(D::Error::custom))
-            .transpose()
-    }
 }
 
 #[cfg(test)]

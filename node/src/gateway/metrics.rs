@@ -1,4 +1,4 @@
-//! `/metrics`: the node's numbers as OpenMetrics text.
+//! `/metrics`: the node's numbers as `OpenMetrics` text.
 //!
 //! The runtime hands over plain numbers; only this file knows what they are called.
 
@@ -111,11 +111,8 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-impl Collector for Metrics {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut writer = Writer(encoder);
-        let bytes = Some(&Unit::Bytes);
-        let seconds = Some(&Unit::Seconds);
+impl Metrics {
+    fn node(&self, writer: &mut Writer<'_>) -> fmt::Result {
         writer.family(
             "build",
             "The node's program, always 1.",
@@ -127,7 +124,7 @@ impl Collector for Metrics {
         writer.gauge(
             "uptime",
             "Time since the node started.",
-            seconds,
+            Some(&Unit::Seconds),
             signed(self.uptime_ms / 1000),
         )?;
         writer.gauge(
@@ -135,7 +132,10 @@ impl Collector for Metrics {
             "Peers with a session.",
             None,
             signed(self.connected_peers),
-        )?;
+        )
+    }
+
+    fn transfer(&self, writer: &mut Writer<'_>) -> fmt::Result {
         let received = [
             ("seeds", self.bytes_in_from_seeds),
             ("peers", self.bytes_in_from_peers),
@@ -143,12 +143,17 @@ impl Collector for Metrics {
         writer.family(
             "received",
             "Block bytes received, by who sent them.",
-            bytes,
+            Some(&Unit::Bytes),
             MetricType::Counter,
             "source",
             &received,
         )?;
-        writer.counter("sent", "Block bytes sent.", bytes, self.bytes_out)?;
+        writer.counter(
+            "sent",
+            "Block bytes sent.",
+            Some(&Unit::Bytes),
+            self.bytes_out,
+        )?;
         let wasted = [
             ("duplicate", self.bytes_duplicate),
             ("rejected", self.bytes_rejected),
@@ -156,7 +161,7 @@ impl Collector for Metrics {
         writer.family(
             "wasted",
             "Block bytes received in vain.",
-            bytes,
+            Some(&Unit::Bytes),
             MetricType::Counter,
             "reason",
             &wasted,
@@ -164,9 +169,12 @@ impl Collector for Metrics {
         writer.gauge(
             "stored",
             "Bytes that the store holds.",
-            bytes,
+            Some(&Unit::Bytes),
             signed(self.bytes_stored),
-        )?;
+        )
+    }
+
+    fn heads(&self, writer: &mut Writer<'_>) -> fmt::Result {
         writer.gauge_where_known(
             "head_version",
             "Version of the newest verified head.",
@@ -176,13 +184,13 @@ impl Collector for Metrics {
         writer.gauge_where_known(
             "head_age",
             "Time since the newest verified head was signed.",
-            seconds,
+            Some(&Unit::Seconds),
             self.head_age_seconds,
         )?;
         writer.gauge_where_known(
             "head_expires_in",
             "Time until it expires; negative once it has.",
-            seconds,
+            Some(&Unit::Seconds),
             self.head_expires_in_seconds,
         )?;
         let heads = [
@@ -196,7 +204,10 @@ impl Collector for Metrics {
             MetricType::Counter,
             "verdict",
             &heads,
-        )?;
+        )
+    }
+
+    fn installs(&self, writer: &mut Writer<'_>) -> fmt::Result {
         writer.family(
             "subscriptions",
             "Subscriptions, by state.",
@@ -220,7 +231,17 @@ impl Collector for Metrics {
     }
 }
 
-/// The numbers as OpenMetrics text.
+impl Collector for Metrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut writer = Writer(encoder);
+        self.node(&mut writer)?;
+        self.transfer(&mut writer)?;
+        self.heads(&mut writer)?;
+        self.installs(&mut writer)
+    }
+}
+
+/// The numbers as `OpenMetrics` text.
 pub fn text(metrics: Metrics) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("updraft");
     registry.register_collector(Box::new(metrics));

@@ -42,17 +42,13 @@ fn single(header: &str) -> Option<(Option<u64>, Option<u64>)> {
         return None;
     }
     let (first, last) = spec.trim_matches([' ', '\t']).split_once('-')?;
-    Some((number(first)?, number(last)?))
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(first) && digits(last)).then(|| (number(first), number(last)))
 }
 
-/// Digits, or nothing at all. A number beyond 64 bits is beyond every body.
-fn number(text: &str) -> Option<Option<u64>> {
-    if text.is_empty() {
-        return Some(None);
-    }
-    text.bytes()
-        .all(|byte| byte.is_ascii_digit())
-        .then(|| Some(text.parse().unwrap_or(u64::MAX)))
+/// The value of digits; nothing for none. A number beyond 64 bits is beyond every body.
+fn number(digits: &str) -> Option<u64> {
+    (!digits.is_empty()).then(|| digits.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

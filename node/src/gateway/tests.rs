@@ -78,7 +78,7 @@ impl Repository for Fake {
             UpdateQuery::Newer { channel, .. } if channel.as_str() != "stable" => {
                 UpdateAnswer::UnknownChannel
             }
-            UpdateQuery::Newer { version, .. } if version.to_string() < "1.1.0".to_owned() => {
+            UpdateQuery::Newer { version, .. } if *version < semver::Version::new(1, 1, 0) => {
                 UpdateAnswer::Offer(offer)
             }
             UpdateQuery::Newer { .. } => UpdateAnswer::Nothing,
@@ -99,10 +99,10 @@ impl Repository for Fake {
     }
 }
 
-async fn start(fake: Fake, face: Face) -> (Gateway, CancellationToken) {
+async fn start(repository: Fake, face: Face) -> (Gateway, CancellationToken) {
     let shutdown = CancellationToken::new();
     let address = "127.0.0.1:0".parse().expect("an address");
-    let gateway = serve(address, Arc::new(fake), face, shutdown.clone())
+    let gateway = serve(address, Arc::new(repository), face, shutdown.clone())
         .await
         .expect("binds");
     (gateway, shutdown)
@@ -276,7 +276,7 @@ async fn a_file_that_is_not_what_was_signed_is_not_served() {
     let (status, _, body) = get_once("GET /targets/cut-short HTTP/1.1").await;
     assert_eq!(status, 500);
     assert!(
-        !body.contains("/"),
+        !body.contains('/'),
         "no path of this machine leaves it: {body}"
     );
 }

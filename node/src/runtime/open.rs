@@ -103,6 +103,14 @@ impl Opened {
         Ok(Self { store, state, keys: Keys::new(data_dir), repository, ticket, metadata })
     }
 
+    /// Opens the directory of a stopped node; one that does not exist is not made.
+    pub fn open_existing(data_dir: &Path) -> Result<Self, OpenError> {
+        if !data_dir.is_dir() {
+            return Err(OpenError::NoRepository(data_dir.to_owned()));
+        }
+        Self::open(data_dir, None)
+    }
+
     /// Makes a new repository in a directory that has none.
     pub fn create(data_dir: &Path, products: &[Product]) -> Result<Self, OpenError> {
         let store = Store::open(data_dir)?;

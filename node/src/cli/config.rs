@@ -1,0 +1,245 @@
+//! `updraft config`: what the node would be told, and who says so.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::node_flags::NodeFlags;
+use super::{CommandError, ExitCode, GlobalArgs, Output};
+use crate::config::{self, CONFIG_NAME, EffectiveConfig, Overrides, Role, Source};
+use crate::control::views::Schema;
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every value and where it came from: default, file or flag
+    Show(ShowArgs),
+    /// Check the configuration file; exits with 2 where it is wrong
+    Check,
+}
+
+/// As typed.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// As which role [default: the file's, else peer]
+    #[arg(long, value_name = "seed|peer")]
+    pub role: Option<Role>,
+    /// Preview these flags.
+    #[command(flatten)]
+    pub node: NodeFlags,
+}
+
+/// `updraft config show --json`.
+#[derive(Debug, Serialize)]
+struct ConfigView {
+    schema: Schema,
+    file: Option<PathBuf>,
+    values: Vec<ConfigValue>,
+}
+
+#[derive(Debug, Serialize)]
+struct ConfigValue {
+    key: &'static str,
+    value: Value,
+    source: Source,
+}
+
+/// Shows or checks.
+pub fn run(
+    command: ConfigCommand,
+    global: &GlobalArgs,
+    output: &mut Output,
+) -> Result<ExitCode, CommandError> {
+    match command {
+        ConfigCommand::Show(args) => {
+            let overrides = Overrides {
+                role: args.role,
+                ..args.node.overrides(global)?
+            };
+            let view = view(&config::load(overrides)?);
+            output.answer(&view, |view, _| human(view))?;
+        }
+        ConfigCommand::Check => {
+            let effective = config::load(NodeFlags::default().overrides(global)?)?;
+            let text = match &effective.file {
+                Some(file) => format!("{} is valid", file.display()),
+                None => format!(
+                    "there is no {}; the defaults hold",
+                    effective.config.data_dir.join(CONFIG_NAME).display()
+                ),
+            };
+            if output.is_json() {
+                output.json(&json!({ "schema": 1, "file": effective.file, "valid": true }))?;
+            } else {
+                output.line(text)?;
+            }
+        }
+    }
+    Ok(ExitCode::Ok)
+}
+
+fn view(effective: &EffectiveConfig) -> ConfigView {
+    let config = &effective.config;
+    let path = |path: &Path| path.display().to_string();
+    let switch = |address: Option<std::net::SocketAddr>| {
+        address.map_or_else(|| "off".to_owned(), |a| a.to_string())
+    };
+    let subscriptions: Vec<_> = config
+        .subscriptions
+        .iter()
+        .map(|s| json!({ "product": s.product, "channel": s.channel, "directory": s.directory.as_deref().map(path) }))
+        .collect();
+    let values = [
+        ("data_dir", json!(path(&config.data_dir))),
+        ("role", json!(config.role)),
+        ("ticket", json!(config.ticket)),
+        ("listen", json!(config.listen)),
+        ("external", json!(config.external)),
+        ("http", json!(switch(config.http))),
+        ("metrics", json!(switch(config.metrics))),
+        ("mdns", json!(config.mdns)),
+        ("platform", json!(config.platform)),
+        ("max_peers", json!(config.max_peers)),
+        ("keep_releases", json!(config.keep_releases)),
+        ("subscriptions", json!(subscriptions)),
+    ];
+    ConfigView {
+        schema: Schema,
+        file: effective.file.clone(),
+        values: values
+            .into_iter()
+            .map(|(key, value)| ConfigValue {
+                key,
+                value,
+                source: effective.source(key),
+            })
+            .collect(),
+    }
+}
+
+/// As a configuration file that says the same, each value with its source behind it. What a file
+/// cannot say (the data directory, nothing) is a comment.
+fn human(view: &ConfigView) -> String {
+    let mut text = match &view.file {
+        Some(file) => format!("# {}\n", file.display()),
+        None => "# no configuration file\n".to_owned(),
+    };
+    for ConfigValue { key, value, source } in &view.values {
+        let rows = value
+            .as_array()
+            .filter(|rows| rows.iter().any(Value::is_object));
+        if let Some(rows) = rows {
+            for row in rows {
+                let _ = write!(text, "\n[[{key}]]  # {source}\n");
+                for (key, value) in row
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .filter(|(_, value)| !value.is_null())
+                {
+                    let _ = writeln!(text, "{key} = {}", toml(value));
+                }
+            }
+            continue;
+        }
+        let comment = if value.is_null() || *key == "data_dir" {
+            "# "
+        } else {
+            ""
+        };
+        let shown = if value.is_null() {
+            "\"\"".to_owned()
+        } else {
+            toml(value)
+        };
+        let _ = writeln!(text, "{comment}{key} = {shown}  # {source}");
+    }
+    text
+}
+
+/// A string, number, boolean or list of strings in TOML.
+fn toml(value: &Value) -> String {
+    match value {
+        Value::String(text) => toml::Value::String(text.clone()).to_string(),
+        Value::Array(items) => format!(
+            "[{}]",
+            items.iter().map(toml).collect::<Vec<_>>().join(", ")
+        ),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Subscription;
+
+    fn effective() -> EffectiveConfig {
+        config::load(Overrides {
+            data_dir: Some("/nonexistent/updraft".into()),
+            listen: Some(vec!["/ip4/127.0.0.1/tcp/1".to_owned()]),
+            platform: Some("linux-x86_64".parse().expect("a name")),
+            subscriptions: Some(vec![
+                Subscription::parse_install("editor=/opt/a \"b\"").expect("valid"),
+                Subscription::parse_mirror("kiosk:beta").expect("valid"),
+            ]),
+            ..Overrides::default()
+        })
+        .expect("valid")
+    }
+
+    #[test]
+    fn every_value_is_shown_with_its_source() {
+        let expected = "\
+# no configuration file
+# data_dir = \"/nonexistent/updraft\"  # flag
+role = \"peer\"  # default
+# ticket = \"\"  # default
+listen = [\"/ip4/127.0.0.1/tcp/1\"]  # flag
+external = []  # default
+http = \"off\"  # default
+metrics = \"off\"  # default
+mdns = false  # default
+platform = \"linux-x86_64\"  # flag
+max_peers = 64  # default
+keep_releases = 2  # default
+
+[[subscriptions]]  # flag
+channel = \"stable\"
+directory = '/opt/a \"b\"'
+product = \"editor\"
+
+[[subscriptions]]  # flag
+channel = \"beta\"
+product = \"kiosk\"
+";
+        assert_eq!(human(&view(&effective())), expected);
+    }
+
+    #[test]
+    fn what_is_shown_is_a_configuration_file_that_says_the_same() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join(CONFIG_NAME), human(&view(&effective()))).expect("writes");
+        let overrides = Overrides {
+            data_dir: Some(dir.path().to_owned()),
+            ..Overrides::default()
+        };
+        let read = config::load(overrides).expect("valid").config;
+        let mut shown = effective().config;
+        shown.data_dir = dir.path().to_owned();
+        assert_eq!(read, shown);
+    }
+
+    #[test]
+    fn the_json_form_has_typed_values() {
+        let text = serde_json::to_string(&view(&effective())).expect("serializable");
+        assert!(text.starts_with(r#"{"schema":1,"file":null,"values":[{"key":"data_dir","value":"/nonexistent/updraft","source":"flag"},{"key":"role","value":"peer","source":"default"}"#), "{text}");
+        assert!(
+            text.contains(r#"{"key":"max_peers","value":64,"source":"default"}"#),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! `updraft peers`: who is connected, what they hold, and what flows.
+
+use super::output::{Painter, Style};
+use super::table::{Cell, Table};
+use super::units::{bytes, duration, percent, rate};
+use super::{CommandError, ExitCode, GlobalArgs, Output, ask};
+use crate::control::messages::Request;
+use crate::control::views::{PeerRow, PeersView};
+
+/// Lists the peers.
+pub fn run(global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
+    let view: PeersView = ask::ask(&global.data_dir()?, &Request::Peers {}, output)?;
+    output.answer(&view, human)?;
+    if view.peers.is_empty() {
+        output.note("nobody is connected; `updraft events` tells what was tried");
+    }
+    Ok(ExitCode::Ok)
+}
+
+fn human(view: &PeersView, painter: Painter) -> String {
+    let mut table = Table::new(&[
+        "PEER", "ROLE", "ADDRESS", "UP", "HOLDS", "IN", "OUT", "RECEIVED", "SENT", "SCORE",
+    ]);
+    for peer in &view.peers {
+        let score = Cell::number(peer.score.to_string());
+        table.row(vec![
+            Cell::new(short(&peer.peer_id)),
+            Cell::new(if peer.seed { "seed" } else { "peer" }),
+            Cell::new(address(peer)),
+            Cell::number(duration(peer.connected_ms)),
+            Cell::number(holds(peer)),
+            Cell::number(rate(peer.rate_in_bytes_per_second)),
+            Cell::number(rate(peer.rate_out_bytes_per_second)),
+            Cell::number(bytes(peer.bytes_in)),
+            Cell::number(bytes(peer.bytes_out)),
+            if peer.score < 0 {
+                score.styled(Style::Warn)
+            } else {
+                score
+            },
+        ]);
+    }
+    table.render(painter)
+}
+
+/// The last eight characters: the ones that differ.
+pub(super) fn short(peer_id: &str) -> String {
+    let count = peer_id.chars().count();
+    peer_id.chars().skip(count.saturating_sub(8)).collect()
+}
+
+fn address(peer: &PeerRow) -> String {
+    let arrow = if peer.outbound { "to" } else { "from" };
+    peer.addresses
+        .first()
+        .map_or_else(String::new, |address| format!("{arrow} {address}"))
+}
+
+/// `2 whole`, `45 %`, `2 whole, 45 %`: complete artifacts, then the furthest of the others.
+fn holds(peer: &PeerRow) -> String {
+    let whole = peer
+        .objects
+        .iter()
+        .filter(|object| object.pieces_have == object.pieces_total)
+        .count();
+    let furthest = peer
+        .objects
+        .iter()
+        .filter(|object| object.pieces_have < object.pieces_total)
+        .map(|object| percent(object.pieces_have.into(), object.pieces_total.into()))
+        .max();
+    match (whole, furthest) {
+        (0, None) => String::new(),
+        (0, Some(share)) => format!("{share} %"),
+        (whole, None) => format!("{whole} whole"),
+        (whole, Some(share)) => format!("{whole} whole, {share} %"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::views::{PeerObject, Schema};
+    use updraft_protocol::digest::Digest;
+
+    #[test]
+    fn a_row_tells_who_where_what_and_how_fast() {
+        let object = |pieces_have| PeerObject {
+            artifact: Digest::ZERO,
+            pieces_have,
+            pieces_total: 200,
+        };
+        let view = PeersView {
+            schema: Schema,
+            peers: vec![PeerRow {
+                peer_id: "12D3KooWabcdefgh".to_owned(),
+                addresses: vec!["/ip4/192.0.2.7/tcp/4880".to_owned()],
+                outbound: true,
+                seed: false,
+                agent: "updraft/0.1.0".to_owned(),
+                connected_ms: 61_000,
+                rate_in_bytes_per_second: 2048,
+                rate_out_bytes_per_second: 0,
+                bytes_in: 1024,
+                bytes_out: 0,
+                objects: vec![object(200), object(90)],
+                score: 0,
+            }],
+        };
+        assert_eq!(
+            human(&view, Painter::new(false)),
+            "PEER      ROLE  ADDRESS                            UP          HOLDS         IN    OUT  RECEIVED  SENT  SCORE\n\
+             abcdefgh  peer  to /ip4/192.0.2.7/tcp/4880  1 min 1 s  1 whole, 45 %  2.0 KiB/s  0 B/s   1.0 KiB   0 B      0\n"
+        );
+    }
+
+    #[test]
+    fn short_names_do_not_break_on_odd_ids() {
+        assert_eq!(short("abc"), "abc");
+        assert_eq!(short("ééééééééé"), "éééééééé");
+    }
+}

@@ -1,0 +1,178 @@
+//! `updraft publish`: a release, through the running seed or straight into a stopped one's directory.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use semver::Version;
+use updraft_protocol::names::{Channel, Platform, Product, parse_version};
+
+use super::progress::ProgressDisplay;
+use super::units::bytes;
+use super::{CommandError, ExitCode, GlobalArgs, Output, absolute, ask};
+use crate::archive::{DEFAULT_LEVEL, MAX_LEVEL, MIN_LEVEL};
+use crate::control::MAX_NOTES_BYTES;
+use crate::control::client::{Client, ClientError};
+use crate::control::messages::{PublishRequest, Request};
+use crate::control::results::PublishView;
+
+/// As typed.
+#[derive(Debug, Args)]
+pub struct PublishArgs {
+    /// A directory to pack, or a file to publish as it is (.tar.gz .tar.zst .tar.xz .tar .zip, or any other)
+    #[arg(value_name = "PATH")]
+    pub path: PathBuf,
+    /// What is shipped
+    #[arg(long, value_name = "P")]
+    pub product: Product,
+    /// Its semantic version
+    #[arg(long = "version", value_name = "V", value_parser = parse_version)]
+    pub release: Version,
+    /// The channel that will point to it
+    #[arg(long, value_name = "C", default_value_t = Channel::stable())]
+    pub channel: Channel,
+    /// What it runs on: linux-x86_64, or any
+    #[arg(long, value_name = "T", default_value_t = Platform::any())]
+    pub platform: Platform,
+    /// The oldest version that may update straight to it
+    #[arg(long, value_name = "V", value_parser = parse_version)]
+    pub min_from: Option<Version>,
+    /// A file with release notes, at most 1 KiB of UTF-8
+    #[arg(long, value_name = "FILE")]
+    pub notes: Option<PathBuf>,
+    /// Do not wait for maintenance windows
+    #[arg(long)]
+    pub critical: bool,
+    /// Check and pack, but sign and announce nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// zstd level for a packed directory
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(i32).range(i64::from(MIN_LEVEL)..=i64::from(MAX_LEVEL)))]
+    pub level: i32,
+}
+
+/// As meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishOptions {
+    /// The seed's directory.
+    pub data_dir: PathBuf,
+    /// What to publish; its path is absolute and exists, its notes are read.
+    pub request: PublishRequest,
+}
+
+impl PublishArgs {
+    /// Checks what was typed.
+    pub fn options(self, global: &GlobalArgs) -> Result<PublishOptions, CommandError> {
+        let path = absolute(&self.path)?;
+        if path.to_str().is_none() {
+            return Err(
+                CommandError::usage(format!("the path '{}' is not UTF-8", path.display()))
+                    .with_hint("rename it, or name it through a symbolic link"),
+            );
+        }
+        if let Err(error) = std::fs::metadata(&path) {
+            return Err(
+                CommandError::usage(format!("cannot publish {}: {error}", path.display()))
+                    .with_hint("name a directory to pack, or a file to publish as it is"),
+            );
+        }
+        if self
+            .min_from
+            .as_ref()
+            .is_some_and(|from| *from >= self.release)
+        {
+            return Err(CommandError::usage(format!(
+                "--min-from must be lower than the version {}",
+                self.release
+            )));
+        }
+        let request = PublishRequest {
+            path,
+            product: self.product,
+            version: self.release,
+            channel: self.channel,
+            platform: self.platform,
+            min_from: self.min_from,
+            notes: self.notes.as_deref().map(read_notes).transpose()?,
+            critical: self.critical,
+            dry_run: self.dry_run,
+            level: self.level,
+        };
+        Ok(PublishOptions {
+            data_dir: global.data_dir()?,
+            request,
+        })
+    }
+}
+
+fn read_notes(path: &Path) -> Result<String, CommandError> {
+    let fail = |reason: String| {
+        CommandError::usage(format!(
+            "cannot use the notes in {}: {reason}",
+            path.display()
+        ))
+        .with_hint(format!(
+            "notes are a file of at most {MAX_NOTES_BYTES} bytes of UTF-8"
+        ))
+    };
+    let file = std::fs::File::open(path).map_err(|error| fail(error.to_string()))?;
+    let mut notes = String::new();
+    file.take(MAX_NOTES_BYTES as u64 + 1)
+        .read_to_string(&mut notes)
+        .map_err(|error| fail(error.to_string()))?;
+    if notes.len() > MAX_NOTES_BYTES {
+        return Err(fail("they are too long".to_owned()));
+    }
+    Ok(notes)
+}
+
+/// Publishes.
+pub fn run(options: PublishOptions, output: &mut Output) -> Result<ExitCode, CommandError> {
+    let view: PublishView = match Client::connect(&options.data_dir) {
+        Ok(client) => ask::converse(client, &Request::Publish(options.request), output)?,
+        Err(ClientError::Unreachable { .. }) => {
+            let mut display = ProgressDisplay::new(output.is_live());
+            let published = crate::runtime::offline::publish(
+                &options.data_dir,
+                &options.request,
+                &mut |progress| {
+                    display.show(output.progress_stream(), &progress);
+                },
+            );
+            display.end(output.progress_stream());
+            let view = published?;
+            if !view.dry_run && !output.is_json() {
+                output.note(
+                    "no seed runs here; peers learn of the release when it does: updraft seed",
+                );
+            }
+            view
+        }
+        Err(error) => return Err(error.into()),
+    };
+    output.answer(&view, |view, _| human(view))?;
+    for warning in &view.warnings {
+        output.warn(warning);
+    }
+    Ok(ExitCode::Ok)
+}
+
+fn human(view: &PublishView) -> String {
+    let done = if view.dry_run {
+        "would publish"
+    } else {
+        "published"
+    };
+    format!(
+        "{done} {} {} ({}) on {}\n  {}, unpacks to {} in {} entries; {} pieces\n  sha256 {}\n",
+        view.product,
+        view.version,
+        view.platform,
+        view.channel,
+        bytes(view.size_bytes),
+        bytes(view.content_bytes),
+        view.entries,
+        view.pieces,
+        view.sha256
+    )
+}

@@ -1,0 +1,339 @@
+//! `updraft status`: what the node does, and at first sight why it waits.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+
+use super::output::{Painter, Style};
+use super::progress::sources;
+use super::table::{Cell, Table};
+use super::units::{bytes, duration, percent, printable, rate};
+use super::{CommandError, ExitCode, GlobalArgs, Output, ask};
+use crate::control::messages::Request;
+use crate::control::views::{
+    GateVerdict, HeadView, Mode, RepositoryView, StatusView, SubscriptionState, SubscriptionView,
+};
+
+/// As typed.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Every gate that a release must pass, its verdict, and when it may open
+    #[arg(long)]
+    pub explain: bool,
+}
+
+/// Shows the status.
+pub fn run(
+    args: &StatusArgs,
+    global: &GlobalArgs,
+    output: &mut Output,
+) -> Result<ExitCode, CommandError> {
+    let view: StatusView = ask::ask(
+        &global.data_dir()?,
+        &Request::Status {
+            explain: args.explain,
+        },
+        output,
+    )?;
+    output.answer(&view, human)?;
+    Ok(ExitCode::Ok)
+}
+
+fn human(view: &StatusView, painter: Painter) -> String {
+    let mut text = String::new();
+    let mut fact = |name: &str, value: &str| {
+        let _ = writeln!(
+            text,
+            "{}  {value}",
+            painter.paint(Style::Bold, &format!("{name:<10}"))
+        );
+    };
+    fact(
+        &view.role.to_string(),
+        &format!(
+            "{}  updraft {}, up {}",
+            printable(&view.peer_id),
+            printable(&view.version),
+            duration(view.uptime_ms)
+        ),
+    );
+    for repository in &view.repositories {
+        fact("repository", &self::repository(repository, painter));
+        fact("head", &head(repository.head.as_ref(), painter));
+    }
+    fact("peers", &peers(view.connected_peers, painter));
+    fact("listening", &printable(&list_or_nothing(&view.listen)));
+    if let Some(http) = &view.http {
+        fact("http", &format!("http://{}/", printable(http)));
+    }
+    let transfer = view.transfer;
+    let mut moved = format!(
+        "{} in, {} out",
+        bytes(transfer.bytes_in),
+        bytes(transfer.bytes_out)
+    );
+    for (count, what) in [
+        (transfer.bytes_duplicate, "duplicate"),
+        (transfer.bytes_rejected, "rejected"),
+    ] {
+        if count > 0 {
+            let _ = write!(moved, ", {} {what}", bytes(count));
+        }
+    }
+    fact("transfer", &moved);
+    if !view.subscriptions.is_empty() {
+        text.push('\n');
+        text.push_str(&subscriptions(&view.subscriptions, painter));
+    }
+    for subscription in &view.subscriptions {
+        text.push_str(&gates(subscription, painter));
+    }
+    if !view.warnings.is_empty() {
+        text.push('\n');
+    }
+    for warning in &view.warnings {
+        let _ = writeln!(
+            text,
+            "{}: {}",
+            painter.paint(Style::Warn, "warning"),
+            printable(warning)
+        );
+    }
+    text
+}
+
+fn repository(repository: &RepositoryView, painter: Painter) -> String {
+    let id = painter.paint(
+        Style::Dim,
+        &format!(
+            "({}, root {})",
+            repository.id.short(),
+            repository.root_version
+        ),
+    );
+    format!("{} {id}", printable(&repository.fingerprint))
+}
+
+fn head(head: Option<&HeadView>, painter: Painter) -> String {
+    let Some(head) = head else {
+        return painter.paint(
+            Style::Warn,
+            "none yet: no peer has told what the repository offers",
+        );
+    };
+    let signed = format!(
+        "version {}, signed {} ago",
+        head.timestamp_version,
+        duration(head.age_ms)
+    );
+    if head.fresh {
+        format!(
+            "{signed}, {} until {}",
+            painter.paint(Style::Good, "fresh"),
+            head.expires_at
+        )
+    } else {
+        let stale = painter.paint(Style::Bad, "not fresh");
+        format!(
+            "{signed}, {stale} (valid until {}): nothing new is installed",
+            head.expires_at
+        )
+    }
+}
+
+fn peers(connected: u64, painter: Painter) -> String {
+    match connected {
+        0 => painter.paint(Style::Warn, "nobody is connected"),
+        1 => "1 connected".to_owned(),
+        count => format!("{count} connected"),
+    }
+}
+
+fn list_or_nothing(listen: &[String]) -> String {
+    if listen.is_empty() {
+        "nowhere".to_owned()
+    } else {
+        listen.join(" ")
+    }
+}
+
+fn subscriptions(rows: &[SubscriptionView], painter: Painter) -> String {
+    let mut table = Table::new(&["PRODUCT", "CHANNEL", "INSTALLED", "OFFERED", "STATE", "WHY"]);
+    for row in rows {
+        table.row(vec![
+            Cell::new(row.product.as_str()),
+            Cell::new(row.channel.as_str()),
+            Cell::new(row.installed.as_deref().unwrap_or_default()),
+            Cell::new(row.offered.as_deref().unwrap_or_default()),
+            Cell::new(row.state.as_str()).styled(state_style(row.state)),
+            Cell::new(why(row)),
+        ]);
+    }
+    table.render(painter)
+}
+
+fn state_style(state: SubscriptionState) -> Style {
+    match state {
+        SubscriptionState::Idle => Style::Plain,
+        SubscriptionState::Committed => Style::Good,
+        SubscriptionState::RollingBack | SubscriptionState::Quarantined => Style::Bad,
+        _ => Style::Bold,
+    }
+}
+
+/// The one sentence that a waiting person wants.
+fn why(row: &SubscriptionView) -> String {
+    let mut parts = Vec::new();
+    if let Some(progress) = row.progress {
+        parts.push(format!(
+            "{} %, {} of {}, {}",
+            percent(progress.bytes_done, progress.bytes_total),
+            bytes(progress.bytes_done),
+            bytes(progress.bytes_total),
+            rate(progress.rate_bytes_per_second)
+        ));
+        parts.extend(sources(
+            progress.bytes_from_seed,
+            progress.bytes_from_peers,
+            progress.bytes_reused,
+        ));
+    }
+    parts.extend(row.reason.clone());
+    if !parts.is_empty() {
+        return parts.join(", ");
+    }
+    let have = if row.mode == Mode::Mirror {
+        "held whole"
+    } else {
+        "up to date"
+    };
+    match (&row.installed, &row.offered) {
+        (_, None) => "the channel offers nothing for this platform".to_owned(),
+        (Some(installed), Some(offered)) if installed == offered => have.to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn gates(row: &SubscriptionView, painter: Painter) -> String {
+    let Some(gates) = &row.gates else {
+        return String::new();
+    };
+    let mut table = Table::new(&["  GATE", "VERDICT", "WHY", "MAY OPEN"]);
+    for gate in gates {
+        let (word, style) = match gate.verdict {
+            GateVerdict::Open => ("open", Style::Good),
+            GateVerdict::Waiting => ("waiting", Style::Warn),
+            GateVerdict::Closed => ("closed", Style::Bad),
+        };
+        table.row(vec![
+            Cell::new(format!("  {}", gate.gate)),
+            Cell::new(word).styled(style),
+            Cell::new(&gate.reason),
+            Cell::new(
+                gate.opens_at
+                    .map_or_else(String::new, |time| time.to_string()),
+            ),
+        ]);
+    }
+    let offered = row.offered.as_deref().unwrap_or("nothing");
+    let title = format!("{}:{} {}", row.product, row.channel, printable(offered));
+    format!(
+        "\n{}\n{}",
+        painter.paint(Style::Bold, &title),
+        table.render(painter)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::contract::sample_status;
+    use crate::control::views::GateView;
+
+    fn shown(view: &StatusView) -> String {
+        human(view, Painter::new(false))
+    }
+
+    #[test]
+    fn a_fetching_peer_is_understood_at_first_sight() {
+        assert_eq!(
+            shown(&sample_status()),
+            "\
+peer        12D3KooWexample  updraft 0.1.0, up 1 min 1 s
+repository  0123-4567-89ab-cdef (abababab, root 1)
+head        version 7, signed 1 min ago, fresh until 2026-12-06T14:30:00Z
+peers       3 connected
+listening   /ip4/127.0.0.1/tcp/4880
+transfer    50 B in, 6 B out, 1 B duplicate
+
+PRODUCT  CHANNEL  INSTALLED  OFFERED  STATE     WHY
+editor   stable   1.0.0      1.1.0    fetching  25 %, 50 B of 200 B, 5 B/s, 20 % from seeds, 80 % from peers
+
+warning: the private keys of the repository are still on this machine
+"
+        );
+    }
+
+    #[test]
+    fn explain_lists_every_gate_and_when_it_may_open() {
+        let mut view = sample_status();
+        view.subscriptions[0].gates = Some(vec![
+            GateView {
+                gate: "platform".to_owned(),
+                verdict: GateVerdict::Open,
+                reason: "any".to_owned(),
+                opens_at: None,
+            },
+            GateView {
+                gate: "rollout".to_owned(),
+                verdict: GateVerdict::Waiting,
+                reason: "bucket 83, the rollout is at 25".to_owned(),
+                opens_at: "2026-11-22T15:31:00Z".parse().ok(),
+            },
+        ]);
+        let text = shown(&view);
+        let part = "\
+editor:stable 1.1.0
+  GATE      VERDICT  WHY                              MAY OPEN
+  platform  open     any                              -
+  rollout   waiting  bucket 83, the rollout is at 25  2026-11-22T15:31:00Z
+";
+        assert!(text.contains(part), "{text}");
+    }
+
+    #[test]
+    fn an_idle_subscription_says_why_it_has_nothing_to_do() {
+        let mut row = sample_status().subscriptions.remove(0);
+        row.progress = None;
+        row.reason = Some("held by the operator".to_owned());
+        assert_eq!(why(&row), "held by the operator");
+        row.reason = None;
+        row.installed.clone_from(&row.offered);
+        assert_eq!(why(&row), "up to date");
+        row.mode = Mode::Mirror;
+        assert_eq!(why(&row), "held whole");
+        row.offered = None;
+        assert_eq!(why(&row), "the channel offers nothing for this platform");
+    }
+
+    #[test]
+    fn a_node_that_knows_nothing_yet_says_so() {
+        let mut view = sample_status();
+        view.repositories[0].head = None;
+        view.connected_peers = 0;
+        view.listen.clear();
+        let text = shown(&view);
+        for part in ["none yet", "nobody is connected", "nowhere"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_stale_head_is_said_to_stop_installs() {
+        let mut view = sample_status();
+        if let Some(head) = &mut view.repositories[0].head {
+            head.fresh = false;
+        }
+        assert!(shown(&view).contains("not fresh"));
+    }
+}
