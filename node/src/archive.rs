@@ -135,9 +135,7 @@ pub enum ArchiveError {
         limit: u64,
     },
     /// The artifact, or what it unpacks to, is not what the signed metadata says.
-    #[error(
-        "the {what} is {found}, the signed metadata says {expected}; the artifact was damaged on disk"
-    )]
+    #[error("the {what} is {found}, the signed metadata says {expected}; the artifact was damaged on disk")]
     Mismatch {
         /// Which of the declared values.
         what: &'static str,
@@ -159,11 +157,7 @@ pub enum ArchiveError {
 
 impl ArchiveError {
     fn io(action: &'static str, path: impl Into<PathBuf>, cause: impl Into<io::Error>) -> Self {
-        Self::Io {
-            action,
-            path: path.into(),
-            cause: cause.into(),
-        }
+        Self::Io { action, path: path.into(), cause: cause.into() }
     }
 }
 

@@ -42,18 +42,14 @@ fn parent_of(path: &Path) -> io::Result<&Path> {
     match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Ok(Path::new(".")),
         Some(parent) => Ok(parent),
-        None => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("'{}' has no parent directory", path.display()),
-        )),
+        None => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("'{}' has no parent directory", path.display())))
+        }
     }
 }
 
 /// Calls `create` with unused temporary paths in `directory` until it no longer finds them taken.
-fn with_temp_name<T>(
-    directory: &Path,
-    create: impl Fn(&Path) -> io::Result<T>,
-) -> io::Result<(T, Leftover)> {
+fn with_temp_name<T>(directory: &Path, create: impl Fn(&Path) -> io::Result<T>) -> io::Result<(T, Leftover)> {
     for _ in 0..MAX_NAME_ATTEMPTS {
         let number = NEXT_NAME.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!("{TEMP_PREFIX}{}-{number}", std::process::id()));
@@ -65,10 +61,7 @@ fn with_temp_name<T>(
     }
     Err(io::Error::new(
         io::ErrorKind::AlreadyExists,
-        format!(
-            "'{}' is full of files named {TEMP_PREFIX}*; remove them",
-            directory.display()
-        ),
+        format!("'{}' is full of files named {TEMP_PREFIX}*; remove them", directory.display()),
     ))
 }
 
@@ -104,9 +97,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// moment `link` leads to the old target or the new one.
 #[cfg(unix)]
 pub fn replace_symlink(link: &Path, target: &Path) -> io::Result<()> {
-    let ((), temp) = with_temp_name(parent_of(link)?, |name| {
-        std::os::unix::fs::symlink(target, name)
-    })?;
+    let ((), temp) = with_temp_name(parent_of(link)?, |name| std::os::unix::fs::symlink(target, name))?;
     put_in_place(temp, link)
 }
 
@@ -124,11 +115,7 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     let (source, target) = (parent_of(from)?, parent_of(to)?);
     sync_dir(target)?;
-    if source == target {
-        Ok(())
-    } else {
-        sync_dir(source)
-    }
+    if source == target { Ok(()) } else { sync_dir(source) }
 }
 
 /// Removes the file at `path` and makes that durable. `false` when there was none.
@@ -162,9 +149,7 @@ mod tests {
 
     fn names(directory: &Path) -> Vec<OsString> {
         let entries = fs::read_dir(directory).expect("a readable directory");
-        entries
-            .map(|entry| entry.expect("a readable entry").file_name())
-            .collect()
+        entries.map(|entry| entry.expect("a readable entry").file_name()).collect()
     }
 
     #[test]
@@ -209,22 +194,14 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let next = NEXT_NAME.load(Ordering::Relaxed);
         for number in next..next + 40 {
-            fs::write(
-                directory
-                    .path()
-                    .join(format!("{TEMP_PREFIX}{}-{number}", std::process::id())),
-                b"half",
-            )
-            .expect("written");
+            fs::write(directory.path().join(format!("{TEMP_PREFIX}{}-{number}", std::process::id())), b"half")
+                .expect("written");
         }
         write(&directory.path().join("state"), b"whole", 0o600).expect("written");
         let removed = remove_leftovers(directory.path()).expect("removed");
         assert_eq!(removed.len(), 40);
         assert_eq!(names(directory.path()), ["state"]);
-        assert_eq!(
-            fs::read(directory.path().join("state")).expect("there"),
-            b"whole"
-        );
+        assert_eq!(fs::read(directory.path().join("state")).expect("there"), b"whole");
     }
 
     #[cfg(unix)]
@@ -245,10 +222,7 @@ mod tests {
         let link = directory.path().join("current");
         replace_symlink(&link, Path::new("releases/1")).expect("made");
         replace_symlink(&link, Path::new("releases/2")).expect("replaced");
-        assert_eq!(
-            fs::read_link(&link).expect("a link"),
-            Path::new("releases/2")
-        );
+        assert_eq!(fs::read_link(&link).expect("a link"), Path::new("releases/2"));
         assert_eq!(names(directory.path()), ["current"]);
     }
 

@@ -47,9 +47,7 @@ use output::ColorChoice;
 /// Signed software updates, distributed peer to peer and installed without ever being half done.
 #[derive(Debug, Parser)]
 #[command(name = "updraft", version, disable_help_subcommand = true)]
-#[command(
-    after_help = "Start with `updraft demo`: a seed and three peers on this machine, no set-up."
-)]
+#[command(after_help = "Start with `updraft demo`: a seed and three peers on this machine, no set-up.")]
 pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
@@ -63,13 +61,7 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 pub struct GlobalArgs {
     /// The node's directory [default: /var/lib/updraft for root, else the user's data directory]
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        env = "UPDRAFT_DATA_DIR",
-        hide_env_values = true
-    )]
+    #[arg(long, global = true, value_name = "DIR", env = "UPDRAFT_DATA_DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
     /// Answer with one JSON object (events: one a line)
     #[arg(long, global = true)]
@@ -95,11 +87,8 @@ impl GlobalArgs {
 /// A path made absolute, symlinks left alone.
 pub(crate) fn absolute(path: &std::path::Path) -> Result<PathBuf, CommandError> {
     std::path::absolute(path).map_err(|error| {
-        CommandError::usage(format!(
-            "the path '{}' cannot be made absolute: {error}",
-            path.display()
-        ))
-        .with_hint("write it from the root")
+        CommandError::usage(format!("the path '{}' cannot be made absolute: {error}", path.display()))
+            .with_hint("write it from the root")
     })
 }
 
@@ -164,11 +153,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Help and version are answers; nobody is left to tell where they cannot be written.
             let _ = error.print();
-            return if error.use_stderr() {
-                ExitCode::Usage
-            } else {
-                ExitCode::Ok
-            };
+            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok };
         }
     };
     let mut output = Output::standard(cli.global.json, cli.global.color);
@@ -182,13 +167,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn start(cli: Cli, output: &mut Output) -> Result<ExitCode, CommandError> {
-    let level = if cli.global.verbose {
-        telemetry::Level::Verbose
-    } else {
-        cli.command.level()
-    };
-    telemetry::init(level, output.colors_stderr())
-        .map_err(|error| CommandError::usage(error.to_string()))?;
+    let level = if cli.global.verbose { telemetry::Level::Verbose } else { cli.command.level() };
+    telemetry::init(level, output.colors_stderr()).map_err(|error| CommandError::usage(error.to_string()))?;
     dispatch(cli, output)
 }
 
@@ -224,9 +204,9 @@ impl From<ConfigError> for CommandError {
     fn from(error: ConfigError) -> Self {
         match error {
             ConfigError::Unreadable { .. } => Self::error(error.to_string()),
-            ConfigError::NoDataDirectory
-            | ConfigError::Invalid { .. }
-            | ConfigError::Contradiction(_) => Self::usage(error.to_string()),
+            ConfigError::NoDataDirectory | ConfigError::Invalid { .. } | ConfigError::Contradiction(_) => {
+                Self::usage(error.to_string())
+            }
         }
     }
 }

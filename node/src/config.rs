@@ -40,9 +40,7 @@ pub const DEFAULT_KEEP_RELEASES: u32 = 2;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// There is no place for a data directory.
-    #[error(
-        "no data directory: neither XDG_DATA_HOME nor HOME is set; name one with --data-dir or UPDRAFT_DATA_DIR"
-    )]
+    #[error("no data directory: neither XDG_DATA_HOME nor HOME is set; name one with --data-dir or UPDRAFT_DATA_DIR")]
     NoDataDirectory,
     /// The file cannot be read.
     #[error("cannot read {file}: {source}; check that this user may read it")]
@@ -66,10 +64,7 @@ pub enum ConfigError {
 }
 
 fn list(file: &Path, problems: &[Problem]) -> String {
-    let lines: Vec<_> = problems
-        .iter()
-        .map(|p| format!("{}:{}: {}", file.display(), p.line, p.text))
-        .collect();
+    let lines: Vec<_> = problems.iter().map(|p| format!("{}:{}: {}", file.display(), p.line, p.text)).collect();
     lines.join("\n")
 }
 
@@ -216,11 +211,7 @@ pub fn load(overrides: Overrides) -> Result<EffectiveConfig, ConfigError> {
     Ok(effective)
 }
 
-fn merge(
-    data_dir: PathBuf,
-    file: FileConfig,
-    flags: Overrides,
-) -> Result<EffectiveConfig, ConfigError> {
+fn merge(data_dir: PathBuf, file: FileConfig, flags: Overrides) -> Result<EffectiveConfig, ConfigError> {
     let mut sources = BTreeMap::new();
     if let (Some(flag), Some(role)) = (flags.role, file.role)
         && flag != role
@@ -233,70 +224,24 @@ fn merge(
     }
     let role = pick(&mut sources, "role", flags.role, file.role, Role::Peer);
     let http = match role {
-        Role::Seed => Some(SocketAddr::new(
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            DEFAULT_HTTP_PORT,
-        )),
+        Role::Seed => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_HTTP_PORT)),
         Role::Peer => None,
     };
     let config = NodeConfig {
         role,
-        ticket: pick(
-            &mut sources,
-            "ticket",
-            flags.ticket.map(Some),
-            file.ticket.map(|t| Some(t.0)),
-            None,
-        ),
-        listen: pick(
-            &mut sources,
-            "listen",
-            flags.listen,
-            texts(file.listen),
-            default_listen(),
-        ),
-        external: pick(
-            &mut sources,
-            "external",
-            flags.external,
-            texts(file.external),
-            Vec::new(),
-        ),
-        http: pick(
-            &mut sources,
-            "http",
-            flags.http,
-            file.http.map(|s| s.0),
-            http,
-        ),
-        metrics: pick(
-            &mut sources,
-            "metrics",
-            flags.metrics,
-            file.metrics.map(|s| s.0),
-            None,
-        ),
+        ticket: pick(&mut sources, "ticket", flags.ticket.map(Some), file.ticket.map(|t| Some(t.0)), None),
+        listen: pick(&mut sources, "listen", flags.listen, texts(file.listen), default_listen()),
+        external: pick(&mut sources, "external", flags.external, texts(file.external), Vec::new()),
+        http: pick(&mut sources, "http", flags.http, file.http.map(|s| s.0), http),
+        metrics: pick(&mut sources, "metrics", flags.metrics, file.metrics.map(|s| s.0), None),
         mdns: pick(&mut sources, "mdns", flags.mdns, file.mdns, false),
-        platform: pick(
-            &mut sources,
-            "platform",
-            flags.platform,
-            file.platform,
-            this_platform(),
-        ),
-        max_peers: pick(
-            &mut sources,
-            "max_peers",
-            flags.max_peers,
-            file.max_peers,
-            DEFAULT_MAX_PEERS,
-        ),
+        platform: pick(&mut sources, "platform", flags.platform, file.platform, this_platform()),
+        max_peers: pick(&mut sources, "max_peers", flags.max_peers, file.max_peers, DEFAULT_MAX_PEERS),
         subscriptions: pick(
             &mut sources,
             "subscriptions",
             flags.subscriptions,
-            file.subscriptions
-                .map(|rows| rows.into_iter().map(Into::into).collect()),
+            file.subscriptions.map(|rows| rows.into_iter().map(Into::into).collect()),
             Vec::new(),
         ),
         keep_releases: pick(
@@ -309,11 +254,7 @@ fn merge(
         data_dir,
     };
     check::check(&config).map_err(ConfigError::Contradiction)?;
-    Ok(EffectiveConfig {
-        config,
-        file: None,
-        sources,
-    })
+    Ok(EffectiveConfig { config, file: None, sources })
 }
 
 fn pick<T>(
@@ -340,21 +281,14 @@ fn texts<T: Into<String>>(values: Option<Vec<T>>) -> Option<Vec<String>> {
 fn default_listen() -> Vec<String> {
     ["/ip4/0.0.0.0", "/ip6/::"]
         .iter()
-        .flat_map(|host| {
-            [
-                format!("{host}/tcp/{DEFAULT_PORT}"),
-                format!("{host}/udp/{DEFAULT_PORT}/quic-v1"),
-            ]
-        })
+        .flat_map(|host| [format!("{host}/tcp/{DEFAULT_PORT}"), format!("{host}/udp/{DEFAULT_PORT}/quic-v1")])
         .collect()
 }
 
 /// What this program was built for: `linux-x86_64`.
 pub fn this_platform() -> Platform {
     // Rust's names of systems and architectures are short and lower-case: this is always a name.
-    format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH)
-        .parse()
-        .unwrap_or_else(|_| Platform::any())
+    format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH).parse().unwrap_or_else(|_| Platform::any())
 }
 
 /// `/var/lib/updraft` for root, else `updraft` in the user's data directory (XDG).
@@ -362,11 +296,7 @@ pub fn default_data_dir() -> Result<PathBuf, ConfigError> {
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/updraft"));
     }
-    let set = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     set("XDG_DATA_HOME")
         .or_else(|| set("HOME").map(|home| home.join(".local/share")))
         .map(|data| data.join("updraft"))

@@ -127,10 +127,8 @@ impl Engine {
     /// An engine that goes on from what is on disk, and what it wants done first.
     pub fn restore(config: EngineConfig, found: Restored<'_>, now: Now) -> Result<(Self, Vec<Effect>), CatalogError> {
         let mut rng = SmallRng::seed_from_u64(config.random_seed);
-        let catalog =
-            Catalog::restore(config.repository, config.ticket.as_ref(), found.metadata.0, found.target.0)?;
-        let mut peers =
-            Peers::new(config.me.clone(), config.repository.0, SmallRng::seed_from_u64(rng.random()));
+        let catalog = Catalog::restore(config.repository, config.ticket.as_ref(), found.metadata.0, found.target.0)?;
+        let mut peers = Peers::new(config.me.clone(), config.repository.0, SmallRng::seed_from_u64(rng.random()));
         if let Some(ticket) = &config.ticket {
             peers.add_ticket_addresses(&ticket.addresses);
         }
@@ -177,9 +175,7 @@ impl Engine {
                 self.step(&directory, now, |subscription| subscription.staged(&transaction, result, now.mono_ms));
             }
             Input::Switched { directory, transaction, result } => {
-                self.step(&directory, now, |subscription| {
-                    subscription.switch_ended(&transaction, result, now.mono_ms)
-                });
+                self.step(&directory, now, |subscription| subscription.switch_ended(&transaction, result, now.mono_ms));
             }
         }
         self.ask(now);
@@ -236,7 +232,9 @@ impl Engine {
             .peers
             .sessions()
             .iter()
-            .filter(|(_, session)| session.hello.as_ref().is_some_and(|hello| hello.timestamp_version < timestamp_version))
+            .filter(|(_, session)| {
+                session.hello.as_ref().is_some_and(|hello| hello.timestamp_version < timestamp_version)
+            })
             .map(|(peer, _)| peer.clone())
             .collect();
         for peer in behind {
@@ -496,7 +494,9 @@ impl Engine {
         }
         let (verdict, change) = self.catalog.judge(head, now.wall);
         self.catalog_changed(change, None, false, now);
-        for (file, bytes) in files.iter().filter(|(file, _)| matches!(file, MetaFile::Role { .. } | MetaFile::Target { .. })) {
+        for (file, bytes) in
+            files.iter().filter(|(file, _)| matches!(file, MetaFile::Role { .. } | MetaFile::Target { .. }))
+        {
             // Files that the head carried inline are there already; a second copy changes nothing.
             if self.catalog.needs().contains(file)
                 && let Err(reason) = self.take_file(file, bytes, None, now)
@@ -688,8 +688,11 @@ impl Engine {
 
     /// An operator wants the previous release back.
     pub fn roll_back(&mut self, product: &Product, to: Option<&Version>) -> Result<Vec<Effect>, Refusal> {
-        let mut subscriptions =
-            self.subscriptions.iter_mut().filter(|s| s.spec.product == *product && s.spec.directory.is_some()).peekable();
+        let mut subscriptions = self
+            .subscriptions
+            .iter_mut()
+            .filter(|s| s.spec.product == *product && s.spec.directory.is_some())
+            .peekable();
         if subscriptions.peek().is_none() {
             return Err(Refusal::NotSubscribed(product.to_string()));
         }

@@ -117,9 +117,7 @@ pub enum Face {
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// The address cannot be had.
-    #[error(
-        "cannot listen for HTTP on {address}: {source}; choose another address (--http ADDR:PORT, or off)"
-    )]
+    #[error("cannot listen for HTTP on {address}: {source}; choose another address (--http ADDR:PORT, or off)")]
     Bind {
         /// Which address.
         address: SocketAddr,
@@ -187,44 +185,24 @@ async fn accept(listener: TcpListener, routes: Router, shutdown: CancellationTok
     }
     drop(listener);
     connections.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait())
-        .await
-        .is_err()
-    {
-        tracing::debug!(
-            open = connections.len(),
-            "HTTP connections were still open when the node stopped"
-        );
+    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+        tracing::debug!(open = connections.len(), "HTTP connections were still open when the node stopped");
     }
 }
 
 /// A connection and its place: the place first, so that surplus connections wait in the kernel.
-async fn next(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places)
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
+async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     Ok((stream, place))
 }
 
-async fn connection(
-    stream: TcpStream,
-    place: OwnedSemaphorePermit,
-    routes: Router,
-    shutdown: CancellationToken,
-) {
+async fn connection(stream: TcpStream, place: OwnedSemaphorePermit, routes: Router, shutdown: CancellationToken) {
     // Small answers leave at once; failing to ask for that costs time, not correctness.
     let _ = stream.set_nodelay(true);
     let io = TokioIo::new(stall::StallGuard::new(stream, STALL_TIMEOUT));
     let mut server = hyper::server::conn::http1::Builder::new();
-    server
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .max_header_size(MAX_HEADER_BYTES);
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_header_size(MAX_HEADER_BYTES);
     let mut serving = std::pin::pin!(server.serve_connection(io, TowerToHyperService::new(routes)));
     let ended = tokio::select! {
         ended = &mut serving => ended,
@@ -244,20 +222,8 @@ async fn connection(
 
 async fn health(State(repository): State<Shared>) -> Response {
     match off_thread(move || repository.health()).await {
-        Ok(health) if health.problems.is_empty() => json(
-            StatusCode::OK,
-            &Answer {
-                status: "ok",
-                problems: &[],
-            },
-        ),
-        Ok(health) => json(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &Answer {
-                status: "unwell",
-                problems: &health.problems,
-            },
-        ),
+        Ok(health) if health.problems.is_empty() => json(StatusCode::OK, &Answer { status: "ok", problems: &[] }),
+        Ok(health) => json(StatusCode::SERVICE_UNAVAILABLE, &Answer { status: "unwell", problems: &health.problems }),
         Err(response) => *response,
     }
 }
@@ -269,10 +235,7 @@ struct Answer<'a> {
 }
 
 async fn nowhere() -> Response {
-    refusal(
-        StatusCode::NOT_FOUND,
-        "there is nothing here; try /update, /metadata/timestamp.json, /healthz",
-    )
+    refusal(StatusCode::NOT_FOUND, "there is nothing here; try /update, /metadata/timestamp.json, /healthz")
 }
 
 /// Runs a call that may read files away from the threads that serve connections.
@@ -281,10 +244,7 @@ pub(crate) async fn off_thread<T: Send + 'static>(
 ) -> Result<T, Box<Response>> {
     tokio::task::spawn_blocking(call).await.map_err(|error| {
         tracing::error!(%error, "a repository call for HTTP failed");
-        Box::new(refusal(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the node failed to answer; see its log",
-        ))
+        Box::new(refusal(StatusCode::INTERNAL_SERVER_ERROR, "the node failed to answer; see its log"))
     })
 }
 
@@ -294,12 +254,7 @@ pub(crate) fn refusal(status: StatusCode, reason: impl fmt::Display) -> Response
     struct Refusal {
         error: String,
     }
-    json(
-        status,
-        &Refusal {
-            error: reason.to_string(),
-        },
-    )
+    json(status, &Refusal { error: reason.to_string() })
 }
 
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
@@ -307,10 +262,7 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
         Ok(mut bytes) => {
             bytes.push(b'\n');
             let headers = [
-                (
-                    header::CONTENT_TYPE,
-                    HeaderValue::from_static("application/json"),
-                ),
+                (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
                 (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
             ];
             (status, headers, bytes).into_response()

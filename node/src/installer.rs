@@ -43,7 +43,9 @@ pub enum InstallError {
         source: io::Error,
     },
     /// There is not enough room.
-    #[error("{path} has room for {available} bytes and {available_entries} files; {needed} bytes and {needed_entries} files are needed")]
+    #[error(
+        "{path} has room for {available} bytes and {available_entries} files; {needed} bytes and {needed_entries} files are needed"
+    )]
     NoRoom {
         /// The subscription's directory.
         path: PathBuf,
@@ -82,7 +84,9 @@ impl InstallError {
     /// The failure as the engine takes it.
     pub fn into_failure(self) -> StepFailure {
         let artifact_is_bad = match &self {
-            Self::Archive(error) => !matches!(error, ArchiveError::Io { .. } | ArchiveError::Cancelled | ArchiveError::Output(_)),
+            Self::Archive(error) => {
+                !matches!(error, ArchiveError::Io { .. } | ArchiveError::Cancelled | ArchiveError::Output(_))
+            }
             Self::Io { .. } | Self::NoRoom { .. } | Self::InTheWay { .. } | Self::NotARelease { .. } => false,
         };
         StepFailure { reason: self.to_string(), artifact_is_bad }
@@ -137,10 +141,13 @@ impl InstallDir {
     }
 
     fn check_room(&self, release: &Release) -> Result<(), InstallError> {
-        let found = rustix::fs::statvfs(&self.root).map_err(io::Error::from).map_err(InstallError::io("look at", &self.root))?;
+        let found = rustix::fs::statvfs(&self.root)
+            .map_err(io::Error::from)
+            .map_err(InstallError::io("look at", &self.root))?;
         let available = found.f_bavail.saturating_mul(found.f_frsize);
         let entries = release.content.entries;
-        let needed = release.content.length.saturating_add(entries.saturating_mul(ENTRY_BYTES)).saturating_add(RESERVE_BYTES);
+        let needed =
+            release.content.length.saturating_add(entries.saturating_mul(ENTRY_BYTES)).saturating_add(RESERVE_BYTES);
         // File systems that make inodes as needed report none at all.
         let short_of_inodes = found.f_files > 0 && found.f_favail < entries;
         if available < needed || short_of_inodes {
@@ -181,7 +188,8 @@ impl InstallDir {
                 // What was unpacked so far is of no use to anybody; the error that matters is the first.
                 let _ = self.discard(transaction);
             })?;
-        fs::set_permissions(&staging, fs::Permissions::from_mode(0o755)).map_err(InstallError::io("open up", &staging))?;
+        fs::set_permissions(&staging, fs::Permissions::from_mode(0o755))
+            .map_err(InstallError::io("open up", &staging))?;
         self.remove_tree(&target)?;
         atomic::rename(&staging, &target).map_err(InstallError::io("rename to", &target))
     }

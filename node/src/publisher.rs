@@ -79,7 +79,9 @@ pub enum PublishError {
     #[error(transparent)]
     Keys(#[from] KeysError),
     /// The product is new here, and delegating to it needs the targets key.
-    #[error("{product} is new here, and the targets key that could add it is not on this machine; add the product where that key is")]
+    #[error(
+        "{product} is new here, and the targets key that could add it is not on this machine; add the product where that key is"
+    )]
     NewProduct {
         /// The product.
         product: Product,
@@ -298,7 +300,10 @@ pub fn in_order(signed: &Signed) -> Vec<crate::engine::effect::Save> {
         }
     }
     if let Some(snapshot) = signed.trusted.snapshot() {
-        saves.push(Save::Metadata { name: format!("{}.snapshot.json", snapshot.version), bytes: snapshot.bytes().to_vec() });
+        saves.push(Save::Metadata {
+            name: format!("{}.snapshot.json", snapshot.version),
+            bytes: snapshot.bytes().to_vec(),
+        });
     }
     if let Some(timestamp) = signed.trusted.timestamp() {
         saves.push(Save::Metadata { name: "timestamp.json".to_owned(), bytes: timestamp.bytes().to_vec() });

@@ -236,12 +236,7 @@ async fn serve_http(
 }
 
 /// The engine as the disk says it was, and what it wants done first.
-fn restore(
-    config: &NodeConfig,
-    opened: &Opened,
-    me: PeerId,
-    now: Now,
-) -> Result<(Engine, Vec<Effect>), StartError> {
+fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result<(Engine, Vec<Effect>), StartError> {
     let repository = opened.repository;
     for subscription in &config.subscriptions {
         let mode = match &subscription.directory {

@@ -108,9 +108,7 @@ fn create_dir(path: &Path) -> Result<(), StoreError> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(path)
-        .map_err(|source| StoreError::io("create", path, 0, source))
+    builder.create(path).map_err(|source| StoreError::io("create", path, 0, source))
 }
 
 /// Deletes everything inside `directory`.
@@ -136,15 +134,9 @@ impl Store {
     /// [`Store::open`] with a choice of how data files get their disk space.
     pub fn open_with(data_dir: &Path, allocation: Allocation) -> Result<Self, StoreError> {
         create_dir(data_dir)?;
-        let shared = Arc::new(Shared {
-            _lock: DirectoryLock::acquire(data_dir)?,
-            readers: ReadFiles::default(),
-        });
-        let (artifacts, targets, temporary) = (
-            data_dir.join("artifacts"),
-            data_dir.join("targets"),
-            data_dir.join("tmp"),
-        );
+        let shared = Arc::new(Shared { _lock: DirectoryLock::acquire(data_dir)?, readers: ReadFiles::default() });
+        let (artifacts, targets, temporary) =
+            (data_dir.join("artifacts"), data_dir.join("targets"), data_dir.join("tmp"));
         for directory in [&artifacts, &targets, &data_dir.join("metadata"), &temporary] {
             create_dir(directory)?;
         }
@@ -152,20 +144,9 @@ impl Store {
         load::remove_leftovers(data_dir)?;
         let mut index = Index::default();
         let mut warnings = Vec::new();
-        for Loaded {
-            manifest,
-            directory,
-            have,
-            recoverable,
-        } in load::artifacts(&artifacts, &temporary, &mut warnings)?
+        for Loaded { manifest, directory, have, recoverable } in load::artifacts(&artifacts, &temporary, &mut warnings)?
         {
-            index.add(Arc::new(Artifact::new(
-                manifest,
-                directory,
-                have,
-                recoverable,
-                Arc::clone(&shared),
-            )));
+            index.add(Arc::new(Artifact::new(manifest, directory, have, recoverable, Arc::clone(&shared))));
         }
         let inner = Inner {
             root: data_dir.to_owned(),
@@ -176,9 +157,7 @@ impl Store {
             changes: Mutex::new(()),
             warnings,
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// What [`Store::open`] found wrong and got out of the way.
@@ -214,49 +193,26 @@ impl Store {
             files::create_data(&data, manifest.length(), self.inner.allocation)
         }
         .map_err(|source| StoreError::io("create", &data, manifest.length(), source))?;
-        self.put_in_place(
-            staged,
-            manifest,
-            Bitmap::empty(manifest.piece_count()),
-            adopted,
-        )
+        self.put_in_place(staged, manifest, Bitmap::empty(manifest.piece_count()), adopted)
     }
 
     /// Takes over `complete`, a finished file from [`Store::temp_file`] whose `manifest` the caller
     /// made from these very bytes. Replaces an incomplete artifact; keeps a complete one.
-    pub fn import(
-        &self,
-        complete: NamedTempFile,
-        manifest: &Manifest,
-    ) -> Result<Arc<Artifact>, StoreError> {
+    pub fn import(&self, complete: NamedTempFile, manifest: &Manifest) -> Result<Arc<Artifact>, StoreError> {
         let failed = |source| StoreError::io("import", complete.path(), manifest.length(), source);
         let found = complete.as_file().metadata().map_err(failed)?.len();
         if found != manifest.length() {
-            return Err(StoreError::Length {
-                artifact: *manifest.artifact(),
-                expected: manifest.length(),
-                found,
-            });
+            return Err(StoreError::Length { artifact: *manifest.artifact(), expected: manifest.length(), found });
         }
         complete.as_file().sync_all().map_err(failed)?;
         let _changes = lock(&self.inner.changes);
-        if let Some(existing) = self
-            .usable(manifest)?
-            .filter(|existing| existing.is_complete())
-        {
+        if let Some(existing) = self.usable(manifest)?.filter(|existing| existing.is_complete()) {
             return Ok(existing);
         }
         let staged = self.staging()?;
         let data = staged.path().join("data");
-        complete
-            .persist(&data)
-            .map_err(|error| StoreError::io("import", &data, manifest.length(), error.error))?;
-        self.put_in_place(
-            staged,
-            manifest,
-            Bitmap::full(manifest.piece_count()),
-            false,
-        )
+        complete.persist(&data).map_err(|error| StoreError::io("import", &data, manifest.length(), error.error))?;
+        self.put_in_place(staged, manifest, Bitmap::full(manifest.piece_count()), false)
     }
 
     /// A new file in `tmp`, on the file system of the artifacts, removed when dropped.
@@ -276,8 +232,7 @@ impl Store {
 
     /// All artifacts, by digest.
     pub fn list(&self) -> Vec<ArtifactInfo> {
-        let artifacts: Vec<_> =
-            self.read_index(|index| index.by_artifact.values().cloned().collect());
+        let artifacts: Vec<_> = self.read_index(|index| index.by_artifact.values().cloned().collect());
         let info = |artifact: Arc<Artifact>| {
             let (manifest, bytes_done) = (artifact.manifest(), artifact.bytes_done());
             ArtifactInfo {
@@ -296,10 +251,9 @@ impl Store {
     pub fn remove(&self, artifact: &Digest) -> Result<bool, StoreError> {
         let _changes = lock(&self.inner.changes);
         match self.take_away(artifact)? {
-            Some(junk) => junk
-                .close()
-                .map(|()| true)
-                .map_err(|source| StoreError::io("remove", &self.home(artifact), 0, source)),
+            Some(junk) => {
+                junk.close().map(|()| true).map_err(|source| StoreError::io("remove", &self.home(artifact), 0, source))
+            }
             None => Ok(false),
         }
     }
@@ -307,8 +261,7 @@ impl Store {
     /// The encoded manifest with this digest.
     pub fn manifest_bytes(&self, manifest_sha256: &Digest) -> Option<Vec<u8>> {
         let artifact = self.read_index(|index| index.by_manifest.get(manifest_sha256).copied())?;
-        self.get(&artifact)
-            .map(|artifact| artifact.manifest().encode())
+        self.get(&artifact).map(|artifact| artifact.manifest().encode())
     }
 
     /// Keeps a small verified file: its digest must be `sha256`, its bytes at most
@@ -334,38 +287,20 @@ impl Store {
 
     /// The trusted metadata of `repository`.
     pub fn metadata(&self, repository: &Digest) -> Result<MetadataDir, StoreError> {
-        MetadataDir::open(
-            self.inner
-                .root
-                .join("metadata")
-                .join(repository.to_string()),
-        )
+        MetadataDir::open(self.inner.root.join("metadata").join(repository.to_string()))
     }
 
     /// Bytes that the file system of the store offers this process.
     pub fn available_bytes(&self) -> Result<u64, StoreError> {
-        fs4::available_space(&self.inner.root)
-            .map_err(|source| StoreError::io("measure", &self.inner.root, 0, source))
+        fs4::available_space(&self.inner.root).map_err(|source| StoreError::io("measure", &self.inner.root, 0, source))
     }
 
     fn read_index<T>(&self, read: impl FnOnce(&Index) -> T) -> T {
-        read(
-            &self
-                .inner
-                .index
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        read(&self.inner.index.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn change_index(&self, change: impl FnOnce(&mut Index)) {
-        change(
-            &mut self
-                .inner
-                .index
-                .write()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        change(&mut self.inner.index.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn home(&self, artifact: &Digest) -> PathBuf {
@@ -373,23 +308,17 @@ impl Store {
     }
 
     fn staging(&self) -> Result<TempDir, StoreError> {
-        self.temp_dir().map_err(|source| {
-            StoreError::io(
-                "create a directory in",
-                &self.inner.root.join("tmp"),
-                0,
-                source,
-            )
-        })
+        self.temp_dir()
+            .map_err(|source| StoreError::io("create a directory in", &self.inner.root.join("tmp"), 0, source))
     }
 
     /// The artifact held under this very manifest. An error where it is complete under another.
     fn usable(&self, manifest: &Manifest) -> Result<Option<Arc<Artifact>>, StoreError> {
         match self.get(manifest.artifact()) {
             Some(existing) if existing.manifest() == manifest => Ok(Some(existing)),
-            Some(existing) if existing.is_complete() => Err(StoreError::ManifestConflict {
-                artifact: *manifest.artifact(),
-            }),
+            Some(existing) if existing.is_complete() => {
+                Err(StoreError::ManifestConflict { artifact: *manifest.artifact() })
+            }
             _ => Ok(None),
         }
     }
@@ -404,28 +333,17 @@ impl Store {
     ) -> Result<Arc<Artifact>, StoreError> {
         let home = self.home(manifest.artifact());
         let encoded = manifest.encode();
-        let have = Have {
-            manifest: Digest::of(&encoded),
-            pieces: pieces.clone(),
-        }
-        .encode();
+        let have = Have { manifest: Digest::of(&encoded), pieces: pieces.clone() }.encode();
         for (name, bytes) in [("manifest", &encoded), ("have", &have)] {
             let path = staged.path().join(name);
             atomic::write(&path, bytes, 0o600)
                 .map_err(|source| StoreError::io("write", &path, bytes.len() as u64, source))?;
         }
         let replaced = self.take_away(manifest.artifact())?;
-        atomic::rename(staged.path(), &home)
-            .map_err(|source| StoreError::io("create", &home, 0, source))?;
+        atomic::rename(staged.path(), &home).map_err(|source| StoreError::io("create", &home, 0, source))?;
         // Nothing is left at its path.
         let _ = staged.keep();
-        let artifact = Artifact::new(
-            manifest.clone(),
-            home,
-            pieces,
-            recoverable,
-            Arc::clone(&self.inner.shared),
-        );
+        let artifact = Artifact::new(manifest.clone(), home, pieces, recoverable, Arc::clone(&self.inner.shared));
         let artifact = Arc::new(artifact);
         self.change_index(|index| index.add(Arc::clone(&artifact)));
         // What cannot be deleted now is deleted with all of `tmp` at the next start.

@@ -79,9 +79,7 @@ impl Identity {
     /// Never: any 32 bytes are an ed25519 secret key.
     pub fn from_ed25519_seed(mut seed: [u8; 32]) -> Self {
         let keypair = identity::Keypair::ed25519_from_bytes(&mut seed);
-        Self {
-            keypair: keypair.expect("any 32 bytes are an ed25519 secret key"),
-        }
+        Self { keypair: keypair.expect("any 32 bytes are an ed25519 secret key") }
     }
 
     /// The id that others know this node by.
@@ -92,9 +90,7 @@ impl Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("peer_id", &self.peer_id())
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("peer_id", &self.peer_id()).finish_non_exhaustive()
     }
 }
 
@@ -122,12 +118,7 @@ pub struct SwarmConfig {
 pub trait BlockIo: Send + Sync + 'static {
     /// **Appends** the block's bytes, exactly `block.length` of them, to `buffer`, and leaves what is
     /// in it alone. An error is for people.
-    fn read(
-        &self,
-        object: &ObjectId,
-        block: BlockRange,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), String>;
+    fn read(&self, object: &ObjectId, block: BlockRange, buffer: &mut Vec<u8>) -> Result<(), String>;
 
     /// Stores a block that was asked for. `bytes` has the block's length; nothing else is known
     /// about them.
@@ -141,9 +132,7 @@ pub enum SwarmError {
     #[error("the network was started outside of the asynchronous runtime")]
     NoRuntime,
     /// A configured address makes no sense.
-    #[error(
-        "the address {address} cannot be used: {reason}; give a multiaddress such as /ip4/0.0.0.0/tcp/4400"
-    )]
+    #[error("the address {address} cannot be used: {reason}; give a multiaddress such as /ip4/0.0.0.0/tcp/4400")]
     Address {
         /// As configured.
         address: String,
@@ -151,9 +140,7 @@ pub enum SwarmError {
         reason: String,
     },
     /// The system refuses to listen on an address.
-    #[error(
-        "cannot listen on {address}: {source}; is another node running, or the address not of this machine?"
-    )]
+    #[error("cannot listen on {address}: {source}; is another node running, or the address not of this machine?")]
     Listen {
         /// As configured.
         address: String,
@@ -187,12 +174,7 @@ pub fn spawn(
         .with_dial_concurrency_factor(DIAL_CONCURRENCY)
         .with_max_negotiating_inbound_streams(MAX_NEGOTIATING)
         .with_idle_connection_timeout(IDLE_CONNECTION);
-    let mut swarm = Swarm::new(
-        transport,
-        behaviour,
-        keypair.public().to_peer_id(),
-        settings,
-    );
+    let mut swarm = Swarm::new(transport, behaviour, keypair.public().to_peer_id(), settings);
     listen(&mut swarm, &config.listen)?;
     for text in &config.external {
         swarm.add_external_address(parse(text)?);
@@ -210,34 +192,21 @@ pub fn spawn(
     let topic = gossip::topic(&config.repository);
     let driver = driver::Driver::new(swarm, common, receiver, topic, stop.clone());
     let task = tokio::spawn(Box::pin(driver.run()));
-    Ok(SwarmHandle {
-        effects,
-        counters,
-        stop,
-        task,
-    })
+    Ok(SwarmHandle { effects, counters, stop, task })
 }
 
 fn parse(text: &str) -> Result<Multiaddr, SwarmError> {
-    let invalid = |reason: String| SwarmError::Address {
-        address: text.to_owned(),
-        reason,
-    };
+    let invalid = |reason: String| SwarmError::Address { address: text.to_owned(), reason };
     let address: Multiaddr = text.parse().map_err(|error| invalid(format!("{error}")))?;
     let (address, _) = addresses::split_peer(address);
-    addresses::via(&address)
-        .map(|_| address)
-        .ok_or_else(|| invalid("neither TCP nor QUIC".to_owned()))
+    addresses::via(&address).map(|_| address).ok_or_else(|| invalid("neither TCP nor QUIC".to_owned()))
 }
 
 /// Listens on every address. One of an address family that this machine lacks is left out, as long
 /// as another remains.
 fn listen(swarm: &mut Swarm<behaviour::Behaviour>, addresses: &[String]) -> Result<(), SwarmError> {
     for text in addresses {
-        is_free(&parse(text)?).map_err(|source| SwarmError::Listen {
-            address: text.clone(),
-            source,
-        })?;
+        is_free(&parse(text)?).map_err(|source| SwarmError::Listen { address: text.clone(), source })?;
     }
     let (mut listeners, mut unavailable) = (0, None);
     for text in addresses {
@@ -248,21 +217,13 @@ fn listen(swarm: &mut Swarm<behaviour::Behaviour>, addresses: &[String]) -> Resu
             }
             Err(TransportError::MultiaddrNotSupported(_)) => {
                 let reason = "no transport for it".to_owned();
-                return Err(SwarmError::Address {
-                    address: text.clone(),
-                    reason,
-                });
+                return Err(SwarmError::Address { address: text.clone(), reason });
             }
             Err(TransportError::Other(error)) => error,
         };
-        let absent = matches!(
-            source.kind(),
-            io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported
-        ) || source.to_string().contains("not supported");
-        let error = SwarmError::Listen {
-            address: text.clone(),
-            source,
-        };
+        let absent = matches!(source.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+            || source.to_string().contains("not supported");
+        let error = SwarmError::Listen { address: text.clone(), source };
         if !absent {
             return Err(error);
         }

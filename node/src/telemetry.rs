@@ -34,9 +34,7 @@ impl Level {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter makes no sense.
-    #[error(
-        "{FILTER_VARIABLE}='{text}' is not a filter such as 'info' or 'updraft=debug': {reason}"
-    )]
+    #[error("{FILTER_VARIABLE}='{text}' is not a filter such as 'info' or 'updraft=debug': {reason}")]
     Filter {
         /// What it is.
         text: String,
@@ -61,13 +59,9 @@ pub fn init(level: Level, color: bool) -> Result<(), TelemetryError> {
 }
 
 fn filter(level: Level, variable: Option<&str>) -> Result<EnvFilter, TelemetryError> {
-    let text = variable
-        .filter(|text| !text.is_empty())
-        .unwrap_or(level.directives());
-    EnvFilter::try_new(text).map_err(|error| TelemetryError::Filter {
-        text: text.to_owned(),
-        reason: error.to_string(),
-    })
+    let text = variable.filter(|text| !text.is_empty()).unwrap_or(level.directives());
+    EnvFilter::try_new(text)
+        .map_err(|error| TelemetryError::Filter { text: text.to_owned(), reason: error.to_string() })
 }
 
 #[cfg(test)]

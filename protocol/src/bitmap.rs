@@ -16,20 +16,12 @@ fn place(index: u32) -> (usize, u8) {
 impl Bitmap {
     /// No pieces out of `count`.
     pub fn empty(count: u32) -> Self {
-        Self {
-            bytes: vec![0; count.div_ceil(8) as usize],
-            count,
-            ones: 0,
-        }
+        Self { bytes: vec![0; count.div_ceil(8) as usize], count, ones: 0 }
     }
 
     /// All `count` pieces.
     pub fn full(count: u32) -> Self {
-        let mut bitmap = Self {
-            bytes: vec![0xff; count.div_ceil(8) as usize],
-            count,
-            ones: count,
-        };
+        let mut bitmap = Self { bytes: vec![0xff; count.div_ceil(8) as usize], count, ones: count };
         if let (Some(last), spare @ 1..) = (bitmap.bytes.last_mut(), (8 - count % 8) % 8) {
             *last <<= spare;
         }
@@ -42,18 +34,11 @@ impl Bitmap {
             return None;
         }
         let spare = (8 - count % 8) % 8;
-        if bytes
-            .last()
-            .is_some_and(|last| last & !(0xff_u8 << spare) != 0)
-        {
+        if bytes.last().is_some_and(|last| last & !(0xff_u8 << spare) != 0) {
             return None;
         }
         let ones = bytes.iter().map(|byte| byte.count_ones()).sum();
-        Some(Self {
-            bytes: bytes.to_vec(),
-            count,
-            ones,
-        })
+        Some(Self { bytes: bytes.to_vec(), count, ones })
     }
 
     /// The encoding.

@@ -27,9 +27,7 @@ pub enum JsonError {
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     let refuse = |error: serde_json::Error| JsonError::Strict(error.to_string());
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth: 0 }
-        .deserialize(&mut reader)
-        .map_err(refuse)?;
+    let value = Strict { depth: 0 }.deserialize(&mut reader).map_err(refuse)?;
     reader.end().map_err(refuse)?;
     Ok(value)
 }
@@ -106,13 +104,9 @@ struct Strict {
 impl Strict {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         if self.depth >= MAX_JSON_DEPTH {
-            return Err(E::custom(format_args!(
-                "nested deeper than {MAX_JSON_DEPTH}"
-            )));
+            return Err(E::custom(format_args!("nested deeper than {MAX_JSON_DEPTH}")));
         }
-        Ok(Self {
-            depth: self.depth + 1,
-        })
+        Ok(Self { depth: self.depth + 1 })
     }
 }
 
@@ -170,9 +164,7 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(key) = entries.next_key::<String>()? {
             if object.contains_key(&key) {
                 let shown: String = key.chars().take(80).collect();
-                return Err(A::Error::custom(format_args!(
-                    "the key {shown:?} appears twice"
-                )));
+                return Err(A::Error::custom(format_args!("the key {shown:?} appears twice")));
             }
             let value = entries.next_value_seed(inner)?;
             object.insert(key, value);
@@ -195,19 +187,10 @@ mod tests {
     fn each_value_has_the_published_encoding() {
         let vectors = include_str!("../tests/vectors/canonical.txt");
         let mut checked = 0;
-        for line in vectors
-            .lines()
-            .filter(|line| !line.starts_with('#') && !line.is_empty())
-        {
-            let (input, expected) = line
-                .split_once(" => ")
-                .expect("a vector is INPUT => OUTPUT");
+        for line in vectors.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            let (input, expected) = line.split_once(" => ").expect("a vector is INPUT => OUTPUT");
             let found = recode(input);
-            assert_eq!(
-                found.as_deref(),
-                (expected != "refused").then_some(expected),
-                "{input}"
-            );
+            assert_eq!(found.as_deref(), (expected != "refused").then_some(expected), "{input}");
             checked += 1;
         }
         assert!(checked > 20, "only {checked} vectors were read");
@@ -216,10 +199,7 @@ mod tests {
     #[test]
     fn control_characters_are_written_raw_and_not_normalised() {
         let value = Value::String("a\nb\u{0}\u{7f}e\u{301}\u{e9}".to_owned());
-        assert_eq!(
-            encode(&value),
-            "\"a\nb\u{0}\u{7f}e\u{301}\u{e9}\"".as_bytes()
-        );
+        assert_eq!(encode(&value), "\"a\nb\u{0}\u{7f}e\u{301}\u{e9}\"".as_bytes());
     }
 
     #[test]
@@ -239,10 +219,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_duplicate_key() {
         let error = parse(br#"{"a":{"version":1,"version":2}}"#).expect_err("a duplicate key");
-        assert!(
-            error.to_string().contains("\"version\" appears twice"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("\"version\" appears twice"), "{error}");
     }
 
     #[test]

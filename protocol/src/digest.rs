@@ -7,9 +7,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest. Shown and parsed as 64 lower-case hexadecimal digits.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
@@ -85,9 +83,7 @@ impl FromStr for Digest {
     type Err = InvalidDigest;
 
     fn from_str(text: &str) -> Result<Self, InvalidDigest> {
-        let bytes = HEXLOWER
-            .decode(text.as_bytes())
-            .map_err(|_| InvalidDigest)?;
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(|_| InvalidDigest)?;
         Self::try_from(bytes.as_slice())
     }
 }
@@ -124,10 +120,7 @@ mod tests {
 
     #[test]
     fn the_digest_of_abc_is_the_one_in_fips_180() {
-        assert_eq!(
-            Digest::of(b"abc").to_string(),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(Digest::of(b"abc").to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]

@@ -164,11 +164,7 @@ impl From<KeyObject> for PublicKey {
             (Scheme::Ed25519, "ed25519") => ed25519_from_hex(&object.keyval.public),
             _ => None,
         };
-        Self {
-            object,
-            scheme,
-            usable,
-        }
+        Self { object, scheme, usable }
     }
 }
 
@@ -192,10 +188,7 @@ impl PublicKey {
         Self::from(KeyObject {
             keytype: "ed25519".to_owned(),
             scheme: "ed25519".to_owned(),
-            keyval: KeyValue {
-                public: HEXLOWER.encode(&bytes),
-                other: BTreeMap::new(),
-            },
+            keyval: KeyValue { public: HEXLOWER.encode(&bytes), other: BTreeMap::new() },
             other: BTreeMap::new(),
         })
     }
@@ -235,22 +228,15 @@ impl PublicKey {
     pub fn is_same_key(&self, other: &Self) -> bool {
         match (&self.usable, &other.usable) {
             (Some(mine), Some(theirs)) => mine == theirs,
-            _ => {
-                self.scheme == other.scheme
-                    && self.object.keyval.public == other.object.keyval.public
-            }
+            _ => self.scheme == other.scheme && self.object.keyval.public == other.object.keyval.public,
         }
     }
 }
 
 impl KeyObject {
     fn to_value(&self) -> Value {
-        let mut keyval: serde_json::Map<String, Value> =
-            self.keyval.other.clone().into_iter().collect();
-        keyval.insert(
-            "public".to_owned(),
-            Value::from(self.keyval.public.as_str()),
-        );
+        let mut keyval: serde_json::Map<String, Value> = self.keyval.other.clone().into_iter().collect();
+        keyval.insert("public".to_owned(), Value::from(self.keyval.public.as_str()));
         let mut object: serde_json::Map<String, Value> = self.other.clone().into_iter().collect();
         object.insert("keytype".to_owned(), Value::from(self.keytype.as_str()));
         object.insert("scheme".to_owned(), Value::from(self.scheme.as_str()));
@@ -261,12 +247,7 @@ impl KeyObject {
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "PublicKey({} {})",
-            self.scheme.as_str(),
-            self.object.keyval.public
-        )
+        write!(f, "PublicKey({} {})", self.scheme.as_str(), self.object.keyval.public)
     }
 }
 
@@ -284,21 +265,14 @@ impl SigningKey {
     pub fn from_pkcs8_pem(pem: &str) -> Result<Self, KeyError> {
         ed25519_dalek::SigningKey::from_pkcs8_pem(pem)
             .map(Self)
-            .map_err(|error| KeyError::PrivateKey {
-                reason: error.to_string(),
-            })
+            .map_err(|error| KeyError::PrivateKey { reason: error.to_string() })
     }
 
     /// The key as a PKCS#8 PEM file, version 1 (without the public key), which every tool reads.
     pub fn to_pkcs8_pem(&self) -> Result<Zeroizing<String>, KeyError> {
-        KeypairBytes {
-            secret_key: self.0.to_bytes(),
-            public_key: None,
-        }
-        .to_pkcs8_pem(LineEnding::LF)
-        .map_err(|error| KeyError::Encode {
-            reason: error.to_string(),
-        })
+        KeypairBytes { secret_key: self.0.to_bytes(), public_key: None }
+            .to_pkcs8_pem(LineEnding::LF)
+            .map_err(|error| KeyError::Encode { reason: error.to_string() })
     }
 
     /// The public half.
@@ -348,13 +322,8 @@ mod tests {
 
     #[test]
     fn the_key_id_is_the_one_other_tuf_tools_compute() {
-        let object = format!(
-            r#"{{"keytype":"ed25519","keyval":{{"public":"{PUBLIC}"}},"scheme":"ed25519"}}"#
-        );
-        assert_eq!(
-            from_json(&object).id().as_str(),
-            Digest::of(object.as_bytes()).to_string()
-        );
+        let object = format!(r#"{{"keytype":"ed25519","keyval":{{"public":"{PUBLIC}"}},"scheme":"ed25519"}}"#);
+        assert_eq!(from_json(&object).id().as_str(), Digest::of(object.as_bytes()).to_string());
     }
 
     #[test]
@@ -378,9 +347,7 @@ mod tests {
     fn debug_output_hides_the_secret() {
         let shown = format!("{:?}", key(0x41));
         assert!(
-            !shown.contains(&"41".repeat(16))
-                && !shown.contains("AAAAAAAA")
-                && !shown.contains("65, 65"),
+            !shown.contains(&"41".repeat(16)) && !shown.contains("AAAAAAAA") && !shown.contains("65, 65"),
             "{shown}"
         );
     }
@@ -395,10 +362,7 @@ mod tests {
         assert_ne!(plain.id(), extended.id());
         assert!(plain.is_same_key(&extended));
         let text = serde_json::to_string(&extended).expect("JSON");
-        assert!(
-            text.contains("\"hint\":1") && text.contains("\"owner\":\"ops\""),
-            "{text}"
-        );
+        assert!(text.contains("\"hint\":1") && text.contains("\"owner\":\"ops\""), "{text}");
     }
 
     #[test]
@@ -414,21 +378,15 @@ mod tests {
     #[test]
     fn keys_of_other_schemes_are_kept_and_verify_nothing() {
         let signature = key(1).sign(b"m");
-        for (keytype, scheme) in [
-            ("ecdsa", "ecdsa-sha2-nistp256"),
-            ("rsa", "rsassa-pss-sha256"),
-            ("x", "dilithium"),
-            ("rsa", "ed25519"),
-        ] {
+        for (keytype, scheme) in
+            [("ecdsa", "ecdsa-sha2-nistp256"), ("rsa", "rsassa-pss-sha256"), ("x", "dilithium"), ("rsa", "ed25519")]
+        {
             let other = from_json(&format!(
                 r#"{{"keytype":"{keytype}","keyval":{{"public":"{}"}},"scheme":"{scheme}"}}"#,
                 key(1).public().public()
             ));
             assert_eq!(other.scheme().as_str(), scheme);
-            assert!(
-                !other.is_usable() && !other.verify(b"m", &signature),
-                "{scheme}"
-            );
+            assert!(!other.is_usable() && !other.verify(b"m", &signature), "{scheme}");
         }
     }
 

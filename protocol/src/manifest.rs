@@ -111,10 +111,7 @@ pub fn subtree_root(leaves: &[Digest], width: usize) -> Digest {
     let mut padding = Digest::ZERO;
     let mut remaining = width;
     while remaining > 1 {
-        layer = layer
-            .chunks(2)
-            .map(|pair| Digest::of_pair(&pair[0], pair.get(1).unwrap_or(&padding)))
-            .collect();
+        layer = layer.chunks(2).map(|pair| Digest::of_pair(&pair[0], pair.get(1).unwrap_or(&padding))).collect();
         padding = Digest::of_pair(&padding, &padding);
         remaining /= 2;
     }
@@ -129,13 +126,9 @@ impl Manifest {
         }
         let found = Digest::of(bytes);
         if found != *expected {
-            return Err(ManifestError::Digest {
-                expected: *expected,
-                found,
-            });
+            return Err(ManifestError::Digest { expected: *expected, found });
         }
-        let wire =
-            Wire::decode(bytes).map_err(|error| ManifestError::Encoding(error.to_string()))?;
+        let wire = Wire::decode(bytes).map_err(|error| ManifestError::Encoding(error.to_string()))?;
         if wire.schema != 1 {
             return Err(ManifestError::Invalid("unknown schema; update this node"));
         }
@@ -143,9 +136,7 @@ impl Manifest {
             .map_err(|_| ManifestError::Invalid("the artifact digest is not 32 bytes"))?;
         let (digests, rest) = wire.pieces.as_chunks::<32>();
         if !rest.is_empty() {
-            return Err(ManifestError::Invalid(
-                "piece digests are not 32 bytes each",
-            ));
+            return Err(ManifestError::Invalid("piece digests are not 32 bytes each"));
         }
         let manifest = Self {
             artifact,
@@ -165,26 +156,18 @@ impl Manifest {
         if self.length == 0 {
             return Err(ManifestError::Empty);
         }
-        if !self.piece_length.is_power_of_two()
-            || !(LEAF_BYTES..=MAX_PIECE_BYTES).contains(&self.piece_length)
-        {
-            return Err(ManifestError::Invalid(
-                "the piece length is not a power of two from 16 KiB to 4 MiB",
-            ));
+        if !self.piece_length.is_power_of_two() || !(LEAF_BYTES..=MAX_PIECE_BYTES).contains(&self.piece_length) {
+            return Err(ManifestError::Invalid("the piece length is not a power of two from 16 KiB to 4 MiB"));
         }
         let count = self.length.div_ceil(u64::from(self.piece_length));
         if count > u64::from(MAX_PIECES) {
             return Err(ManifestError::Invalid("too many pieces"));
         }
         if count != self.pieces.len() as u64 {
-            return Err(ManifestError::Invalid(
-                "the number of pieces does not fit the length",
-            ));
+            return Err(ManifestError::Invalid("the number of pieces does not fit the length"));
         }
         if count == 1 && self.piece_length != LEAF_BYTES {
-            return Err(ManifestError::Invalid(
-                "a single piece longer than one leaf has two possible roots",
-            ));
+            return Err(ManifestError::Invalid("a single piece longer than one leaf has two possible roots"));
         }
         Ok(())
     }
@@ -196,11 +179,7 @@ impl Manifest {
             artifact: self.artifact.as_bytes().to_vec(),
             length: self.length,
             piece_length: self.piece_length,
-            pieces: self
-                .pieces
-                .iter()
-                .flat_map(|digest| *digest.as_bytes())
-                .collect(),
+            pieces: self.pieces.iter().flat_map(|digest| *digest.as_bytes()).collect(),
         }
         .encode_to_vec()
     }
@@ -238,11 +217,7 @@ impl Manifest {
     /// The piece that holds the byte at `offset`, if the artifact has that byte.
     pub fn piece_at(&self, offset: u64) -> Option<PieceIndex> {
         let index = u32::try_from(offset / u64::from(self.piece_length)).ok()?;
-        if offset < self.length {
-            self.index(index)
-        } else {
-            None
-        }
+        if offset < self.length { self.index(index) } else { None }
     }
 
     /// Offset of the first byte of `piece`.
@@ -349,11 +324,7 @@ impl ManifestBuilder {
         self.push(LEAF_BYTES, digest);
         let most = usize::try_from(WANTED_PIECES).expect("a small constant") * 2;
         while self.layer.len() >= most && self.granularity < MAX_PIECE_BYTES {
-            self.layer = self
-                .layer
-                .chunks(2)
-                .map(|pair| Digest::of_pair(&pair[0], &pair[1]))
-                .collect();
+            self.layer = self.layer.chunks(2).map(|pair| Digest::of_pair(&pair[0], &pair[1])).collect();
             self.granularity *= 2;
         }
     }
@@ -383,10 +354,7 @@ impl ManifestBuilder {
             return Err(ManifestError::Empty);
         }
         if self.length > limit {
-            return Err(ManifestError::TooLong {
-                length: self.length,
-                limit,
-            });
+            return Err(ManifestError::TooLong { length: self.length, limit });
         }
         let piece_length = piece_length_for(self.length);
         if self.leaf_bytes > 0 {
@@ -403,20 +371,13 @@ impl ManifestBuilder {
             zero = (zero.0 * 2, Digest::of_pair(&zero.1, &zero.1));
         }
         while self.granularity < piece_length {
-            self.layer = self
-                .layer
-                .chunks(2)
-                .map(|pair| Digest::of_pair(&pair[0], pair.get(1).unwrap_or(&zero.1)))
-                .collect();
+            self.layer =
+                self.layer.chunks(2).map(|pair| Digest::of_pair(&pair[0], pair.get(1).unwrap_or(&zero.1))).collect();
             zero = (zero.0 * 2, Digest::of_pair(&zero.1, &zero.1));
             self.granularity *= 2;
         }
-        let manifest = Manifest {
-            artifact: self.whole.finish(),
-            length: self.length,
-            piece_length,
-            pieces: self.layer,
-        };
+        let manifest =
+            Manifest { artifact: self.whole.finish(), length: self.length, piece_length, pieces: self.layer };
         manifest.check()?;
         Ok(manifest)
     }
@@ -428,9 +389,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn pattern(length: usize) -> Vec<u8> {
-        (0..length)
-            .map(|i| u8::try_from((i * 31 + i / 251) % 256).expect("below 256"))
-            .collect()
+        (0..length).map(|i| u8::try_from((i * 31 + i / 251) % 256).expect("below 256")).collect()
     }
 
     fn build(bytes: &[u8], step: usize) -> Manifest {
@@ -460,11 +419,7 @@ mod tests {
         for index in manifest.indices() {
             let start = usize::try_from(manifest.offset_of(index)).expect("small");
             let end = start + manifest.length_of(index) as usize;
-            assert!(
-                manifest.verify_piece(index, &bytes[start..end]),
-                "piece {}",
-                index.get()
-            );
+            assert!(manifest.verify_piece(index, &bytes[start..end]), "piece {}", index.get());
         }
     }
 
@@ -477,10 +432,7 @@ mod tests {
             .indices()
             .map(|index| {
                 let start = usize::try_from(manifest.offset_of(index)).expect("small");
-                manifest.verify_piece(
-                    index,
-                    &bytes[start..start + manifest.length_of(index) as usize],
-                )
+                manifest.verify_piece(index, &bytes[start..start + manifest.length_of(index) as usize])
             })
             .collect();
         assert_eq!(verdicts, [true, false, true, true, true, true, true]);
@@ -489,51 +441,23 @@ mod tests {
     #[test]
     fn a_manifest_with_another_digest_is_refused() {
         let bytes = build(&pattern(50_000), 1000).encode();
-        assert!(matches!(
-            Manifest::decode(&bytes, &Digest::ZERO),
-            Err(ManifestError::Digest { .. })
-        ));
+        assert!(matches!(Manifest::decode(&bytes, &Digest::ZERO), Err(ManifestError::Digest { .. })));
     }
 
     #[test]
     fn contradictory_manifests_are_refused() {
         let good = build(&pattern(50_000), 1000);
         for broken in [
-            Manifest {
-                length: 0,
-                ..good.clone()
-            },
-            Manifest {
-                length: 5,
-                ..good.clone()
-            },
-            Manifest {
-                length: u64::MAX,
-                ..good.clone()
-            },
-            Manifest {
-                piece_length: 0,
-                ..good.clone()
-            },
-            Manifest {
-                piece_length: 24 * 1024,
-                ..good.clone()
-            },
-            Manifest {
-                piece_length: 64 * 1024,
-                ..good.clone()
-            },
-            Manifest {
-                piece_length: 64 * 1024,
-                pieces: good.pieces[..1].to_vec(),
-                ..good.clone()
-            },
+            Manifest { length: 0, ..good.clone() },
+            Manifest { length: 5, ..good.clone() },
+            Manifest { length: u64::MAX, ..good.clone() },
+            Manifest { piece_length: 0, ..good.clone() },
+            Manifest { piece_length: 24 * 1024, ..good.clone() },
+            Manifest { piece_length: 64 * 1024, ..good.clone() },
+            Manifest { piece_length: 64 * 1024, pieces: good.pieces[..1].to_vec(), ..good.clone() },
         ] {
             let bytes = broken.encode();
-            assert!(
-                Manifest::decode(&bytes, &Digest::of(&bytes)).is_err(),
-                "{broken:?}"
-            );
+            assert!(Manifest::decode(&bytes, &Digest::of(&bytes)).is_err(), "{broken:?}");
         }
     }
 

@@ -8,9 +8,8 @@ use prost::Message;
 
 use crate::digest::Digest;
 use crate::limits::{
-    MAX_CHANNEL_FILE_BYTES, MAX_HEAD_BYTES, MAX_MANIFEST_BYTES, MAX_META_REQUEST_BYTES,
-    MAX_META_RESPONSE_BYTES, MAX_ROLE_NAME_BYTES, MAX_ROOT_BYTES, MAX_TARGET_PATH_BYTES,
-    MAX_TARGETS_BYTES,
+    MAX_CHANNEL_FILE_BYTES, MAX_HEAD_BYTES, MAX_MANIFEST_BYTES, MAX_META_REQUEST_BYTES, MAX_META_RESPONSE_BYTES,
+    MAX_ROLE_NAME_BYTES, MAX_ROOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES,
 };
 
 /// Protocol id.
@@ -159,11 +158,7 @@ fn digest(bytes: &[u8]) -> Result<Digest, MetaError> {
 
 fn within(length: usize, limit: u64) -> Result<(), MetaError> {
     let found = length as u64;
-    if found > limit {
-        Err(MetaError::TooLong { found, limit })
-    } else {
-        Ok(())
-    }
+    if found > limit { Err(MetaError::TooLong { found, limit }) } else { Ok(()) }
 }
 
 impl MetaRequest {
@@ -172,56 +167,33 @@ impl MetaRequest {
         let file = match &self.file {
             MetaFile::Head => wire::File::Head(wire::Empty {}),
             MetaFile::Root { version } => wire::File::Root(*version),
-            MetaFile::Role { name, version } => wire::File::Role(wire::Role {
-                name: name.clone(),
-                version: *version,
-            }),
-            MetaFile::Target { path, sha256 } => wire::File::Target(wire::Target {
-                path: path.clone(),
-                sha256: sha256.as_bytes().to_vec(),
-            }),
+            MetaFile::Role { name, version } => wire::File::Role(wire::Role { name: name.clone(), version: *version }),
+            MetaFile::Target { path, sha256 } => {
+                wire::File::Target(wire::Target { path: path.clone(), sha256: sha256.as_bytes().to_vec() })
+            }
             MetaFile::Manifest { sha256 } => wire::File::Manifest(sha256.as_bytes().to_vec()),
         };
-        wire::Request {
-            repository: self.repository.as_bytes().to_vec(),
-            file: Some(file),
-        }
-        .encode_to_vec()
+        wire::Request { repository: self.repository.as_bytes().to_vec(), file: Some(file) }.encode_to_vec()
     }
 
     /// Decodes a request.
     pub fn decode(bytes: &[u8]) -> Result<Self, MetaError> {
         within(bytes.len(), MAX_META_REQUEST_BYTES)?;
-        let request =
-            wire::Request::decode(bytes).map_err(|error| MetaError::Encoding(error.to_string()))?;
-        let file = match request
-            .file
-            .ok_or(MetaError::Invalid("it asks for nothing that is known here"))?
-        {
+        let request = wire::Request::decode(bytes).map_err(|error| MetaError::Encoding(error.to_string()))?;
+        let file = match request.file.ok_or(MetaError::Invalid("it asks for nothing that is known here"))? {
             wire::File::Head(wire::Empty {}) => MetaFile::Head,
             wire::File::Root(version) => MetaFile::Root { version },
             wire::File::Role(role) => {
                 within(role.name.len(), MAX_ROLE_NAME_BYTES as u64)?;
-                MetaFile::Role {
-                    name: role.name,
-                    version: role.version,
-                }
+                MetaFile::Role { name: role.name, version: role.version }
             }
             wire::File::Target(target) => {
                 within(target.path.len(), MAX_TARGET_PATH_BYTES as u64)?;
-                MetaFile::Target {
-                    path: target.path,
-                    sha256: digest(&target.sha256)?,
-                }
+                MetaFile::Target { path: target.path, sha256: digest(&target.sha256)? }
             }
-            wire::File::Manifest(sha256) => MetaFile::Manifest {
-                sha256: digest(&sha256)?,
-            },
+            wire::File::Manifest(sha256) => MetaFile::Manifest { sha256: digest(&sha256)? },
         };
-        Ok(Self {
-            repository: digest(&request.repository)?,
-            file,
-        })
+        Ok(Self { repository: digest(&request.repository)?, file })
     }
 
     /// Most bytes that an honest answer to this request can have.
@@ -245,30 +217,21 @@ impl MetaResponse {
             Self::NotFound => wire::Answer::NotFound(wire::Empty {}),
             Self::Refused { reason } => wire::Answer::Refused(reason.clone()),
         };
-        wire::Response {
-            answer: Some(answer),
-        }
-        .encode_to_vec()
+        wire::Response { answer: Some(answer) }.encode_to_vec()
     }
 
     /// Decodes an answer.
     pub fn decode(bytes: &[u8]) -> Result<Self, MetaError> {
         within(bytes.len(), MAX_META_RESPONSE_BYTES)?;
-        let response = wire::Response::decode(bytes)
-            .map_err(|error| MetaError::Encoding(error.to_string()))?;
-        Ok(
-            match response
-                .answer
-                .ok_or(MetaError::Invalid("the answer is of no known kind"))?
-            {
-                wire::Answer::File(bytes) => Self::File(bytes),
-                wire::Answer::NotFound(wire::Empty {}) => Self::NotFound,
-                wire::Answer::Refused(reason) => {
-                    within(reason.len(), MAX_REASON_BYTES as u64)?;
-                    Self::Refused { reason }
-                }
-            },
-        )
+        let response = wire::Response::decode(bytes).map_err(|error| MetaError::Encoding(error.to_string()))?;
+        Ok(match response.answer.ok_or(MetaError::Invalid("the answer is of no known kind"))? {
+            wire::Answer::File(bytes) => Self::File(bytes),
+            wire::Answer::NotFound(wire::Empty {}) => Self::NotFound,
+            wire::Answer::Refused(reason) => {
+                within(reason.len(), MAX_REASON_BYTES as u64)?;
+                Self::Refused { reason }
+            }
+        })
     }
 }
 
@@ -282,10 +245,8 @@ mod tests {
         prop_oneof![
             Just(MetaFile::Head),
             any::<u64>().prop_map(|version| MetaFile::Root { version }),
-            ("[a-z-]{1,40}", any::<u64>())
-                .prop_map(|(name, version)| MetaFile::Role { name, version }),
-            ("[a-z/.-]{1,80}", digest())
-                .prop_map(|(path, sha256)| MetaFile::Target { path, sha256 }),
+            ("[a-z-]{1,40}", any::<u64>()).prop_map(|(name, version)| MetaFile::Role { name, version }),
+            ("[a-z/.-]{1,80}", digest()).prop_map(|(path, sha256)| MetaFile::Target { path, sha256 }),
             digest().prop_map(|sha256| MetaFile::Manifest { sha256 }),
         ]
     }
@@ -312,17 +273,8 @@ mod tests {
 
     #[test]
     fn names_over_their_limit_are_refused() {
-        let file = MetaFile::Role {
-            name: "r".repeat(MAX_ROLE_NAME_BYTES + 1),
-            version: 1,
-        };
-        let request = MetaRequest {
-            repository: Digest::ZERO,
-            file,
-        };
-        assert!(matches!(
-            MetaRequest::decode(&request.encode()),
-            Err(MetaError::TooLong { .. })
-        ));
+        let file = MetaFile::Role { name: "r".repeat(MAX_ROLE_NAME_BYTES + 1), version: 1 };
+        let request = MetaRequest { repository: Digest::ZERO, file };
+        assert!(matches!(MetaRequest::decode(&request.encode()), Err(MetaError::TooLong { .. })));
     }
 }

@@ -54,9 +54,7 @@ pub enum InvalidName {
         text: String,
     },
     /// Not a semantic version.
-    #[error(
-        "version '{text}' is not a semantic version (MAJOR.MINOR.PATCH, for example 1.4.0): {reason}"
-    )]
+    #[error("version '{text}' is not a semantic version (MAJOR.MINOR.PATCH, for example 1.4.0): {reason}")]
     Version {
         /// The text, shortened.
         text: String,
@@ -83,23 +81,12 @@ fn shorten(text: &str) -> String {
 
 /// Whether Windows opens a device instead of a file of this name, whatever the extension.
 pub fn is_windows_reserved(name: &str) -> bool {
-    let stem = name
-        .split('.')
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches(' ')
-        .to_ascii_lowercase();
+    let stem = name.split('.').next().unwrap_or_default().trim_end_matches(' ').to_ascii_lowercase();
     match stem.as_str() {
         "con" | "prn" | "aux" | "nul" | "conin$" | "conout$" => true,
-        _ => stem
-            .strip_prefix("com")
-            .or_else(|| stem.strip_prefix("lpt"))
-            .is_some_and(|rest| {
-                matches!(
-                    rest,
-                    "0" | "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "¹" | "²" | "³"
-                )
-            }),
+        _ => stem.strip_prefix("com").or_else(|| stem.strip_prefix("lpt")).is_some_and(|rest| {
+            matches!(rest, "0" | "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "¹" | "²" | "³")
+        }),
     }
 }
 
@@ -111,32 +98,16 @@ fn check(
     is_allowed: impl Fn(char) -> bool,
 ) -> Result<(), InvalidName> {
     if text.is_empty() || text.len() > limit {
-        return Err(InvalidName::Length {
-            what,
-            text: shorten(text),
-            found: text.len(),
-            limit,
-        });
+        return Err(InvalidName::Length { what, text: shorten(text), found: text.len(), limit });
     }
     if let Some(character) = text.chars().find(|c| !is_allowed(*c)) {
-        return Err(InvalidName::Character {
-            what,
-            text: shorten(text),
-            character,
-            allowed,
-        });
+        return Err(InvalidName::Character { what, text: shorten(text), character, allowed });
     }
     if !text.starts_with(|c: char| c.is_ascii_alphanumeric()) || text.ends_with('.') {
-        return Err(InvalidName::Edge {
-            what,
-            text: text.to_owned(),
-        });
+        return Err(InvalidName::Edge { what, text: text.to_owned() });
     }
     if is_windows_reserved(text) {
-        return Err(InvalidName::Reserved {
-            what,
-            text: text.to_owned(),
-        });
+        return Err(InvalidName::Reserved { what, text: text.to_owned() });
     }
     Ok(())
 }
@@ -223,13 +194,8 @@ impl Channel {
 
     /// Parses a channel policy's target path.
     pub fn from_path(path: &str) -> Result<(Product, Self), InvalidName> {
-        let bad = || InvalidName::ChannelPath {
-            text: shorten(path),
-        };
-        let rest = path
-            .strip_prefix("channels/")
-            .and_then(|p| p.strip_suffix(".json"))
-            .ok_or_else(bad)?;
+        let bad = || InvalidName::ChannelPath { text: shorten(path) };
+        let rest = path.strip_prefix("channels/").and_then(|p| p.strip_suffix(".json")).ok_or_else(bad)?;
         let (product, channel) = rest.split_once('/').ok_or_else(bad)?;
         Ok((product.parse()?, channel.parse()?))
     }
@@ -263,13 +229,9 @@ impl FromStr for FileName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        check(
-            "file name",
-            text,
-            MAX_FILE_NAME_BYTES,
-            "A-Z a-z 0-9 . _ + -",
-            |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-'),
-        )?;
+        check("file name", text, MAX_FILE_NAME_BYTES, "A-Z a-z 0-9 . _ + -", |c| {
+            c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-')
+        })?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -310,10 +272,7 @@ pub fn parse_version(text: &str) -> Result<Version, InvalidName> {
             limit: MAX_VERSION_BYTES,
         });
     }
-    Version::parse(text).map_err(|error| InvalidName::Version {
-        text: shorten(text),
-        reason: error.to_string(),
-    })
+    Version::parse(text).map_err(|error| InvalidName::Version { text: shorten(text), reason: error.to_string() })
 }
 
 /// One build of one version of one product.
@@ -330,17 +289,12 @@ pub struct ReleaseId {
 impl ReleaseId {
     /// The target path of this release's artifact.
     pub fn path(&self, name: &FileName) -> String {
-        format!(
-            "releases/{}/{}/{}/{name}",
-            self.product, self.version, self.platform
-        )
+        format!("releases/{}/{}/{}/{name}", self.product, self.version, self.platform)
     }
 
     /// Parses a release's target path; refuses any text that [`ReleaseId::path`] would not make.
     pub fn from_path(path: &str) -> Result<(Self, FileName), InvalidName> {
-        let bad = || InvalidName::ReleasePath {
-            text: shorten(path),
-        };
+        let bad = || InvalidName::ReleasePath { text: shorten(path) };
         let rest = path.strip_prefix("releases/").ok_or_else(bad)?;
         let mut parts = rest.split('/');
         let mut next = || parts.next().ok_or_else(bad);
@@ -348,11 +302,7 @@ impl ReleaseId {
         if parts.next().is_some() {
             return Err(bad());
         }
-        let id = Self {
-            product: product.parse()?,
-            version: parse_version(version)?,
-            platform: platform.parse()?,
-        };
+        let id = Self { product: product.parse()?, version: parse_version(version)?, platform: platform.parse()? };
         Ok((id, name.parse()?))
     }
 }
@@ -371,21 +321,13 @@ mod tests {
     #[test]
     fn names_that_some_system_misreads_are_refused() {
         for bad in [
-            "", ".", "..", "-x", ".hidden", "end.", "Upper", "sp ace", "a/b", "nul", "nul.txt",
-            "com1", "lpt9.log", "ü", "a\0b",
+            "", ".", "..", "-x", ".hidden", "end.", "Upper", "sp ace", "a/b", "nul", "nul.txt", "com1", "lpt9.log",
+            "ü", "a\0b",
         ] {
             assert!(bad.parse::<Product>().is_err(), "{bad}");
         }
         assert!("x".repeat(65).parse::<Product>().is_err());
-        for good in [
-            "a",
-            "kiosk-app",
-            "linux-x86_64",
-            "9p",
-            "console",
-            "com10",
-            &"x".repeat(64),
-        ] {
+        for good in ["a", "kiosk-app", "linux-x86_64", "9p", "console", "com10", &"x".repeat(64)] {
             assert!(good.parse::<Product>().is_ok(), "{good}");
         }
     }

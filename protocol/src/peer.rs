@@ -18,11 +18,7 @@ pub struct InvalidPeerId;
 impl PeerId {
     /// From the binary form. Only its length is checked: the network shell knows the rest.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidPeerId> {
-        if (2..=MAX_PEER_ID_BYTES).contains(&bytes.len()) {
-            Ok(Self(bytes.to_vec()))
-        } else {
-            Err(InvalidPeerId)
-        }
+        if (2..=MAX_PEER_ID_BYTES).contains(&bytes.len()) { Ok(Self(bytes.to_vec())) } else { Err(InvalidPeerId) }
     }
 
     /// The binary form.

@@ -51,9 +51,7 @@ pub enum ReleaseError {
         path: String,
     },
     /// A field that the publisher declared critical and this version does not know.
-    #[error(
-        "the release needs '{0}', which this version of updraft does not know. Update updraft first"
-    )]
+    #[error("the release needs '{0}', which this version of updraft does not know. Update updraft first")]
     Critical(String),
     /// A number or list beyond its limit.
     #[error("the release's {what} is {found}; at most {limit} is allowed")]
@@ -71,9 +69,7 @@ pub enum ReleaseError {
 }
 
 /// How an artifact is packed.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Format {
     /// A tar archive, zstd.
     #[serde(rename = "tar.zst")]
@@ -228,10 +224,7 @@ struct Description {
     critical_fields: Vec<String>,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it with a reference"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_false(value: &bool) -> bool {
     !value
 }
@@ -261,11 +254,7 @@ struct Preamble {
 }
 
 fn within(what: &'static str, found: u64, limit: u64) -> Result<(), ReleaseError> {
-    if found > limit {
-        Err(ReleaseError::TooLarge { what, found, limit })
-    } else {
-        Ok(())
-    }
+    if found > limit { Err(ReleaseError::TooLarge { what, found, limit }) } else { Ok(()) }
 }
 
 fn count(length: usize) -> u64 {
@@ -276,16 +265,8 @@ fn agree(field: &'static str, stated: &str, path: &str) -> Result<(), ReleaseErr
     if stated == path {
         return Ok(());
     }
-    let stated = stated
-        .chars()
-        .take(80)
-        .flat_map(char::escape_debug)
-        .collect();
-    Err(ReleaseError::Contradiction {
-        field,
-        stated,
-        path: path.to_owned(),
-    })
+    let stated = stated.chars().take(80).flat_map(char::escape_debug).collect();
+    Err(ReleaseError::Contradiction { field, stated, path: path.to_owned() })
 }
 
 impl Release {
@@ -297,9 +278,7 @@ impl Release {
             .as_ref()
             .and_then(|custom| custom.get("updraft"))
             .filter(|value| value.is_object())
-            .ok_or_else(|| {
-                ReleaseError::Malformed("the object custom.updraft is missing".to_owned())
-            })?;
+            .ok_or_else(|| ReleaseError::Malformed("the object custom.updraft is missing".to_owned()))?;
         let description = read_description(value)?;
 
         agree("product", &description.product, id.product.as_str())?;
@@ -312,11 +291,7 @@ impl Release {
             content: description.content,
             manifest: description.manifest,
             channels: description.channels,
-            min_from: description
-                .min_from
-                .as_deref()
-                .map(parse_version)
-                .transpose()?,
+            min_from: description.min_from.as_deref().map(parse_version).transpose()?,
             notes: description.notes,
             critical: description.critical,
             path: path.to_owned(),
@@ -332,17 +307,9 @@ impl Release {
     pub fn check_limits(&self) -> Result<(), ReleaseError> {
         within("artifact length", self.length, MAX_ARTIFACT_BYTES)?;
         within("content length", self.content.length, MAX_CONTENT_BYTES)?;
-        within(
-            "number of entries",
-            self.content.entries,
-            MAX_CONTENT_ENTRIES,
-        )?;
+        within("number of entries", self.content.entries, MAX_CONTENT_ENTRIES)?;
         within("manifest length", self.manifest.length, MAX_MANIFEST_BYTES)?;
-        within(
-            "number of channels",
-            count(self.channels.len()),
-            count(MAX_CHANNELS),
-        )?;
+        within("number of channels", count(self.channels.len()), count(MAX_CHANNELS))?;
         match &self.notes {
             Notes::None => Ok(()),
             Notes::Text(text) => within("notes", count(text.len()), count(MAX_INLINE_NOTES_BYTES)),
@@ -379,20 +346,10 @@ fn read_description(value: &Value) -> Result<Description, ReleaseError> {
     if preamble.schema != SCHEMA {
         return Err(ReleaseError::Schema(preamble.schema));
     }
-    within(
-        "number of critical fields",
-        count(preamble.critical_fields.len()),
-        count(MAX_CRITICAL_FIELDS),
-    )?;
+    within("number of critical fields", count(preamble.critical_fields.len()), count(MAX_CRITICAL_FIELDS))?;
     let unknown = |field: &&String| !KNOWN_FIELDS.contains(&field.as_str());
     if let Some(field) = preamble.critical_fields.iter().find(unknown) {
-        return Err(ReleaseError::Critical(
-            field
-                .chars()
-                .take(80)
-                .flat_map(char::escape_debug)
-                .collect(),
-        ));
+        return Err(ReleaseError::Critical(field.chars().take(80).flat_map(char::escape_debug).collect()));
     }
     serde::Deserialize::deserialize(value).map_err(malformed)
 }
@@ -420,19 +377,9 @@ mod tests {
             artifact: Digest::of(b"artifact"),
             length: 8,
             format: Format::TarZst,
-            content: Content {
-                sha256: Digest::of(b"content"),
-                length: 100,
-                entries: 3,
-            },
-            manifest: ManifestRef {
-                sha256: Digest::of(b"manifest"),
-                length: 64,
-            },
-            channels: ["stable", "beta"]
-                .iter()
-                .map(|name| name.parse().expect("a channel"))
-                .collect(),
+            content: Content { sha256: Digest::of(b"content"), length: 100, entries: 3 },
+            manifest: ManifestRef { sha256: Digest::of(b"manifest"), length: 64 },
+            channels: ["stable", "beta"].iter().map(|name| name.parse().expect("a channel")).collect(),
             min_from: Some(Version::new(1, 0, 0)),
             notes: Notes::Text("Faster.".to_owned()),
             critical: true,
@@ -442,54 +389,30 @@ mod tests {
     /// The target of `release()` with `custom.updraft` changed.
     fn edited(edit: impl FnOnce(&mut serde_json::Map<String, Value>)) -> TargetInfo {
         let mut target = release().to_target();
-        let updraft = target
-            .custom
-            .as_mut()
-            .and_then(|custom| custom.get_mut("updraft"));
-        edit(
-            updraft
-                .and_then(Value::as_object_mut)
-                .expect("a description"),
-        );
+        let updraft = target.custom.as_mut().and_then(|custom| custom.get_mut("updraft"));
+        edit(updraft.and_then(Value::as_object_mut).expect("a description"));
         target
     }
 
     fn with(field: &str, value: impl Into<Value>) -> Result<Release, ReleaseError> {
-        Release::from_target(
-            PATH,
-            &edited(|fields| _ = fields.insert(field.to_owned(), value.into())),
-        )
+        Release::from_target(PATH, &edited(|fields| _ = fields.insert(field.to_owned(), value.into())))
     }
 
     #[test]
     fn a_release_survives_its_target() {
-        assert_eq!(
-            Release::from_target(PATH, &release().to_target()),
-            Ok(release())
-        );
-        let plain = Release {
-            min_from: None,
-            notes: Notes::None,
-            critical: false,
-            ..release()
-        };
+        assert_eq!(Release::from_target(PATH, &release().to_target()), Ok(release()));
+        let plain = Release { min_from: None, notes: Notes::None, critical: false, ..release() };
         assert_eq!(Release::from_target(PATH, &plain.to_target()), Ok(plain));
-        let notes = Notes::File {
-            sha256: Digest::of(b"notes"),
-            length: 5000,
-        };
+        let notes = Notes::File { sha256: Digest::of(b"notes"), length: 5000 };
         let long = Release { notes, ..release() };
         assert_eq!(Release::from_target(PATH, &long.to_target()), Ok(long));
     }
 
     #[test]
     fn a_description_that_contradicts_the_path_is_refused() {
-        for (field, value) in [
-            ("product", "viewer"),
-            ("version", "1.2.3-rc.1"),
-            ("version", "1.2.3-rc.1+B7"),
-            ("platform", "any"),
-        ] {
+        for (field, value) in
+            [("product", "viewer"), ("version", "1.2.3-rc.1"), ("version", "1.2.3-rc.1+B7"), ("platform", "any")]
+        {
             let found = with(field, value);
             assert!(
                 matches!(found, Err(ReleaseError::Contradiction { field: named, .. }) if named == field),
@@ -504,15 +427,9 @@ mod tests {
     fn an_unknown_field_is_ignored_unless_it_is_critical() {
         assert_eq!(with("sandbox", "strict"), Ok(release()));
         let critical = edited(|fields| {
-            _ = fields.insert(
-                "critical_fields".to_owned(),
-                vec!["channels", "sandbox"].into(),
-            );
+            _ = fields.insert("critical_fields".to_owned(), vec!["channels", "sandbox"].into());
         });
-        assert_eq!(
-            Release::from_target(PATH, &critical),
-            Err(ReleaseError::Critical("sandbox".to_owned()))
-        );
+        assert_eq!(Release::from_target(PATH, &critical), Err(ReleaseError::Critical("sandbox".to_owned())));
         assert_eq!(with("critical_fields", vec!["min_from"]), Ok(release()));
     }
 
@@ -522,45 +439,23 @@ mod tests {
             fields.insert("schema".to_owned(), 2.into());
             fields.insert("content".to_owned(), "moved".into());
         });
-        assert_eq!(
-            Release::from_target(PATH, &other),
-            Err(ReleaseError::Schema(2))
-        );
+        assert_eq!(Release::from_target(PATH, &other), Err(ReleaseError::Schema(2)));
     }
 
     #[test]
     fn every_number_and_list_has_a_limit() {
-        let too_large = |found: Result<Release, ReleaseError>| {
-            matches!(found, Err(ReleaseError::TooLarge { .. }))
-        };
-        let channels: Vec<String> = (0..=MAX_CHANNELS)
-            .map(|index| format!("c{index}"))
-            .collect();
+        let too_large = |found: Result<Release, ReleaseError>| matches!(found, Err(ReleaseError::TooLarge { .. }));
+        let channels: Vec<String> = (0..=MAX_CHANNELS).map(|index| format!("c{index}")).collect();
         let fields: Vec<&str> = vec!["notes"; MAX_CRITICAL_FIELDS + 1];
         let sized = |length: u64, entries: u64| serde_json::json!({"sha256": Digest::ZERO, "length": length, "entries": entries});
         assert!(too_large(with("channels", channels)));
         assert!(too_large(with("critical_fields", fields)));
-        assert!(too_large(with(
-            "notes",
-            "n".repeat(MAX_INLINE_NOTES_BYTES + 1)
-        )));
-        assert!(too_large(with(
-            "notes",
-            serde_json::json!({"sha256": Digest::ZERO, "length": u64::MAX})
-        )));
+        assert!(too_large(with("notes", "n".repeat(MAX_INLINE_NOTES_BYTES + 1))));
+        assert!(too_large(with("notes", serde_json::json!({"sha256": Digest::ZERO, "length": u64::MAX}))));
         assert!(too_large(with("content", sized(u64::MAX, 1))));
         assert!(too_large(with("content", sized(1, u64::MAX))));
-        assert!(too_large(with(
-            "manifest",
-            serde_json::json!({"sha256": Digest::ZERO, "length": u64::MAX})
-        )));
-        assert!(too_large(Release::from_target(
-            PATH,
-            &TargetInfo {
-                length: u64::MAX,
-                ..release().to_target()
-            }
-        )));
+        assert!(too_large(with("manifest", serde_json::json!({"sha256": Digest::ZERO, "length": u64::MAX}))));
+        assert!(too_large(Release::from_target(PATH, &TargetInfo { length: u64::MAX, ..release().to_target() })));
         assert!(with("min_from", format!("1.0.0-{}", "a".repeat(200))).is_err());
     }
 
@@ -569,13 +464,8 @@ mod tests {
         assert!(Release::from_target(PATH, &TargetInfo::of(b"x")).is_err());
         let mut target = release().to_target();
         target.hashes = crate::tuf::Hashes::default();
-        assert_eq!(
-            Release::from_target(PATH, &target),
-            Err(ReleaseError::NoDigest)
-        );
-        assert!(
-            Release::from_target("channels/editor/stable.json", &release().to_target()).is_err()
-        );
+        assert_eq!(Release::from_target(PATH, &target), Err(ReleaseError::NoDigest));
+        assert!(Release::from_target("channels/editor/stable.json", &release().to_target()).is_err());
     }
 
     #[test]
@@ -592,14 +482,7 @@ mod tests {
         ] {
             assert_eq!(Format::from_file_name(name), format, "{name}");
         }
-        for format in [
-            Format::TarZst,
-            Format::TarGz,
-            Format::TarXz,
-            Format::Tar,
-            Format::Zip,
-            Format::File,
-        ] {
+        for format in [Format::TarZst, Format::TarGz, Format::TarXz, Format::Tar, Format::Zip, Format::File] {
             assert_eq!(serde_json::to_value(format).expect("JSON"), format.as_str());
         }
     }

@@ -34,9 +34,7 @@ pub enum PolicyError {
     #[error("the channel file is malformed: {0}")]
     Malformed(String),
     /// Written in a form that this version does not know.
-    #[error(
-        "the channel file has schema {0}; this version of updraft reads schema {SCHEMA}. Update updraft first"
-    )]
+    #[error("the channel file has schema {0}; this version of updraft reads schema {SCHEMA}. Update updraft first")]
     Schema(u64),
     /// A list beyond its limit.
     #[error("the channel file lists {found} {what}; at most {limit} are allowed")]
@@ -49,9 +47,7 @@ pub enum PolicyError {
         limit: usize,
     },
     /// Stages that are out of order, or a percentage that shrinks or exceeds 100.
-    #[error(
-        "rollout stage {stage} is out of order: stages go forward in time and never shrink, up to 100 percent"
-    )]
+    #[error("rollout stage {stage} is out of order: stages go forward in time and never shrink, up to 100 percent")]
     Stages {
         /// The offending stage, counted from 1.
         stage: usize,
@@ -131,10 +127,7 @@ impl Default for Rollout {
 impl Rollout {
     /// Everybody, at once.
     pub fn full() -> Self {
-        Self {
-            start: UtcTime::from_unix(0),
-            stages: Vec::new(),
-        }
+        Self { start: UtcTime::from_unix(0), stages: Vec::new() }
     }
 
     /// The percentage of nodes that may install at `now`. Never shrinks as `now` grows, whatever the
@@ -146,11 +139,7 @@ impl Rollout {
         if self.stages.is_empty() {
             return 100;
         }
-        let reached = self
-            .stages
-            .iter()
-            .filter(|stage| stage.at <= now)
-            .map(|stage| stage.percent);
+        let reached = self.stages.iter().filter(|stage| stage.at <= now).map(|stage| stage.percent);
         reached.max().unwrap_or(0).min(100)
     }
 
@@ -159,10 +148,7 @@ impl Rollout {
         let first = if self.stages.is_empty() {
             Some(self.start)
         } else {
-            let covering = self
-                .stages
-                .iter()
-                .filter(|stage| bucket < u16::from(stage.percent) * (BUCKETS / 100));
+            let covering = self.stages.iter().filter(|stage| bucket < u16::from(stage.percent) * (BUCKETS / 100));
             covering.map(|stage| stage.at.max(self.start)).min()
         };
         match first {
@@ -181,8 +167,7 @@ impl Rollout {
         within("rollout stages", self.stages.len(), MAX_ROLLOUT_STAGES)?;
         let mut before: Option<&Stage> = None;
         for (index, stage) in self.stages.iter().enumerate() {
-            let goes_on = before
-                .is_none_or(|before| before.at <= stage.at && before.percent <= stage.percent);
+            let goes_on = before.is_none_or(|before| before.at <= stage.at && before.percent <= stage.percent);
             if !goes_on || stage.percent > 100 {
                 return Err(PolicyError::Stages { stage: index + 1 });
             }
@@ -206,20 +191,12 @@ struct ChannelFile {
     yanked: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     allow_downgrade_to: Option<String>,
-    #[serde(
-        default,
-        rename = "max_head_age",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, rename = "max_head_age", skip_serializing_if = "Option::is_none")]
     max_head_age_s: Option<u64>,
 }
 
 fn within(what: &'static str, found: usize, limit: usize) -> Result<(), PolicyError> {
-    if found > limit {
-        Err(PolicyError::TooMany { what, found, limit })
-    } else {
-        Ok(())
-    }
+    if found > limit { Err(PolicyError::TooMany { what, found, limit }) } else { Ok(()) }
 }
 
 fn version(text: &str) -> Result<Version, PolicyError> {
@@ -232,35 +209,24 @@ impl ChannelPolicy {
         if !u64::try_from(bytes.len()).is_ok_and(|found| found <= MAX_CHANNEL_FILE_BYTES) {
             return Err(PolicyError::TooLarge { found: bytes.len() });
         }
-        let value =
-            canonical::parse(bytes).map_err(|error| PolicyError::Malformed(error.to_string()))?;
+        let value = canonical::parse(bytes).map_err(|error| PolicyError::Malformed(error.to_string()))?;
         // A newer schema may have changed any other field, so its number is read before they are.
         match value.get("schema").and_then(Value::as_u64) {
             Some(SCHEMA) if value.is_object() => {}
             Some(other) => return Err(PolicyError::Schema(other)),
             None => {
-                return Err(PolicyError::Malformed(
-                    "the number 'schema' is missing".to_owned(),
-                ));
+                return Err(PolicyError::Malformed("the number 'schema' is missing".to_owned()));
             }
         }
-        let file: ChannelFile = serde_json::from_value(value)
-            .map_err(|error| PolicyError::Malformed(error.to_string()))?;
+        let file: ChannelFile =
+            serde_json::from_value(value).map_err(|error| PolicyError::Malformed(error.to_string()))?;
         within("yanked versions", file.yanked.len(), MAX_YANKED)?;
         let policy = Self {
             version: file.version.as_deref().map(version).transpose()?,
             rollout: file.rollout,
             paused: file.paused,
-            yanked: file
-                .yanked
-                .iter()
-                .map(|text| version(text))
-                .collect::<Result<_, _>>()?,
-            allow_downgrade_to: file
-                .allow_downgrade_to
-                .as_deref()
-                .map(version)
-                .transpose()?,
+            yanked: file.yanked.iter().map(|text| version(text)).collect::<Result<_, _>>()?,
+            allow_downgrade_to: file.allow_downgrade_to.as_deref().map(version).transpose()?,
             max_head_age_s: file.max_head_age_s,
         };
         policy.validate()?;
@@ -300,13 +266,7 @@ mod tests {
     fn rollout(stages: &[(u8, i64)]) -> Rollout {
         Rollout {
             start: at(0),
-            stages: stages
-                .iter()
-                .map(|&(percent, from)| Stage {
-                    percent,
-                    at: at(from),
-                })
-                .collect(),
+            stages: stages.iter().map(|&(percent, from)| Stage { percent, at: at(from) }).collect(),
         }
     }
 
@@ -329,90 +289,45 @@ mod tests {
             r#"{"at":"2027-01-15T08:03:20Z","percent":100}],"start":"2027-01-15T08:00:00Z"},"#,
             r#""schema":1,"version":"1.2.3","yanked":["1.2.1","1.2.2"]}"#
         );
-        assert_eq!(
-            String::from_utf8(policy().encode()).expect("text"),
-            expected
-        );
+        assert_eq!(String::from_utf8(policy().encode()).expect("text"), expected);
         assert_eq!(ChannelPolicy::parse(expected.as_bytes()), Ok(policy()));
     }
 
     #[test]
     fn what_a_policy_leaves_out_means_everybody_at_once() {
-        let found = ChannelPolicy::parse(br#"{"schema":1,"version":"1.0.0","future":[1]}"#)
-            .expect("a policy");
+        let found = ChannelPolicy::parse(br#"{"schema":1,"version":"1.0.0","future":[1]}"#).expect("a policy");
         assert!(found.rollout.is_full_at(at(0)) && !found.paused && found.yanked.is_empty());
-        assert_eq!(
-            ChannelPolicy::parse(&ChannelPolicy::default().encode()),
-            Ok(ChannelPolicy::default())
-        );
+        assert_eq!(ChannelPolicy::parse(&ChannelPolicy::default().encode()), Ok(ChannelPolicy::default()));
     }
 
     #[test]
     fn a_policy_of_another_schema_is_refused() {
-        assert_eq!(
-            ChannelPolicy::parse(br#"{"schema":2,"rollout":"moved"}"#),
-            Err(PolicyError::Schema(2))
-        );
-        for bad in [
-            "{}",
-            "[1]",
-            "1",
-            r#"{"schema":"1"}"#,
-            r#"{"schema":1,"schema":1}"#,
-            r#"{"schema":1,"paused":"no"}"#,
-        ] {
-            assert!(
-                matches!(
-                    ChannelPolicy::parse(bad.as_bytes()),
-                    Err(PolicyError::Malformed(_))
-                ),
-                "{bad}"
-            );
+        assert_eq!(ChannelPolicy::parse(br#"{"schema":2,"rollout":"moved"}"#), Err(PolicyError::Schema(2)));
+        for bad in
+            ["{}", "[1]", "1", r#"{"schema":"1"}"#, r#"{"schema":1,"schema":1}"#, r#"{"schema":1,"paused":"no"}"#]
+        {
+            assert!(matches!(ChannelPolicy::parse(bad.as_bytes()), Err(PolicyError::Malformed(_))), "{bad}");
         }
     }
 
     #[test]
     fn stages_that_shrink_or_go_back_in_time_are_refused() {
         for stages in [&[(10, 0), (5, 100)][..], &[(10, 100), (20, 0)], &[(101, 0)]] {
-            let bad = ChannelPolicy {
-                rollout: rollout(stages),
-                ..policy()
-            };
-            assert!(
-                matches!(
-                    ChannelPolicy::parse(&bad.encode()),
-                    Err(PolicyError::Stages { .. })
-                ),
-                "{stages:?}"
-            );
+            let bad = ChannelPolicy { rollout: rollout(stages), ..policy() };
+            assert!(matches!(ChannelPolicy::parse(&bad.encode()), Err(PolicyError::Stages { .. })), "{stages:?}");
         }
     }
 
     #[test]
     fn a_policy_is_bounded() {
-        let yanked: BTreeSet<Version> = (0..=u64::try_from(MAX_YANKED).expect("small"))
-            .map(|patch| Version::new(1, 0, patch))
-            .collect();
+        let yanked: BTreeSet<Version> =
+            (0..=u64::try_from(MAX_YANKED).expect("small")).map(|patch| Version::new(1, 0, patch)).collect();
         let bad = ChannelPolicy { yanked, ..policy() };
-        assert!(matches!(
-            ChannelPolicy::parse(&bad.encode()),
-            Err(PolicyError::TooMany { .. })
-        ));
-        let bad = ChannelPolicy {
-            rollout: rollout(&[(1, 0); MAX_ROLLOUT_STAGES + 1]),
-            ..policy()
-        };
-        assert!(matches!(
-            ChannelPolicy::parse(&bad.encode()),
-            Err(PolicyError::TooMany { .. })
-        ));
+        assert!(matches!(ChannelPolicy::parse(&bad.encode()), Err(PolicyError::TooMany { .. })));
+        let bad = ChannelPolicy { rollout: rollout(&[(1, 0); MAX_ROLLOUT_STAGES + 1]), ..policy() };
+        assert!(matches!(ChannelPolicy::parse(&bad.encode()), Err(PolicyError::TooMany { .. })));
         let padded = [policy().encode(), vec![b' '; 20_000]].concat();
-        assert_eq!(
-            ChannelPolicy::parse(&padded),
-            Err(PolicyError::TooLarge {
-                found: padded.len()
-            })
-        );
+        assert_eq!(ChannelPolicy::parse(&padded), Err(PolicyError::TooLarge { found: padded.len() }));
     }
 
     #[test]
@@ -440,19 +355,14 @@ mod tests {
             tenths[usize::from(bucket(&artifact, &node.to_be_bytes()) / 1000)] += 1;
         }
         // Standard deviation 42; six of them.
-        assert!(
-            tenths.iter().all(|count| (1750..2250).contains(count)),
-            "{tenths:?}"
-        );
+        assert!(tenths.iter().all(|count| (1750..2250).contains(count)), "{tenths:?}");
     }
 
     #[test]
     fn another_artifact_shuffles_the_nodes() {
         let first = |artifact: &[u8]| -> Vec<u32> {
             let artifact = Digest::of(artifact);
-            (0..10_000_u32)
-                .filter(|node| bucket(&artifact, &node.to_be_bytes()) < 100)
-                .collect()
+            (0..10_000_u32).filter(|node| bucket(&artifact, &node.to_be_bytes()) < 100).collect()
         };
         let (a, b) = (first(b"a"), first(b"b"));
         assert!(a.iter().filter(|node| b.contains(node)).count() < 10);

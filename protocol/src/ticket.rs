@@ -124,9 +124,8 @@ impl FromStr for Ticket {
         if wire.root_version == 0 {
             return Err(TicketError::Invalid("root versions start at 1"));
         }
-        let digest = |bytes: &[u8]| {
-            Digest::try_from(bytes).map_err(|_| TicketError::Invalid("a digest is not 32 bytes"))
-        };
+        let digest =
+            |bytes: &[u8]| Digest::try_from(bytes).map_err(|_| TicketError::Invalid("a digest is not 32 bytes"));
         Ok(Self {
             repository: RepositoryId::from(digest(&wire.repository)?),
             root_version: wire.root_version,

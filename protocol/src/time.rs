@@ -5,9 +5,7 @@ use std::str::FromStr;
 
 /// A point in time, whole seconds, UTC. Shown and parsed as RFC 3339 with a `Z`, no fraction
 /// (TUF 4.2.1): `2026-11-22T14:31:00Z`.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UtcTime(i64);
 
@@ -63,11 +61,7 @@ impl FromStr for UtcTime {
         }
         let stamp: jiff::Timestamp = text.parse().map_err(|_| InvalidTime)?;
         let seconds = stamp.as_second();
-        if (0..=MAX_SECONDS).contains(&seconds) {
-            Ok(Self(seconds))
-        } else {
-            Err(InvalidTime)
-        }
+        if (0..=MAX_SECONDS).contains(&seconds) { Ok(Self(seconds)) } else { Err(InvalidTime) }
     }
 }
 
@@ -106,10 +100,7 @@ mod tests {
     #[test]
     fn only_tufs_form_parses() {
         assert_eq!("1970-01-01T00:00:00Z".parse(), Ok(UtcTime(0)));
-        assert_eq!(
-            "2030-02-28T23:59:59Z".parse::<UtcTime>().map(UtcTime::unix),
-            Ok(1_898_553_599)
-        );
+        assert_eq!("2030-02-28T23:59:59Z".parse::<UtcTime>().map(UtcTime::unix), Ok(1_898_553_599));
         for bad in [
             "",
             "2030-02-28",

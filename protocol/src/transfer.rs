@@ -13,8 +13,8 @@ use prost::Message;
 
 use crate::digest::Digest;
 use crate::limits::{
-    LEAF_BYTES, MAX_ADDRESS_BYTES, MAX_BLOCK_BYTES, MAX_CONTROL_FRAME_BYTES, MAX_EXCHANGED_PEERS,
-    MAX_HAVE_PIECES, MAX_PEER_ADDRESSES, MAX_PIECES, MAX_SESSION_ARTIFACTS,
+    LEAF_BYTES, MAX_ADDRESS_BYTES, MAX_BLOCK_BYTES, MAX_CONTROL_FRAME_BYTES, MAX_EXCHANGED_PEERS, MAX_HAVE_PIECES,
+    MAX_PEER_ADDRESSES, MAX_PIECES, MAX_SESSION_ARTIFACTS,
 };
 use crate::peer::PeerId;
 
@@ -302,29 +302,16 @@ const MAX_CREDENTIAL_BYTES: usize = 4096;
 const MAX_ASK: usize = 8;
 
 fn valid(holds: bool, what: &'static str) -> Result<(), TransferError> {
-    if holds {
-        Ok(())
-    } else {
-        Err(TransferError::Invalid(what))
-    }
+    if holds { Ok(()) } else { Err(TransferError::Invalid(what)) }
 }
 
 impl BlockRange {
     /// A block inside the bounds that every object shares. The object's own length and pieces are
     /// checked by who knows its manifest.
     pub fn new(offset: u64, length: u32) -> Result<Self, TransferError> {
-        valid(
-            offset.is_multiple_of(u64::from(LEAF_BYTES)),
-            "a block starts inside a leaf",
-        )?;
-        valid(
-            length > 0 && length <= MAX_BLOCK_BYTES,
-            "a block's length is out of bounds",
-        )?;
-        valid(
-            offset.checked_add(u64::from(length)).is_some(),
-            "a block's end overflows",
-        )?;
+        valid(offset.is_multiple_of(u64::from(LEAF_BYTES)), "a block starts inside a leaf")?;
+        valid(length > 0 && length <= MAX_BLOCK_BYTES, "a block's length is out of bounds")?;
+        valid(offset.checked_add(u64::from(length)).is_some(), "a block's end overflows")?;
         Ok(Self { offset, length })
     }
 
@@ -347,9 +334,7 @@ impl Control {
         let length = message.encoded_len();
         let mut frame = Vec::with_capacity(4 + length);
         frame.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-        message
-            .encode(&mut frame)
-            .expect("a vector grows as needed");
+        message.encode(&mut frame).expect("a vector grows as needed");
         frame
     }
 
@@ -370,12 +355,7 @@ impl Control {
                 credential: hello.credential.clone(),
             })
             .into(),
-            Self::Announce {
-                handle,
-                object,
-                wants,
-                have,
-            } => wire::Kind::Announce(wire::Announce {
+            Self::Announce { handle, object, wants, have } => wire::Kind::Announce(wire::Announce {
                 handle: *handle,
                 kind: match object.kind {
                     ObjectKind::Artifact => 0,
@@ -386,26 +366,13 @@ impl Control {
                 have: have.clone(),
             })
             .into(),
-            Self::Have { handle, pieces } => wire::Kind::Have(wire::Have {
-                handle: *handle,
-                pieces: pieces.clone(),
-            })
-            .into(),
+            Self::Have { handle, pieces } => {
+                wire::Kind::Have(wire::Have { handle: *handle, pieces: pieces.clone() }).into()
+            }
             Self::Forget { handle } => wire::Kind::Forget(wire::Forget { handle: *handle }).into(),
-            Self::Request {
-                handle,
-                block: range,
-            } => wire::Kind::Request(block(handle, range)).into(),
-            Self::Cancel {
-                handle,
-                block: range,
-            } => wire::Kind::Cancel(block(handle, range)).into(),
-            Self::Busy {
-                handle,
-                block,
-                retry_after_ms,
-                ask,
-            } => wire::Kind::Busy(wire::Busy {
+            Self::Request { handle, block: range } => wire::Kind::Request(block(handle, range)).into(),
+            Self::Cancel { handle, block: range } => wire::Kind::Cancel(block(handle, range)).into(),
+            Self::Busy { handle, block, retry_after_ms, ask } => wire::Kind::Busy(wire::Busy {
                 handle: *handle,
                 offset: block.offset,
                 length: block.length,
@@ -423,18 +390,11 @@ impl Control {
                     .collect(),
             })
             .into(),
-            Self::Head {
-                root_version,
-                timestamp_version,
-            } => wire::Kind::Head(wire::Head {
-                root_version: *root_version,
-                timestamp_version: *timestamp_version,
-            })
-            .into(),
-            Self::Goodbye { reason } => wire::Kind::Goodbye(wire::Goodbye {
-                reason: reason.clone(),
-            })
-            .into(),
+            Self::Head { root_version, timestamp_version } => {
+                wire::Kind::Head(wire::Head { root_version: *root_version, timestamp_version: *timestamp_version })
+                    .into()
+            }
+            Self::Goodbye { reason } => wire::Kind::Goodbye(wire::Goodbye { reason: reason.clone() }).into(),
             Self::Unknown => wire::Control { kind: None },
         }
     }
@@ -450,14 +410,11 @@ impl Control {
 
     /// Decodes the body of a frame.
     pub fn decode(body: &[u8]) -> Result<Self, TransferError> {
-        let message = wire::Control::decode(body)
-            .map_err(|error| TransferError::Encoding(error.to_string()))?;
+        let message = wire::Control::decode(body).map_err(|error| TransferError::Encoding(error.to_string()))?;
         let Some(kind) = message.kind else {
             return Ok(Self::Unknown);
         };
-        let handle = |handle: u32| {
-            valid(handle < MAX_SESSION_ARTIFACTS, "a handle is out of bounds").map(|()| handle)
-        };
+        let handle = |handle: u32| valid(handle < MAX_SESSION_ARTIFACTS, "a handle is out of bounds").map(|()| handle);
         Ok(match kind {
             wire::Kind::Hello(hello) => Self::Hello(decode_hello(hello)?),
             wire::Kind::Announce(announce) => {
@@ -468,10 +425,7 @@ impl Control {
                 };
                 let digest = Digest::try_from(announce.digest.as_slice())
                     .map_err(|_| TransferError::Invalid("an object's digest is not 32 bytes"))?;
-                valid(
-                    announce.have.len() <= MAX_PIECES as usize / 8,
-                    "a bitmap is too long",
-                )?;
+                valid(announce.have.len() <= MAX_PIECES as usize / 8, "a bitmap is too long")?;
                 Self::Announce {
                     handle: handle(announce.handle)?,
                     object: ObjectId { kind, digest },
@@ -480,76 +434,44 @@ impl Control {
                 }
             }
             wire::Kind::Have(have) => {
-                valid(
-                    have.pieces.len() <= MAX_HAVE_PIECES,
-                    "too many pieces in one have",
-                )?;
-                Self::Have {
-                    handle: handle(have.handle)?,
-                    pieces: have.pieces,
-                }
+                valid(have.pieces.len() <= MAX_HAVE_PIECES, "too many pieces in one have")?;
+                Self::Have { handle: handle(have.handle)?, pieces: have.pieces }
             }
-            wire::Kind::Forget(forget) => Self::Forget {
-                handle: handle(forget.handle)?,
-            },
-            wire::Kind::Request(block) => Self::Request {
-                handle: handle(block.handle)?,
-                block: BlockRange::new(block.offset, block.length)?,
-            },
-            wire::Kind::Cancel(block) => Self::Cancel {
-                handle: handle(block.handle)?,
-                block: BlockRange::new(block.offset, block.length)?,
-            },
+            wire::Kind::Forget(forget) => Self::Forget { handle: handle(forget.handle)? },
+            wire::Kind::Request(block) => {
+                Self::Request { handle: handle(block.handle)?, block: BlockRange::new(block.offset, block.length)? }
+            }
+            wire::Kind::Cancel(block) => {
+                Self::Cancel { handle: handle(block.handle)?, block: BlockRange::new(block.offset, block.length)? }
+            }
             wire::Kind::Busy(busy) => {
                 valid(busy.ask.len() <= MAX_ASK, "too many peers to ask")?;
                 Self::Busy {
                     handle: handle(busy.handle)?,
                     block: BlockRange::new(busy.offset, busy.length)?,
                     retry_after_ms: busy.retry_after_ms,
-                    ask: busy
-                        .ask
-                        .iter()
-                        .map(|peer| peer_id(peer))
-                        .collect::<Result<_, _>>()?,
+                    ask: busy.ask.iter().map(|peer| peer_id(peer)).collect::<Result<_, _>>()?,
                 }
             }
             wire::Kind::Peers(peers) => Self::Peers(decode_peers(peers)?),
-            wire::Kind::Head(head) => Self::Head {
-                root_version: head.root_version,
-                timestamp_version: head.timestamp_version,
-            },
+            wire::Kind::Head(head) => {
+                Self::Head { root_version: head.root_version, timestamp_version: head.timestamp_version }
+            }
             wire::Kind::Goodbye(goodbye) => {
-                valid(
-                    goodbye.reason.len() <= MAX_TEXT_BYTES,
-                    "a reason is too long",
-                )?;
-                Self::Goodbye {
-                    reason: goodbye.reason,
-                }
+                valid(goodbye.reason.len() <= MAX_TEXT_BYTES, "a reason is too long")?;
+                Self::Goodbye { reason: goodbye.reason }
             }
         })
     }
 }
 
 fn decode_hello(hello: wire::Hello) -> Result<Hello, TransferError> {
-    valid(
-        hello.repository.len() == 32,
-        "a repository id is not 32 bytes",
-    )?;
+    valid(hello.repository.len() == 32, "a repository id is not 32 bytes")?;
     valid(hello.agent.len() <= MAX_TEXT_BYTES, "an agent is too long")?;
     valid(hello.features.len() <= MAX_FEATURES, "too many features")?;
+    valid(hello.features.iter().all(|feature| feature.len() <= MAX_TEXT_BYTES), "a feature is too long")?;
     valid(
-        hello
-            .features
-            .iter()
-            .all(|feature| feature.len() <= MAX_TEXT_BYTES),
-        "a feature is too long",
-    )?;
-    valid(
-        hello
-            .credential
-            .as_ref()
-            .is_none_or(|credential| credential.len() <= MAX_CREDENTIAL_BYTES),
+        hello.credential.as_ref().is_none_or(|credential| credential.len() <= MAX_CREDENTIAL_BYTES),
         "a credential is too long",
     )?;
     Ok(Hello {
@@ -564,8 +486,7 @@ fn decode_hello(hello: wire::Hello) -> Result<Hello, TransferError> {
 }
 
 fn peer_id(bytes: &[u8]) -> Result<PeerId, TransferError> {
-    PeerId::from_bytes(bytes)
-        .map_err(|_| TransferError::Invalid("a peer id's length is out of bounds"))
+    PeerId::from_bytes(bytes).map_err(|_| TransferError::Invalid("a peer id's length is out of bounds"))
 }
 
 fn decode_peers(peers: wire::Peers) -> Result<Vec<PeerRecord>, TransferError> {
@@ -574,21 +495,9 @@ fn decode_peers(peers: wire::Peers) -> Result<Vec<PeerRecord>, TransferError> {
         .peers
         .into_iter()
         .map(|record| {
-            valid(
-                record.addresses.len() <= MAX_PEER_ADDRESSES,
-                "too many addresses",
-            )?;
-            valid(
-                record
-                    .addresses
-                    .iter()
-                    .all(|address| address.len() <= MAX_ADDRESS_BYTES),
-                "an address is too long",
-            )?;
-            Ok(PeerRecord {
-                peer: peer_id(&record.peer)?,
-                addresses: record.addresses,
-            })
+            valid(record.addresses.len() <= MAX_PEER_ADDRESSES, "too many addresses")?;
+            valid(record.addresses.iter().all(|address| address.len() <= MAX_ADDRESS_BYTES), "an address is too long")?;
+            Ok(PeerRecord { peer: peer_id(&record.peer)?, addresses: record.addresses })
         })
         .collect()
 }
@@ -633,10 +542,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn block() -> impl Strategy<Value = BlockRange> {
-        (0u64..1 << 30, 1..=MAX_BLOCK_BYTES).prop_map(|(leaf, length)| BlockRange {
-            offset: leaf * u64::from(LEAF_BYTES),
-            length,
-        })
+        (0u64..1 << 30, 1..=MAX_BLOCK_BYTES)
+            .prop_map(|(leaf, length)| BlockRange { offset: leaf * u64::from(LEAF_BYTES), length })
     }
 
     fn control() -> impl Strategy<Value = Control> {
@@ -647,70 +554,32 @@ mod tests {
                 .prop_map(|bytes| PeerId::from_bytes(&bytes).expect("in bounds"))
         };
         prop_oneof![
-            (
-                "[a-z/0-9.]{0,40}",
-                any::<u64>(),
-                any::<u64>(),
-                any::<bool>(),
-                proptest::option::of(bytes(40))
-            )
-                .prop_map(
-                    |(agent, root_version, timestamp_version, seed, credential)| Control::Hello(
-                        Hello {
-                            repository: vec![7; 32],
-                            features: vec![agent.clone()],
-                            agent,
-                            root_version,
-                            timestamp_version,
-                            seed,
-                            credential,
-                        }
-                    )
-                ),
-            (handle.clone(), any::<[u8; 32]>(), any::<bool>(), bytes(200)).prop_map(
-                |(handle, digest, wants, have)| {
-                    let object = ObjectId {
-                        kind: ObjectKind::Artifact,
-                        digest: digest.into(),
-                    };
-                    Control::Announce {
-                        handle,
-                        object,
-                        wants,
-                        have,
-                    }
-                }
+            ("[a-z/0-9.]{0,40}", any::<u64>(), any::<u64>(), any::<bool>(), proptest::option::of(bytes(40))).prop_map(
+                |(agent, root_version, timestamp_version, seed, credential)| Control::Hello(Hello {
+                    repository: vec![7; 32],
+                    features: vec![agent.clone()],
+                    agent,
+                    root_version,
+                    timestamp_version,
+                    seed,
+                    credential,
+                })
             ),
-            (
-                handle.clone(),
-                proptest::collection::vec(any::<u32>(), 0..50)
-            )
+            (handle.clone(), any::<[u8; 32]>(), any::<bool>(), bytes(200)).prop_map(|(handle, digest, wants, have)| {
+                let object = ObjectId { kind: ObjectKind::Artifact, digest: digest.into() };
+                Control::Announce { handle, object, wants, have }
+            }),
+            (handle.clone(), proptest::collection::vec(any::<u32>(), 0..50))
                 .prop_map(|(handle, pieces)| Control::Have { handle, pieces }),
-            (handle.clone(), block())
-                .prop_map(|(handle, block)| Control::Request { handle, block }),
+            (handle.clone(), block()).prop_map(|(handle, block)| Control::Request { handle, block }),
             (handle.clone(), block()).prop_map(|(handle, block)| Control::Cancel { handle, block }),
-            (
-                handle,
-                block(),
-                any::<u32>(),
-                proptest::collection::vec(peer(), 0..8)
-            )
-                .prop_map(|(handle, block, retry_after_ms, ask)| Control::Busy {
-                    handle,
-                    block,
-                    retry_after_ms,
-                    ask
-                }),
-            proptest::collection::vec(
-                (peer(), proptest::collection::vec("[a-z/0-9]{0,60}", 0..4)),
-                0..10
-            )
-            .prop_map(|peers| Control::Peers(
-                peers
-                    .into_iter()
-                    .map(|(peer, addresses)| PeerRecord { peer, addresses })
-                    .collect()
-            )),
+            (handle, block(), any::<u32>(), proptest::collection::vec(peer(), 0..8))
+                .prop_map(|(handle, block, retry_after_ms, ask)| Control::Busy { handle, block, retry_after_ms, ask }),
+            proptest::collection::vec((peer(), proptest::collection::vec("[a-z/0-9]{0,60}", 0..4)), 0..10).prop_map(
+                |peers| Control::Peers(
+                    peers.into_iter().map(|(peer, addresses)| PeerRecord { peer, addresses }).collect()
+                )
+            ),
         ]
     }
 
@@ -739,19 +608,13 @@ mod tests {
     #[test]
     fn a_frame_over_the_limit_is_refused_by_its_header() {
         let header = (MAX_CONTROL_FRAME_BYTES + 1).to_be_bytes();
-        assert_eq!(
-            Control::frame_length(header),
-            Err(TransferError::FrameTooLong(MAX_CONTROL_FRAME_BYTES + 1))
-        );
+        assert_eq!(Control::frame_length(header), Err(TransferError::FrameTooLong(MAX_CONTROL_FRAME_BYTES + 1)));
     }
 
     #[test]
     fn a_message_of_a_later_version_is_ignored_not_refused() {
         // Field 99, length-delimited, two bytes.
-        assert_eq!(
-            Control::decode(&[0x9a, 0x06, 0x02, 1, 2]),
-            Ok(Control::Unknown)
-        );
+        assert_eq!(Control::decode(&[0x9a, 0x06, 0x02, 1, 2]), Ok(Control::Unknown));
     }
 
     #[test]

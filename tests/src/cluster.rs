@@ -187,11 +187,8 @@ impl Cluster {
     pub async fn start_peer_in(&mut self, data_dir: PathBuf) {
         let install_dir = data_dir.join("app");
         let mut config = config(&data_dir, Role::Peer, Some(self.ticket.clone()));
-        config.subscriptions = vec![Subscription {
-            product: product(),
-            channel: Channel::stable(),
-            directory: Some(install_dir.clone()),
-        }];
+        config.subscriptions =
+            vec![Subscription { product: product(), channel: Channel::stable(), directory: Some(install_dir.clone()) }];
         let node = start(config).await.expect("the peer starts");
         self.peers.push(TestNode { node, data_dir, install_dir });
     }

@@ -80,11 +80,8 @@ impl TestRepository {
         let manifest = Arc::new(builder.finish().expect("not empty"));
         let encoded = manifest.encode();
         let sha256 = Digest::of(&encoded);
-        let id = ReleaseId {
-            product: product(),
-            version: version.parse().expect("a version"),
-            platform: Platform::any(),
-        };
+        let id =
+            ReleaseId { product: product(), version: version.parse().expect("a version"), platform: Platform::any() };
         let file_name = format!("app-{version}.bin").parse().expect("a file name");
         let release = Release {
             path: id.path(&file_name),

@@ -170,11 +170,8 @@ impl VirtualNetwork {
         };
         let now = self.now();
         let (engine, effects) = Engine::restore(config, found, now).expect("a good repository");
-        let rate = if is_seed {
-            self.links.seed_upload_bytes_per_second
-        } else {
-            self.links.peer_upload_bytes_per_second
-        };
+        let rate =
+            if is_seed { self.links.seed_upload_bytes_per_second } else { self.links.peer_upload_bytes_per_second };
         self.nodes.push(Node {
             id: id.clone(),
             engine,
@@ -325,7 +322,15 @@ impl VirtualNetwork {
         }
     }
 
-    fn block_arrives(&mut self, index: usize, from: PeerId, handle: u32, object: ObjectId, block: BlockRange, rotten: bool) {
+    fn block_arrives(
+        &mut self,
+        index: usize,
+        from: PeerId,
+        handle: u32,
+        object: ObjectId,
+        block: BlockRange,
+        rotten: bool,
+    ) {
         let node = &mut self.nodes[index];
         if !node.online || !node.expected.remove(&(from.clone(), handle, block)) {
             return;
@@ -338,7 +343,8 @@ impl VirtualNetwork {
             let leaves = store.leaves.entry(piece.get()).or_default();
             let step = u64::from(LEAF_BYTES);
             // A rotten block is remembered as a leaf that no piece has.
-            leaves.extend((block.offset / step..block.end().div_ceil(step)).map(|leaf| leaf | (u64::from(rotten) << 63)));
+            leaves
+                .extend((block.offset / step..block.end().div_ceil(step)).map(|leaf| leaf | (u64::from(rotten) << 63)));
             let whole = store.manifest.length_of(piece).div_ceil(LEAF_BYTES) as usize;
             let good = leaves.iter().filter(|leaf| **leaf >> 63 == 0).count();
             if leaves.len() < whole {
@@ -432,7 +438,9 @@ impl VirtualNetwork {
                 }
             }
             SwarmEffect::Unban { .. } => {}
-            SwarmEffect::Control { peer, message } => self.to_peer(index, &peer, |me| SwarmInput::Control { peer: me, message }),
+            SwarmEffect::Control { peer, message } => {
+                self.to_peer(index, &peer, |me| SwarmInput::Control { peer: me, message })
+            }
             SwarmEffect::Request { peer, handle, block, .. } => {
                 self.nodes[index].expected.insert((peer.clone(), handle, block));
                 let message = updraft_protocol::transfer::Control::Request { handle, block };
@@ -443,7 +451,9 @@ impl VirtualNetwork {
                 let message = updraft_protocol::transfer::Control::Cancel { handle, block };
                 self.to_peer(index, &peer, |me| SwarmInput::Control { peer: me, message });
             }
-            SwarmEffect::SendBlock { peer, handle, object, block } => self.send_block(index, peer, handle, object, block),
+            SwarmEffect::SendBlock { peer, handle, object, block } => {
+                self.send_block(index, peer, handle, object, block)
+            }
             SwarmEffect::DropBlock { peer, handle, block } => {
                 self.nodes[index].dropped.insert((peer, handle, block));
             }
@@ -457,7 +467,8 @@ impl VirtualNetwork {
                 }
             }
             SwarmEffect::MetaAsk { request_id, peer, request } => {
-                let Some(other) = self.by_id.get(&peer).copied().filter(|_| self.nodes[index].sessions.contains(&peer)) else {
+                let Some(other) = self.by_id.get(&peer).copied().filter(|_| self.nodes[index].sessions.contains(&peer))
+                else {
                     let result = Err("not connected".to_owned());
                     self.soon(index, Input::Swarm(SwarmInput::MetaAnswered { request_id, peer, result }));
                     return;
@@ -511,7 +522,10 @@ impl VirtualNetwork {
             let other = self.by_id[&peer];
             if Some(&peer) != from && self.nodes[other].seen_gossip.insert(message) {
                 let me = self.nodes[index].id.clone();
-                self.later(other, SwarmInput::Gossip { message: payload.to_vec(), peer: me, payload: payload.to_vec() });
+                self.later(
+                    other,
+                    SwarmInput::Gossip { message: payload.to_vec(), peer: me, payload: payload.to_vec() },
+                );
             }
         }
     }

@@ -15,15 +15,7 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
 use super::entry::MAX_DEPTH;
 
 /// `f_type` of ext2/3/4, XFS, Btrfs, F2FS, bcachefs, tmpfs and overlayfs.
-const SYNCFS_WORKS: [u64; 7] = [
-    0xEF53,
-    0x5846_5342,
-    0x9123_683E,
-    0xF2F5_2010,
-    0xCA45_1A4E,
-    0x0102_1994,
-    0x794C_7630,
-];
+const SYNCFS_WORKS: [u64; 7] = [0xEF53, 0x5846_5342, 0x9123_683E, 0xF2F5_2010, 0xCA45_1A4E, 0x0102_1994, 0x794C_7630];
 
 /// Files up to which syncing each is quicker than asking the whole file system, which may hold much
 /// unwritten data of others.
@@ -46,9 +38,7 @@ fn syncfs_works(root: BorrowedFd<'_>) -> io::Result<bool> {
 
 fn sync_each(directory: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
     if depth > MAX_DEPTH {
-        return Err(io::Error::other(
-            "the tree is deeper than any that was unpacked",
-        ));
+        return Err(io::Error::other("the tree is deeper than any that was unpacked"));
     }
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
@@ -89,8 +79,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         std::fs::create_dir_all(directory.path().join("a/b")).expect("directories");
         std::fs::write(directory.path().join("a/b/file"), b"x").expect("a file");
-        std::os::unix::fs::symlink("/nowhere", directory.path().join("a/dangling"))
-            .expect("a link");
+        std::os::unix::fs::symlink("/nowhere", directory.path().join("a/dangling")).expect("a link");
         directory
     }
 

@@ -93,9 +93,7 @@ impl RelPath {
 
     /// The components, outermost first. None for the root.
     pub fn components(&self) -> impl Iterator<Item = &[u8]> {
-        self.0
-            .split(|byte| *byte == b'/')
-            .filter(|component| !component.is_empty())
+        self.0.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
     }
 
     /// The directory that holds this entry (empty for the root's own) and the entry's name in it.
@@ -161,10 +159,7 @@ pub struct EntryError {
 
 impl EntryError {
     pub(super) fn new(raw: &[u8], problem: EntryProblem) -> Self {
-        Self {
-            entry: shown(raw),
-            problem,
-        }
+        Self { entry: shown(raw), problem }
     }
 }
 
@@ -202,9 +197,7 @@ pub enum EntryProblem {
     #[error("is {0}; only files, directories, symbolic links and hard links can be installed")]
     Unsupported(&'static str),
     /// setuid, setgid or sticky.
-    #[error(
-        "has mode {0:04o}; setuid, setgid and sticky files are never installed, `chmod` it first"
-    )]
+    #[error("has mode {0:04o}; setuid, setgid and sticky files are never installed, `chmod` it first")]
     SpecialBits(u32),
     /// Not a regular file, and yet has data.
     #[error("is not a regular file and yet has {0} bytes of data")]
@@ -228,9 +221,7 @@ pub enum EntryProblem {
     #[error("lies below `{0}`, which is not a directory")]
     BelowNonDirectory(String),
     /// Differs from another entry only by case.
-    #[error(
-        "differs from `{0}` only by case; they would be one file on some file systems, rename one"
-    )]
+    #[error("differs from `{0}` only by case; they would be one file on some file systems, rename one")]
     CaseCollision(String),
     /// One entry too many.
     #[error("is one more than the {MAX_ENTRIES} entries that an archive may have")]
@@ -269,11 +260,7 @@ pub(super) fn normalise(raw: &[u8]) -> Result<&[u8], EntryProblem> {
             _ => depth += 1,
         }
     }
-    if depth > MAX_DEPTH {
-        Err(EntryProblem::TooDeep)
-    } else {
-        Ok(path)
-    }
+    if depth > MAX_DEPTH { Err(EntryProblem::TooDeep) } else { Ok(path) }
 }
 
 pub(super) fn split_parent(path: &[u8]) -> (&[u8], &[u8]) {
@@ -309,11 +296,7 @@ pub(super) fn fold_case(path: &[u8]) -> Box<[u8]> {
 /// are escaped, and a very long name is cut.
 pub(super) fn shown(raw: &[u8]) -> String {
     let mut text = String::new();
-    for (count, chunk) in raw
-        .utf8_chunks()
-        .flat_map(|chunk| pieces_of(&chunk))
-        .enumerate()
-    {
+    for (count, chunk) in raw.utf8_chunks().flat_map(|chunk| pieces_of(&chunk)).enumerate() {
         if count == MAX_SHOWN_CHARS {
             text.push('…');
             break;
@@ -325,11 +308,7 @@ pub(super) fn shown(raw: &[u8]) -> String {
 
 fn pieces_of<'a>(chunk: &std::str::Utf8Chunk<'a>) -> impl Iterator<Item = String> + use<'a> {
     let valid = chunk.valid().chars().map(|character| {
-        if character.is_control() {
-            character.escape_default().to_string()
-        } else {
-            character.to_string()
-        }
+        if character.is_control() { character.escape_default().to_string() } else { character.to_string() }
     });
     valid.chain(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")))
 }
@@ -354,12 +333,7 @@ mod tests {
     #[test]
     fn paths_with_empty_or_dot_components_are_refused() {
         for path in [&b""[..], b"a//b", b"a/./b", b"././a", b".//a", b"a/."] {
-            assert_eq!(
-                refusal(path),
-                EntryProblem::EmptyComponent,
-                "{}",
-                shown(path)
-            );
+            assert_eq!(refusal(path), EntryProblem::EmptyComponent, "{}", shown(path));
         }
     }
 
@@ -372,16 +346,10 @@ mod tests {
     fn lengths_and_depth_are_bounded_at_their_limits() {
         let component = vec![b'a'; MAX_COMPONENT_BYTES];
         assert!(RelPath::parse(&component).is_ok());
-        assert_eq!(
-            refusal(&[&component[..], b"a"].concat()),
-            EntryProblem::ComponentTooLong
-        );
+        assert_eq!(refusal(&[&component[..], b"a"].concat()), EntryProblem::ComponentTooLong);
         let deep = vec!["d"; MAX_DEPTH].join("/");
         assert!(RelPath::parse(deep.as_bytes()).is_ok());
-        assert_eq!(
-            refusal(format!("{deep}/d").as_bytes()),
-            EntryProblem::TooDeep
-        );
+        assert_eq!(refusal(format!("{deep}/d").as_bytes()), EntryProblem::TooDeep);
         let long = vec!["d".repeat(250); 17].join("/");
         assert_eq!(refusal(long.as_bytes()), EntryProblem::PathTooLong);
     }

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 
 use super::entry::{
-    Admitted, EntryError, EntryProblem, Kind, MAX_ENTRIES, MAX_NAME_BYTES_TOTAL, MAX_TARGET_BYTES,
-    Object, RelPath, fold_case, normalise, shown, split_parent,
+    Admitted, EntryError, EntryProblem, Kind, MAX_ENTRIES, MAX_NAME_BYTES_TOTAL, MAX_TARGET_BYTES, Object, RelPath,
+    fold_case, normalise, shown, split_parent,
 };
 
 /// setuid, setgid and sticky.
@@ -68,8 +68,7 @@ impl EntryGuard {
         size: u64,
         link: Option<&[u8]>,
     ) -> Result<Admitted, EntryError> {
-        self.admit_unnamed(path, kind, mode, size, link)
-            .map_err(|problem| EntryError::new(path, problem))
+        self.admit_unnamed(path, kind, mode, size, link).map_err(|problem| EntryError::new(path, problem))
     }
 
     fn admit_unnamed(
@@ -99,16 +98,9 @@ impl EntryGuard {
         }
         let object = match kind {
             Kind::Directory | Kind::Unsupported(_) => Object::Directory,
-            Kind::File => Object::File {
-                executable: mode & 0o111 != 0,
-                size,
-            },
-            Kind::Symlink => Object::Symlink {
-                target: symlink_target(link)?.into(),
-            },
-            Kind::HardLink => Object::HardLink {
-                target: self.hard_link_target(link)?,
-            },
+            Kind::File => Object::File { executable: mode & 0o111 != 0, size },
+            Kind::Symlink => Object::Symlink { target: symlink_target(link)?.into() },
+            Kind::HardLink => Object::HardLink { target: self.hard_link_target(link)? },
         };
         if self.entries >= MAX_ENTRIES {
             return Err(EntryProblem::TooMany);
@@ -121,16 +113,11 @@ impl EntryGuard {
             self.placed += 1;
         }
         self.entries += 1;
-        Ok(Admitted {
-            path: RelPath::from_normalised(path),
-            object,
-        })
+        Ok(Admitted { path: RelPath::from_normalised(path), object })
     }
 
     fn hard_link_target(&self, link: Option<&[u8]>) -> Result<RelPath, EntryProblem> {
-        let raw = link
-            .filter(|link| !link.is_empty())
-            .ok_or(EntryProblem::NoTarget)?;
+        let raw = link.filter(|link| !link.is_empty()).ok_or(EntryProblem::NoTarget)?;
         let bad = || EntryProblem::BadHardLink(shown(raw));
         let target = normalise(raw).map_err(|_| bad())?;
         let folded = fold_case(target);
@@ -202,14 +189,8 @@ impl EntryGuard {
     }
 
     fn charge(&mut self, bytes: usize) -> Result<(), EntryProblem> {
-        self.name_bytes = self
-            .name_bytes
-            .saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        if self.name_bytes > MAX_NAME_BYTES_TOTAL {
-            Err(EntryProblem::NamesTooLong)
-        } else {
-            Ok(())
-        }
+        self.name_bytes = self.name_bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if self.name_bytes > MAX_NAME_BYTES_TOTAL { Err(EntryProblem::NamesTooLong) } else { Ok(()) }
     }
 }
 
@@ -218,9 +199,7 @@ fn spelling<'a>(node: &'a Node, folded: &'a [u8]) -> &'a [u8] {
 }
 
 fn symlink_target(link: Option<&[u8]>) -> Result<&[u8], EntryProblem> {
-    let target = link
-        .filter(|link| !link.is_empty())
-        .ok_or(EntryProblem::NoTarget)?;
+    let target = link.filter(|link| !link.is_empty()).ok_or(EntryProblem::NoTarget)?;
     if target.contains(&0) {
         return Err(EntryProblem::Nul);
     }
@@ -236,15 +215,11 @@ mod tests {
     use super::*;
 
     fn file(guard: &mut EntryGuard, path: &[u8]) -> Result<Admitted, EntryProblem> {
-        guard
-            .admit(path, Kind::File, 0o644, 0, None)
-            .map_err(|error| error.problem)
+        guard.admit(path, Kind::File, 0o644, 0, None).map_err(|error| error.problem)
     }
 
     fn directory(guard: &mut EntryGuard, path: &[u8]) -> Result<Admitted, EntryProblem> {
-        guard
-            .admit(path, Kind::Directory, 0o755, 0, None)
-            .map_err(|error| error.problem)
+        guard.admit(path, Kind::Directory, 0o755, 0, None).map_err(|error| error.problem)
     }
 
     fn refusal(path: &[u8]) -> EntryProblem {
@@ -274,19 +249,8 @@ mod tests {
     #[test]
     fn a_leading_dot_slash_and_a_trailing_slash_are_dropped() {
         let mut guard = EntryGuard::new();
-        assert!(
-            directory(&mut guard, b"./")
-                .expect("the root")
-                .path
-                .is_root()
-        );
-        assert_eq!(
-            directory(&mut guard, b"./bin/")
-                .expect("a directory")
-                .path
-                .as_bytes(),
-            b"bin"
-        );
+        assert!(directory(&mut guard, b"./").expect("the root").path.is_root());
+        assert_eq!(directory(&mut guard, b"./bin/").expect("a directory").path.as_bytes(), b"bin");
         assert_eq!(refusal(b"bin/"), EntryProblem::TrailingSlash);
         assert_eq!(refusal(b"."), EntryProblem::RootNotDirectory);
     }
@@ -313,43 +277,24 @@ mod tests {
         let mut guard = EntryGuard::new();
         file(&mut guard, b"a/b").expect("admitted");
         assert_eq!(file(&mut guard, b"a"), Err(EntryProblem::KindConflict));
-        assert_eq!(
-            directory(&mut guard, b"a/b"),
-            Err(EntryProblem::KindConflict)
-        );
-        assert_eq!(
-            file(&mut guard, b"a/b/c"),
-            Err(EntryProblem::BelowNonDirectory("a/b".into()))
-        );
+        assert_eq!(directory(&mut guard, b"a/b"), Err(EntryProblem::KindConflict));
+        assert_eq!(file(&mut guard, b"a/b/c"), Err(EntryProblem::BelowNonDirectory("a/b".into())));
     }
 
     #[test]
     fn nothing_is_placed_below_a_symbolic_link() {
         let mut guard = EntryGuard::new();
-        guard
-            .admit(b"lib", Kind::Symlink, 0o777, 0, Some(b"/etc"))
-            .expect("links may point anywhere");
-        assert_eq!(
-            file(&mut guard, b"lib/x"),
-            Err(EntryProblem::BelowNonDirectory("lib".into()))
-        );
-        assert_eq!(
-            file(&mut guard, b"lib/deep/x"),
-            Err(EntryProblem::BelowNonDirectory("lib".into()))
-        );
-        assert_eq!(
-            directory(&mut guard, b"lib"),
-            Err(EntryProblem::KindConflict)
-        );
+        guard.admit(b"lib", Kind::Symlink, 0o777, 0, Some(b"/etc")).expect("links may point anywhere");
+        assert_eq!(file(&mut guard, b"lib/x"), Err(EntryProblem::BelowNonDirectory("lib".into())));
+        assert_eq!(file(&mut guard, b"lib/deep/x"), Err(EntryProblem::BelowNonDirectory("lib".into())));
+        assert_eq!(directory(&mut guard, b"lib"), Err(EntryProblem::KindConflict));
     }
 
     #[test]
     fn a_directory_with_content_does_not_turn_into_a_link() {
         let mut guard = EntryGuard::new();
         file(&mut guard, b"lib/x").expect("admitted");
-        let refused = guard
-            .admit(b"lib", Kind::Symlink, 0o777, 0, Some(b"/etc"))
-            .expect_err("refused");
+        let refused = guard.admit(b"lib", Kind::Symlink, 0o777, 0, Some(b"/etc")).expect_err("refused");
         assert_eq!(refused.problem, EntryProblem::KindConflict);
     }
 
@@ -357,20 +302,11 @@ mod tests {
     fn names_that_differ_only_by_case_are_refused() {
         let mut guard = EntryGuard::new();
         file(&mut guard, b"README").expect("admitted");
-        assert_eq!(
-            file(&mut guard, b"readme"),
-            Err(EntryProblem::CaseCollision("README".into()))
-        );
+        assert_eq!(file(&mut guard, b"readme"), Err(EntryProblem::CaseCollision("README".into())));
         file(&mut guard, "\u{c9}t\u{e9}".as_bytes()).expect("admitted");
-        assert!(matches!(
-            file(&mut guard, "\u{e9}t\u{c9}".as_bytes()),
-            Err(EntryProblem::CaseCollision(_))
-        ));
+        assert!(matches!(file(&mut guard, "\u{e9}t\u{c9}".as_bytes()), Err(EntryProblem::CaseCollision(_))));
         file(&mut guard, b"Dir/a").expect("admitted");
-        assert_eq!(
-            file(&mut guard, b"dir/b"),
-            Err(EntryProblem::CaseCollision("Dir".into()))
-        );
+        assert_eq!(file(&mut guard, b"dir/b"), Err(EntryProblem::CaseCollision("Dir".into())));
     }
 
     #[test]
@@ -384,29 +320,11 @@ mod tests {
     fn a_hard_link_names_an_earlier_regular_file() {
         let mut guard = EntryGuard::new();
         file(&mut guard, b"bin/Git").expect("admitted");
-        guard
-            .admit(b"bin/link", Kind::Symlink, 0o777, 0, Some(b"Git"))
-            .expect("admitted");
-        let admitted = guard
-            .admit(b"bin/git-add", Kind::HardLink, 0o755, 0, Some(b"./bin/Git"))
-            .expect("admitted");
-        assert_eq!(
-            admitted.object,
-            Object::HardLink {
-                target: RelPath::parse(b"bin/Git").expect("valid")
-            }
-        );
-        for target in [
-            &b"bin/git"[..],
-            b"bin/link",
-            b"bin",
-            b"../outside",
-            b"/etc/passwd",
-            b"later",
-        ] {
-            let refused = guard
-                .admit(b"x", Kind::HardLink, 0o755, 0, Some(target))
-                .expect_err("refused");
+        guard.admit(b"bin/link", Kind::Symlink, 0o777, 0, Some(b"Git")).expect("admitted");
+        let admitted = guard.admit(b"bin/git-add", Kind::HardLink, 0o755, 0, Some(b"./bin/Git")).expect("admitted");
+        assert_eq!(admitted.object, Object::HardLink { target: RelPath::parse(b"bin/Git").expect("valid") });
+        for target in [&b"bin/git"[..], b"bin/link", b"bin", b"../outside", b"/etc/passwd", b"later"] {
+            let refused = guard.admit(b"x", Kind::HardLink, 0o755, 0, Some(target)).expect_err("refused");
             assert_eq!(refused.problem, EntryProblem::BadHardLink(shown(target)));
         }
     }
@@ -414,17 +332,11 @@ mod tests {
     #[test]
     fn symbolic_link_targets_are_bounded_and_present() {
         let mut guard = EntryGuard::new();
-        let mut link = |target: &[u8]| {
-            guard
-                .admit(b"l", Kind::Symlink, 0o777, 0, Some(target))
-                .map_err(|error| error.problem)
-        };
+        let mut link =
+            |target: &[u8]| guard.admit(b"l", Kind::Symlink, 0o777, 0, Some(target)).map_err(|error| error.problem);
         assert_eq!(link(b""), Err(EntryProblem::NoTarget));
         assert_eq!(link(b"a\0b"), Err(EntryProblem::Nul));
-        assert_eq!(
-            link(&[b'a'; MAX_TARGET_BYTES]),
-            Err(EntryProblem::TargetTooLong)
-        );
+        assert_eq!(link(&[b'a'; MAX_TARGET_BYTES]), Err(EntryProblem::TargetTooLong));
         assert!(link(&[b'a'; MAX_TARGET_BYTES - 1]).is_ok());
     }
 
@@ -432,41 +344,29 @@ mod tests {
     fn special_bits_are_refused_on_files_and_ignored_on_directories() {
         let mut guard = EntryGuard::new();
         for mode in [0o4755, 0o2755, 0o1644] {
-            let refused = guard
-                .admit(b"su", Kind::File, mode, 0, None)
-                .expect_err("refused");
+            let refused = guard.admit(b"su", Kind::File, mode, 0, None).expect_err("refused");
             assert_eq!(refused.problem, EntryProblem::SpecialBits(mode));
         }
-        guard
-            .admit(b"shared", Kind::Directory, 0o2775, 0, None)
-            .expect("admitted");
+        guard.admit(b"shared", Kind::Directory, 0o2775, 0, None).expect("admitted");
     }
 
     #[test]
     fn a_refusal_names_the_entry_without_control_characters() {
-        let refused =
-            EntryGuard::new().admit(b"a\x1b[2J\xff", Kind::Unsupported("a fifo"), 0, 0, None);
+        let refused = EntryGuard::new().admit(b"a\x1b[2J\xff", Kind::Unsupported("a fifo"), 0, 0, None);
         let text = refused.expect_err("refused").to_string();
-        assert!(
-            text.starts_with("entry `a\\u{1b}[2J\\xff` is a fifo"),
-            "{text}"
-        );
+        assert!(text.starts_with("entry `a\\u{1b}[2J\\xff` is a fifo"), "{text}");
     }
 
     #[test]
     fn very_long_names_are_cut_in_errors() {
-        let refused = EntryGuard::new()
-            .admit(&[b'x'; 9000], Kind::File, 0, 0, None)
-            .expect_err("refused");
+        let refused = EntryGuard::new().admit(&[b'x'; 9000], Kind::File, 0, 0, None).expect_err("refused");
         assert!(refused.entry.chars().count() < 300);
         assert!(refused.entry.ends_with('…'));
     }
 
     #[test]
     fn data_belongs_to_regular_files() {
-        let refused = EntryGuard::new()
-            .admit(b"d", Kind::Directory, 0o755, 7, None)
-            .expect_err("refused");
+        let refused = EntryGuard::new().admit(b"d", Kind::Directory, 0o755, 7, None).expect_err("refused");
         assert_eq!(refused.problem, EntryProblem::UnexpectedData(7));
     }
 
@@ -485,14 +385,9 @@ mod tests {
         let target = [b't'; MAX_TARGET_BYTES - 1];
         let refused = (0..MAX_ENTRIES).find_map(|number| {
             let name = number.to_string();
-            guard
-                .admit(name.as_bytes(), Kind::Symlink, 0o777, 0, Some(&target))
-                .err()
+            guard.admit(name.as_bytes(), Kind::Symlink, 0o777, 0, Some(&target)).err()
         });
-        assert_eq!(
-            refused.expect("refused").problem,
-            EntryProblem::NamesTooLong
-        );
+        assert_eq!(refused.expect("refused").problem, EntryProblem::NamesTooLong);
         assert!(guard.entries() < MAX_NAME_BYTES_TOTAL / 4095);
     }
 }

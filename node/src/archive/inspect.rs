@@ -17,11 +17,7 @@ use super::walk::{Limits, Sink, SinkError, walk};
 use super::{ArchiveError, Packed, Progress};
 
 /// Checks the artifact at `path`. `progress` counts bytes of the file, twice for zip.
-pub fn inspect(
-    path: &Path,
-    format: Format,
-    progress: &mut dyn FnMut(&Progress),
-) -> Result<Packed, ArchiveError> {
+pub fn inspect(path: &Path, format: Format, progress: &mut dyn FnMut(&Progress)) -> Result<Packed, ArchiveError> {
     let artifact = Artifact::open(path)?;
     let file_name = single_name(path)?;
     let mut report = |now: &Progress| {
@@ -29,15 +25,8 @@ pub fn inspect(
         ControlFlow::Continue(())
     };
     let meter = Meter::new(bytes_to_read(&artifact, format), &mut report);
-    let (manifest, content) = walk(
-        &artifact,
-        format,
-        &file_name,
-        Limits::default(),
-        ManifestBuilder::new(),
-        &mut Discard,
-        meter,
-    )?;
+    let (manifest, content) =
+        walk(&artifact, format, &file_name, Limits::default(), ManifestBuilder::new(), &mut Discard, meter)?;
     let manifest = manifest.finish()?;
     let content = content.summary(*manifest.artifact(), manifest.length());
     Ok(Packed { manifest, content })
@@ -47,16 +36,12 @@ pub fn inspect(
 pub(super) fn bytes_to_read(artifact: &Artifact, format: Format) -> u64 {
     match format {
         Format::Zip => artifact.length().saturating_mul(2),
-        Format::TarZst | Format::TarGz | Format::TarXz | Format::Tar | Format::File => {
-            artifact.length()
-        }
+        Format::TarZst | Format::TarGz | Format::TarXz | Format::Tar | Format::File => artifact.length(),
     }
 }
 
 fn single_name(path: &Path) -> Result<RelPath, ArchiveError> {
-    let name = path
-        .file_name()
-        .ok_or_else(|| ArchiveError::NotAFile(path.into()))?;
+    let name = path.file_name().ok_or_else(|| ArchiveError::NotAFile(path.into()))?;
     Ok(RelPath::parse(name.as_encoded_bytes())?)
 }
 
@@ -65,8 +50,6 @@ struct Discard;
 
 impl Sink for Discard {
     fn take(&mut self, _entry: Admitted, data: &mut dyn Read) -> Result<(), SinkError> {
-        io::copy(data, &mut io::sink())
-            .map(drop)
-            .map_err(SinkError::Data)
+        io::copy(data, &mut io::sink()).map(drop).map_err(SinkError::Data)
     }
 }

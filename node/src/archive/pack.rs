@@ -46,9 +46,7 @@ pub struct PackOptions {
 
 impl Default for PackOptions {
     fn default() -> Self {
-        Self {
-            level: DEFAULT_LEVEL,
-        }
+        Self { level: DEFAULT_LEVEL }
     }
 }
 
@@ -62,13 +60,7 @@ pub fn pack(
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Packed, ArchiveError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    pack_with(
-        dir,
-        out,
-        *options,
-        u32::try_from(cores).unwrap_or(MAX_WORKERS).min(MAX_WORKERS),
-        progress,
-    )
+    pack_with(dir, out, *options, u32::try_from(cores).unwrap_or(MAX_WORKERS).min(MAX_WORKERS), progress)
 }
 
 /// [`pack`] with a number of workers, which must be at least 1 and has no influence on the bytes.
@@ -83,43 +75,26 @@ pub(super) fn pack_with(
         return Err(ArchiveError::Level(options.level));
     }
     let plan = Plan::scan(dir)?;
-    let artifact = Artifact {
-        out,
-        manifest: ManifestBuilder::new(),
-    };
+    let artifact = Artifact { out, manifest: ManifestBuilder::new() };
     let content = Content::new(artifact, options.level, workers).map_err(ArchiveError::Output)?;
     let mut packing = Packing {
         plan: &plan,
         tar: TarWriter::new(BufWriter::with_capacity(BLOCK_BYTES, content)),
         block: vec![0; BLOCK_BYTES],
-        now: Progress {
-            bytes_total: plan.bytes,
-            ..Progress::default()
-        },
+        now: Progress { bytes_total: plan.bytes, ..Progress::default() },
         reported_bytes: 0,
         progress,
     };
     for planned in &plan.entries {
         packing.entry(planned)?;
     }
-    let Packing {
-        tar, now, progress, ..
-    } = packing;
+    let Packing { tar, now, progress, .. } = packing;
     let content = tar.finish().map_err(ArchiveError::Output)?;
-    let content = content
-        .into_inner()
-        .map_err(|error| ArchiveError::Output(error.into_error()))?;
+    let content = content.into_inner().map_err(|error| ArchiveError::Output(error.into_error()))?;
     let (manifest, sha256, length) = content.finish().map_err(ArchiveError::Output)?;
     plan.require_unchanged()?;
     progress(&now);
-    Ok(Packed {
-        manifest: manifest.finish()?,
-        content: ContentSummary {
-            sha256,
-            length,
-            entries: now.entries_done,
-        },
-    })
+    Ok(Packed { manifest: manifest.finish()?, content: ContentSummary { sha256, length, entries: now.entries_done } })
 }
 
 struct Packing<'a, W: Write> {
@@ -136,15 +111,11 @@ impl<W: Write> Packing<'_, W> {
         if let Object::File { size, .. } = planned.entry.object {
             // Opened before its header is written, so that a file that cannot be read says so first.
             let file = self.plan.open(planned)?;
-            self.tar
-                .header(&planned.entry)
-                .map_err(ArchiveError::Output)?;
+            self.tar.header(&planned.entry).map_err(ArchiveError::Output)?;
             self.data(planned, &file, size)?;
             self.tar.pad(size).map_err(ArchiveError::Output)?;
         } else {
-            self.tar
-                .header(&planned.entry)
-                .map_err(ArchiveError::Output)?;
+            self.tar.header(&planned.entry).map_err(ArchiveError::Output)?;
         }
         self.now.entries_done += 1;
         Ok(())
@@ -154,17 +125,13 @@ impl<W: Write> Packing<'_, W> {
         let path = &planned.entry.path;
         let mut left = size;
         while left > 0 {
-            let most = usize::try_from(left)
-                .unwrap_or(usize::MAX)
-                .min(self.block.len());
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.block.len());
             let read = read_some(&mut file, &mut self.block[..most]);
             let read = read.map_err(|error| self.plan.error("read", path, error))?;
             if read == 0 {
                 return Err(self.plan.changed(path));
             }
-            self.tar
-                .data(&self.block[..read])
-                .map_err(ArchiveError::Output)?;
+            self.tar.data(&self.block[..read]).map_err(ArchiveError::Output)?;
             let read = u64::try_from(read).expect("a block is small");
             left -= read;
             self.advance(read);
@@ -193,11 +160,7 @@ impl<'a, W: Write> Content<'a, W> {
         let mut encoder = Encoder::new(artifact, level)?;
         encoder.include_checksum(true)?;
         encoder.multithread(workers.max(1))?;
-        Ok(Self {
-            hasher: Hasher::new(),
-            length: 0,
-            encoder,
-        })
+        Ok(Self { hasher: Hasher::new(), length: 0, encoder })
     }
 
     fn finish(self) -> io::Result<(ManifestBuilder, Digest, u64)> {

@@ -50,15 +50,11 @@ impl Plan {
     /// Lists the tree at `path`. Symbolic links inside it are not followed.
     pub(super) fn scan(path: &Path) -> Result<Self, ArchiveError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = fs::open(path, flags, Mode::empty())
-            .map_err(|errno| ArchiveError::io("open directory", path, errno))?;
+        let root =
+            fs::open(path, flags, Mode::empty()).map_err(|errno| ArchiveError::io("open directory", path, errno))?;
         let stat = fs::fstat(&root).map_err(|errno| ArchiveError::io("inspect", path, errno))?;
         let mut listed = Vec::new();
-        Lister {
-            root: path,
-            listed: &mut listed,
-        }
-        .list(root.as_fd(), &mut Vec::new(), 0)?;
+        Lister { root: path, listed: &mut listed }.list(root.as_fd(), &mut Vec::new(), 0)?;
         if listed.is_empty() {
             return Err(ArchiveError::EmptyDirectory(path.into()));
         }
@@ -66,25 +62,14 @@ impl Plan {
         let mut guard = EntryGuard::new();
         let mut bytes = 0_u64;
         let mut entries = Vec::with_capacity(listed.len());
-        for Listed {
-            path,
-            stamp,
-            target,
-        } in listed
-        {
+        for Listed { path, stamp, target } in listed {
             let kind = kind_of(stamp.file_type());
             let size = if kind == Kind::File { stamp.size() } else { 0 };
             let entry = guard.admit(&path, kind, stamp.mode() & 0o7777, size, target.as_deref())?;
             bytes = bytes.saturating_add(size);
             entries.push(Planned { entry, stamp });
         }
-        Ok(Self {
-            path: path.into(),
-            root,
-            root_stamp: Stamp::of(&stat),
-            entries,
-            bytes,
-        })
+        Ok(Self { path: path.into(), root, root_stamp: Stamp::of(&stat), entries, bytes })
     }
 
     /// Opens a planned file, and makes sure that it is the one that was listed.
@@ -104,13 +89,8 @@ impl Plan {
 
     /// Fails where `file` is no longer as it was listed.
     pub(super) fn require_same(&self, planned: &Planned, file: &File) -> Result<(), ArchiveError> {
-        let stat =
-            fs::fstat(file).map_err(|errno| self.error("inspect", &planned.entry.path, errno))?;
-        if Stamp::of(&stat) == planned.stamp {
-            Ok(())
-        } else {
-            Err(self.changed(&planned.entry.path))
-        }
+        let stat = fs::fstat(file).map_err(|errno| self.error("inspect", &planned.entry.path, errno))?;
+        if Stamp::of(&stat) == planned.stamp { Ok(()) } else { Err(self.changed(&planned.entry.path)) }
     }
 
     /// Looks at every entry again, and at the root.
@@ -123,25 +103,15 @@ impl Plan {
                 Err(errno) => return Err(self.error("inspect", path, errno)),
             }
         }
-        let stat = fs::fstat(&self.root)
-            .map_err(|errno| ArchiveError::io("inspect", &self.path, errno))?;
-        if Stamp::of(&stat) == self.root_stamp {
-            Ok(())
-        } else {
-            Err(ArchiveError::Changed(self.path.clone()))
-        }
+        let stat = fs::fstat(&self.root).map_err(|errno| ArchiveError::io("inspect", &self.path, errno))?;
+        if Stamp::of(&stat) == self.root_stamp { Ok(()) } else { Err(ArchiveError::Changed(self.path.clone())) }
     }
 
     pub(super) fn changed(&self, path: &RelPath) -> ArchiveError {
         ArchiveError::Changed(self.path.join(path.as_path()))
     }
 
-    pub(super) fn error(
-        &self,
-        action: &'static str,
-        path: &RelPath,
-        cause: impl Into<io::Error>,
-    ) -> ArchiveError {
+    pub(super) fn error(&self, action: &'static str, path: &RelPath, cause: impl Into<io::Error>) -> ArchiveError {
         ArchiveError::io(action, self.path.join(path.as_path()), cause)
     }
 }
@@ -153,17 +123,10 @@ struct Lister<'a> {
 
 impl Lister<'_> {
     /// Lists `directory`, whose path is `prefix`, and all below it.
-    fn list(
-        &mut self,
-        directory: BorrowedFd<'_>,
-        prefix: &mut Vec<u8>,
-        depth: usize,
-    ) -> Result<(), ArchiveError> {
+    fn list(&mut self, directory: BorrowedFd<'_>, prefix: &mut Vec<u8>, depth: usize) -> Result<(), ArchiveError> {
         // The guard refuses what lies too deep or is too much, by name; here it is only not gone into.
-        let too_much =
-            |listed: &[Listed]| u64::try_from(listed.len()).unwrap_or(u64::MAX) > MAX_ENTRIES;
-        let entries =
-            Dir::read_from(directory).map_err(|errno| self.error("list", prefix, errno))?;
+        let too_much = |listed: &[Listed]| u64::try_from(listed.len()).unwrap_or(u64::MAX) > MAX_ENTRIES;
+        let entries = Dir::read_from(directory).map_err(|errno| self.error("list", prefix, errno))?;
         for entry in entries {
             let entry = entry.map_err(|errno| self.error("list", prefix, errno))?;
             let name = entry.file_name().to_bytes();
@@ -194,19 +157,11 @@ impl Lister<'_> {
         let target = match stamp.file_type() {
             FileType::Symlink => {
                 let target = fs::readlinkat(directory, name, Vec::new());
-                Some(
-                    target
-                        .map_err(|errno| self.error("read link", path, errno))?
-                        .into_bytes(),
-                )
+                Some(target.map_err(|errno| self.error("read link", path, errno))?.into_bytes())
             }
             _ => None,
         };
-        self.listed.push(Listed {
-            path: path.clone(),
-            stamp,
-            target,
-        });
+        self.listed.push(Listed { path: path.clone(), stamp, target });
         if stamp.file_type() == FileType::Directory && depth < MAX_DEPTH {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let inner = fs::openat(directory, name, flags, Mode::empty())
@@ -216,12 +171,7 @@ impl Lister<'_> {
         Ok(())
     }
 
-    fn error(
-        &self,
-        action: &'static str,
-        path: &[u8],
-        cause: impl Into<io::Error>,
-    ) -> ArchiveError {
+    fn error(&self, action: &'static str, path: &[u8], cause: impl Into<io::Error>) -> ArchiveError {
         ArchiveError::io(action, self.root.join(OsStr::from_bytes(path)), cause)
     }
 }

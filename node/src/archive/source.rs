@@ -33,42 +33,20 @@ pub(super) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub(super) fn new(
-        bytes_total: u64,
-        report: &'a mut dyn FnMut(&Progress) -> ControlFlow<()>,
-    ) -> Self {
-        let now = Progress {
-            bytes_total,
-            ..Progress::default()
-        };
-        Self {
-            report,
-            now,
-            reported: now,
-        }
+    pub(super) fn new(bytes_total: u64, report: &'a mut dyn FnMut(&Progress) -> ControlFlow<()>) -> Self {
+        let now = Progress { bytes_total, ..Progress::default() };
+        Self { report, now, reported: now }
     }
 
     pub(super) fn bytes(&mut self, bytes: usize) -> Result<(), Stop> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.now.bytes_done = self
-            .now
-            .bytes_done
-            .saturating_add(bytes)
-            .min(self.now.bytes_total);
-        if self.now.bytes_done - self.reported.bytes_done < REPORT_BYTES {
-            Ok(())
-        } else {
-            self.say()
-        }
+        self.now.bytes_done = self.now.bytes_done.saturating_add(bytes).min(self.now.bytes_total);
+        if self.now.bytes_done - self.reported.bytes_done < REPORT_BYTES { Ok(()) } else { self.say() }
     }
 
     pub(super) fn entry(&mut self) -> Result<(), Stop> {
         self.now.entries_done += 1;
-        if self.now.entries_done - self.reported.entries_done < REPORT_ENTRIES {
-            Ok(())
-        } else {
-            self.say()
-        }
+        if self.now.entries_done - self.reported.entries_done < REPORT_ENTRIES { Ok(()) } else { self.say() }
     }
 
     /// Reports the present state, however little has happened.
@@ -113,10 +91,7 @@ impl From<Stop> for ArchiveError {
 
 /// What an error while decoding `path` means: a stop of ours, the disk, an early end, or bad data.
 pub(super) fn decode_error(path: &Path, error: io::Error) -> ArchiveError {
-    if let Some(stop) = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<Stop>())
-    {
+    if let Some(stop) = error.get_ref().and_then(|inner| inner.downcast_ref::<Stop>()) {
         return (*stop).into();
     }
     if error.raw_os_error().is_some() {
@@ -125,10 +100,7 @@ pub(super) fn decode_error(path: &Path, error: io::Error) -> ArchiveError {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return ArchiveError::Truncated(path.into());
     }
-    ArchiveError::Corrupt {
-        path: path.into(),
-        detail: error.to_string(),
-    }
+    ArchiveError::Corrupt { path: path.into(), detail: error.to_string() }
 }
 
 /// Sees the bytes of an artifact in order.
@@ -200,8 +172,7 @@ impl Artifact {
     pub(super) fn open(path: &Path) -> Result<Self, ArchiveError> {
         // Opening a fifo would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = fs::open(path, flags, Mode::empty())
-            .map_err(|errno| ArchiveError::io("open", path, errno))?;
+        let file = fs::open(path, flags, Mode::empty()).map_err(|errno| ArchiveError::io("open", path, errno))?;
         let stat = fs::fstat(&file).map_err(|errno| ArchiveError::io("inspect", path, errno))?;
         let (file, stamp) = (File::from(file), Stamp::of(&stat));
         if stamp.file_type() != FileType::RegularFile {
@@ -210,11 +181,7 @@ impl Artifact {
         if stamp.size() == 0 {
             return Err(ArchiveError::EmptyFile(path.into()));
         }
-        Ok(Self {
-            path: path.into(),
-            file,
-            stamp,
-        })
+        Ok(Self { path: path.into(), file, stamp })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -247,16 +214,8 @@ pub(super) struct Tapped<'a, 'm, T> {
 }
 
 impl<'a, 'm, T: Tap> Tapped<'a, 'm, T> {
-    pub(super) fn new(
-        artifact: &'a Artifact,
-        tap: &'a mut T,
-        meter: &'a RefCell<Meter<'m>>,
-    ) -> Self {
-        Self {
-            file: artifact.file(),
-            tap,
-            meter,
-        }
+    pub(super) fn new(artifact: &'a Artifact, tap: &'a mut T, meter: &'a RefCell<Meter<'m>>) -> Self {
+        Self { file: artifact.file(), tap, meter }
     }
 
     /// Reads what is left, for its digest.
@@ -286,12 +245,7 @@ pub(super) struct Content<R> {
 
 impl<R: Read> Content<R> {
     pub(super) fn new(inner: R, limit: Option<u64>) -> Self {
-        Self {
-            inner,
-            hasher: Hasher::new(),
-            length: 0,
-            limit,
-        }
+        Self { inner, hasher: Hasher::new(), length: 0, limit }
     }
 
     pub(super) fn finish(self) -> (updraft_protocol::digest::Digest, u64) {
@@ -302,9 +256,7 @@ impl<R: Read> Content<R> {
 impl<R: Read> Read for Content<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        self.length = self
-            .length
-            .saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        self.length = self.length.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
         if let Some(declared) = self.limit.filter(|limit| self.length > *limit) {
             return Err(Stop::ContentTooLong { declared }.into());
         }

@@ -51,14 +51,7 @@ impl Staging {
             }
         }
         let block = vec![0; BLOCK_BYTES];
-        Ok(Self {
-            path: path.into(),
-            root,
-            open: Vec::new(),
-            links: Vec::new(),
-            block,
-            placed: 0,
-        })
+        Ok(Self { path: path.into(), root, open: Vec::new(), links: Vec::new(), block, placed: 0 })
     }
 
     /// Creates the symbolic links, and returns once the whole tree is on stable storage.
@@ -76,42 +69,22 @@ impl Staging {
 
     /// The directory at `path`, made if it is missing.
     fn directory(&mut self, path: &[u8]) -> Result<BorrowedFd<'_>, ArchiveError> {
-        let wanted: Vec<&[u8]> = path
-            .split(|byte| *byte == b'/')
-            .filter(|name| !name.is_empty())
-            .collect();
-        let shared = self
-            .open
-            .iter()
-            .zip(&wanted)
-            .take_while(|((open, _), name)| **open == ***name)
-            .count();
+        let wanted: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+        let shared = self.open.iter().zip(&wanted).take_while(|((open, _), name)| **open == ***name).count();
         self.open.truncate(shared);
         for name in &wanted[shared..] {
-            let parent = self
-                .open
-                .last()
-                .map_or(self.root.as_fd(), |(_, descriptor)| descriptor.as_fd());
-            let descriptor = open_directory(parent, name)
-                .map_err(|errno| self.path_error("create directory", path, errno))?;
+            let parent = self.open.last().map_or(self.root.as_fd(), |(_, descriptor)| descriptor.as_fd());
+            let descriptor =
+                open_directory(parent, name).map_err(|errno| self.path_error("create directory", path, errno))?;
             self.open.push(((*name).into(), descriptor));
         }
-        Ok(self
-            .open
-            .last()
-            .map_or(self.root.as_fd(), |(_, descriptor)| descriptor.as_fd()))
+        Ok(self.open.last().map_or(self.root.as_fd(), |(_, descriptor)| descriptor.as_fd()))
     }
 
-    fn file(
-        &mut self,
-        path: &RelPath,
-        executable: bool,
-        data: &mut dyn Read,
-    ) -> Result<(), SinkError> {
+    fn file(&mut self, path: &RelPath, executable: bool, data: &mut dyn Read) -> Result<(), SinkError> {
         let (directory, name) = path.split();
         let mode = if executable { OPEN_MODE } else { DATA_MODE };
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let created = fs::openat(self.directory(directory)?, name, flags, mode);
         let mut file = File::from(created.map_err(|errno| self.error("create", path, errno))?);
         // The umask took bits away; the mode of an installed file does not depend on it.
@@ -121,8 +94,7 @@ impl Staging {
             if read == 0 {
                 return Ok(());
             }
-            file.write_all(&self.block[..read])
-                .map_err(|error| self.error("write", path, error))?;
+            file.write_all(&self.block[..read]).map_err(|error| self.error("write", path, error))?;
         }
     }
 
@@ -131,31 +103,15 @@ impl Staging {
         let from = self.directory(target_directory)?.try_clone_to_owned();
         let from = from.map_err(|error| self.error("open the directory of", target, error))?;
         let (directory, name) = path.split();
-        let linked = fs::linkat(
-            from,
-            target_name,
-            self.directory(directory)?,
-            name,
-            AtFlags::empty(),
-        );
+        let linked = fs::linkat(from, target_name, self.directory(directory)?, name, AtFlags::empty());
         linked.map_err(|errno| self.error("create hard link", path, errno))
     }
 
-    fn error(
-        &self,
-        action: &'static str,
-        path: &RelPath,
-        cause: impl Into<io::Error>,
-    ) -> ArchiveError {
+    fn error(&self, action: &'static str, path: &RelPath, cause: impl Into<io::Error>) -> ArchiveError {
         self.path_error(action, path.as_bytes(), cause)
     }
 
-    fn path_error(
-        &self,
-        action: &'static str,
-        path: &[u8],
-        cause: impl Into<io::Error>,
-    ) -> ArchiveError {
+    fn path_error(&self, action: &'static str, path: &[u8], cause: impl Into<io::Error>) -> ArchiveError {
         ArchiveError::io(action, self.path.join(OsStr::from_bytes(path)), cause)
     }
 }

@@ -52,11 +52,7 @@ pub(super) struct TarReader<R> {
 
 impl<R: Read> TarReader<R> {
     pub(super) fn new(inner: R) -> Self {
-        Self {
-            inner,
-            data_left: 0,
-            padding: 0,
-        }
+        Self { inner, data_left: 0, padding: 0 }
     }
 
     /// The next member; none once the end-of-archive record was read.
@@ -68,11 +64,7 @@ impl<R: Read> TarReader<R> {
             self.skip(self.padding)?;
             self.padding = 0;
             let Some(header) = self.header()? else {
-                return if extensions.is_empty() {
-                    Ok(None)
-                } else {
-                    Err(bad("it ends after an extension header"))
-                };
+                return if extensions.is_empty() { Ok(None) } else { Err(bad("it ends after an extension header")) };
             };
             let size = header.entry_size()?;
             match header.entry_type() {
@@ -112,29 +104,17 @@ impl<R: Read> TarReader<R> {
 
     fn member(&mut self, header: &Header, size: u64, extensions: Extensions) -> io::Result<Member> {
         let entry_type = header.entry_type();
-        let path = extensions
-            .path
-            .unwrap_or_else(|| header.path_bytes().into_owned());
-        let kind = if extensions.sparse {
-            Kind::Unsupported("a sparse file")
-        } else {
-            kind_of(entry_type, &path)
-        };
+        let path = extensions.path.unwrap_or_else(|| header.path_bytes().into_owned());
+        let kind = if extensions.sparse { Kind::Unsupported("a sparse file") } else { kind_of(entry_type, &path) };
         let link = match kind {
-            Kind::Symlink | Kind::HardLink => extensions
-                .link
-                .or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned)),
+            Kind::Symlink | Kind::HardLink => {
+                extensions.link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned))
+            }
             _ => None,
         };
         let size = extensions.size.unwrap_or(size);
         self.begin_data(size)?;
-        Ok(Member {
-            path,
-            link,
-            kind,
-            mode: header.mode()?,
-            size,
-        })
+        Ok(Member { path, link, kind, mode: header.mode()?, size })
     }
 
     fn begin_data(&mut self, size: u64) -> io::Result<()> {
@@ -158,19 +138,9 @@ impl<R: Read> TarReader<R> {
             .as_bytes()
             .iter()
             .enumerate()
-            .map(|(at, byte)| {
-                if field.contains(&at) {
-                    u32::from(b' ')
-                } else {
-                    u32::from(*byte)
-                }
-            })
+            .map(|(at, byte)| if field.contains(&at) { u32::from(b' ') } else { u32::from(*byte) })
             .sum();
-        if header.cksum().ok() == Some(sum) {
-            Ok(Some(header))
-        } else {
-            Err(bad("a header's checksum does not match"))
-        }
+        if header.cksum().ok() == Some(sum) { Ok(Some(header)) } else { Err(bad("a header's checksum does not match")) }
     }
 
     fn extension(&mut self, size: u64) -> io::Result<Vec<u8>> {
@@ -186,19 +156,13 @@ impl<R: Read> TarReader<R> {
 
     fn skip(&mut self, bytes: u64) -> io::Result<()> {
         let skipped = io::copy(&mut self.inner.by_ref().take(bytes), &mut io::sink())?;
-        if skipped == bytes {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
+        if skipped == bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
 
 impl<R: Read> Read for TarReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.data_left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let most = usize::try_from(self.data_left).unwrap_or(usize::MAX).min(buffer.len());
         if most == 0 {
             return Ok(0);
         }
@@ -221,13 +185,8 @@ impl Extensions {
             b"path" => set(&mut self.path, value.to_vec()),
             b"linkpath" => set(&mut self.link, value.to_vec()),
             b"size" => {
-                let size = str::from_utf8(value)
-                    .ok()
-                    .and_then(|text| text.parse().ok());
-                set(
-                    &mut self.size,
-                    size.ok_or_else(|| bad("a pax header's size is not a number"))?,
-                )
+                let size = str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                set(&mut self.size, size.ok_or_else(|| bad("a pax header's size is not a number"))?)
             }
             _ => {
                 self.sparse |= key.starts_with(b"GNU.sparse.");
@@ -259,18 +218,13 @@ fn bad(detail: &'static str) -> io::Error {
 
 fn set<T>(slot: &mut Option<T>, value: T) -> io::Result<()> {
     if slot.replace(value).is_some() {
-        return Err(bad(
-            "one entry has two extension headers for the same thing",
-        ));
+        return Err(bad("one entry has two extension headers for the same thing"));
     }
     Ok(())
 }
 
 fn gnu_string(mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(bytes.len());
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     if bytes[end..].iter().any(|byte| *byte != 0) {
         return Err(bad("a long name has a NUL byte inside"));
     }
@@ -279,38 +233,20 @@ fn gnu_string(mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
 }
 
 fn refuse_global(key: &[u8]) -> io::Result<()> {
-    let changes_entries =
-        matches!(key, b"path" | b"linkpath" | b"size") || key.starts_with(b"GNU.sparse.");
-    if changes_entries {
-        Err(bad("a global header sets names or sizes"))
-    } else {
-        Ok(())
-    }
+    let changes_entries = matches!(key, b"path" | b"linkpath" | b"size") || key.starts_with(b"GNU.sparse.");
+    if changes_entries { Err(bad("a global header sets names or sizes")) } else { Ok(()) }
 }
 
 /// Calls `each` with every `LENGTH KEY=VALUE\n` record.
-fn pax_records(
-    mut records: &[u8],
-    mut each: impl FnMut(&[u8], &[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+fn pax_records(mut records: &[u8], mut each: impl FnMut(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
     let malformed = || bad("a pax header is malformed");
     while !records.is_empty() {
-        let space = records
-            .iter()
-            .position(|byte| *byte == b' ')
-            .ok_or_else(malformed)?;
-        let length: usize = str::from_utf8(&records[..space])
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .ok_or_else(malformed)?;
-        let record = records
-            .get(space + 1..length)
-            .and_then(|record| record.strip_suffix(b"\n"));
+        let space = records.iter().position(|byte| *byte == b' ').ok_or_else(malformed)?;
+        let length: usize =
+            str::from_utf8(&records[..space]).ok().and_then(|text| text.parse().ok()).ok_or_else(malformed)?;
+        let record = records.get(space + 1..length).and_then(|record| record.strip_suffix(b"\n"));
         let record = record.ok_or_else(malformed)?;
-        let equals = record
-            .iter()
-            .position(|byte| *byte == b'=')
-            .ok_or_else(malformed)?;
+        let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(malformed)?;
         each(&record[..equals], &record[equals + 1..])?;
         records = &records[length..];
     }
@@ -332,11 +268,7 @@ impl<W: Write> TarWriter<W> {
     pub(super) fn header(&mut self, entry: &Admitted) -> io::Result<()> {
         let (entry_type, mode, size) = match &entry.object {
             Object::Directory => (EntryType::Directory, 0o755, 0),
-            Object::File { executable, size } => (
-                EntryType::Regular,
-                if *executable { 0o755 } else { 0o644 },
-                *size,
-            ),
+            Object::File { executable, size } => (EntryType::Regular, if *executable { 0o755 } else { 0o644 }, *size),
             Object::Symlink { .. } => (EntryType::Symlink, 0o777, 0),
             Object::HardLink { .. } => (EntryType::Link, 0o644, 0),
         };
@@ -351,11 +283,7 @@ impl<W: Write> TarWriter<W> {
             Object::File { .. } => &[],
         };
         let mut header = blank(entry_type, mode, size);
-        let short_target = self.fit(
-            target,
-            header.as_old().linkname.len(),
-            EntryType::GNULongLink,
-        )?;
+        let short_target = self.fit(target, header.as_old().linkname.len(), EntryType::GNULongLink)?;
         header.as_old_mut().linkname[..short_target.len()].copy_from_slice(short_target);
         let short_path = self.fit(&path, header.as_old().name.len(), EntryType::GNULongName)?;
         header.as_old_mut().name[..short_path.len()].copy_from_slice(short_path);
@@ -390,8 +318,7 @@ impl<W: Write> TarWriter<W> {
     /// Fills up to the record boundary after `size` bytes of data.
     pub(super) fn pad(&mut self, size: u64) -> io::Result<()> {
         let padding = size.next_multiple_of(RECORD_BYTES) - size;
-        self.inner
-            .write_all(&ZEROS[..usize::try_from(padding).map_err(io::Error::other)?])
+        self.inner.write_all(&ZEROS[..usize::try_from(padding).map_err(io::Error::other)?])
     }
 
     /// Writes the end-of-archive record.

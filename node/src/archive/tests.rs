@@ -38,17 +38,11 @@ fn temporary() -> TempDir {
 }
 
 fn plain(bytes: impl Into<Vec<u8>>) -> Node {
-    Node::File {
-        executable: false,
-        bytes: bytes.into(),
-    }
+    Node::File { executable: false, bytes: bytes.into() }
 }
 
 fn program(bytes: impl Into<Vec<u8>>) -> Node {
-    Node::File {
-        executable: true,
-        bytes: bytes.into(),
-    }
+    Node::File { executable: true, bytes: bytes.into() }
 }
 
 fn path(bytes: &[u8]) -> PathBuf {
@@ -92,15 +86,8 @@ fn read_below(root: &Path, below: &Path, tree: &mut Tree) {
             read_below(root, &path, tree);
             Node::Directory
         } else {
-            assert!(
-                mode == 0o755 || mode == 0o644,
-                "{} {mode:o}",
-                path.display()
-            );
-            Node::File {
-                executable: mode == 0o755,
-                bytes: fs::read(entry.path()).expect("bytes"),
-            }
+            assert!(mode == 0o755 || mode == 0o644, "{} {mode:o}", path.display());
+            Node::File { executable: mode == 0o755, bytes: fs::read(entry.path()).expect("bytes") }
         };
         tree.insert(path, node);
     }
@@ -116,35 +103,20 @@ fn nasty_tree() -> Tree {
         (path(b"lib/libx.so.1"), program(vec![7; 300_000])),
         (path(b"lib/libx.so"), Node::Link("libx.so.1".into())),
         (path(b"etc/absolute"), Node::Link("/etc/hostname".into())),
-        (
-            path(b"etc/dangling"),
-            Node::Link("../../no/such/thing".into()),
-        ),
-        (
-            path(b"etc/long target"),
-            Node::Link(vec!["x"; 900].join("/").into()),
-        ),
+        (path(b"etc/dangling"), Node::Link("../../no/such/thing".into())),
+        (path(b"etc/long target"), Node::Link(vec!["x"; 900].join("/").into())),
         (path(b"empty file"), plain(*b"")),
         (path(b"empty dir"), Node::Directory),
         (path(b"one block"), plain(vec![1; 512])),
         (path(b"@scope/it's \"odd\" \\ name"), plain(*b"odd")),
         (path(b"line\nend"), plain(*b"newline")),
-        (
-            path("\u{43f}\u{440}\u{438}\u{432}\u{435}\u{442}/\u{96ea}".as_bytes()),
-            plain(*b"unicode"),
-        ),
+        (path("\u{43f}\u{440}\u{438}\u{432}\u{435}\u{442}/\u{96ea}".as_bytes()), plain(*b"unicode")),
         (path(b"latin1-\xe9\xff"), plain(*b"not utf-8")),
         (path(b".hidden/.x"), plain(*b"hidden")),
         (path(long_name.as_bytes()), plain(*b"255 bytes")),
         (path(&[b'e'; 99]), plain(*b"99 bytes: fits")),
-        (
-            path(&[b'f'; 100]),
-            plain(*b"100 bytes: does not, with its NUL"),
-        ),
-        (
-            path(format!("{deep}/leaf").as_bytes()),
-            plain(*b"over 255 bytes of path"),
-        ),
+        (path(&[b'f'; 100]), plain(*b"100 bytes: does not, with its NUL")),
+        (path(format!("{deep}/leaf").as_bytes()), plain(*b"over 255 bytes of path")),
     ]
     .into()
 }
@@ -196,14 +168,7 @@ impl Bench {
 
     fn unpack(&self, format: Format, expected: &Expected) -> Result<(), ArchiveError> {
         let mut go_on = |_: &Progress| ControlFlow::Continue(());
-        unpack(
-            &self.artifact(),
-            format,
-            "tool",
-            expected,
-            &self.staging(),
-            &mut go_on,
-        )
+        unpack(&self.artifact(), format, "tool", expected, &self.staging(), &mut go_on)
     }
 
     /// Nothing appeared beside the artifact and the staging directory.
@@ -218,11 +183,7 @@ impl Bench {
 }
 
 fn expected(packed: &Packed) -> Expected {
-    Expected {
-        artifact: *packed.manifest.artifact(),
-        length: packed.manifest.length(),
-        content: packed.content,
-    }
+    Expected { artifact: *packed.manifest.artifact(), length: packed.manifest.length(), content: packed.content }
 }
 
 /// Signed metadata that declares the artifact truly, and allows any content.
@@ -230,25 +191,15 @@ fn anything(artifact: &[u8]) -> Expected {
     Expected {
         artifact: Digest::of(artifact),
         length: u64::try_from(artifact.len()).expect("fits"),
-        content: ContentSummary {
-            sha256: Digest::ZERO,
-            length: u64::MAX,
-            entries: u64::MAX,
-        },
+        content: ContentSummary { sha256: Digest::ZERO, length: u64::MAX, entries: u64::MAX },
     }
 }
 
 /// Publishing and installing both refuse `artifact`, in the same words, and nothing got out.
 fn refusal(format: Format, artifact: &[u8]) -> String {
     let bench = Bench::new(artifact);
-    let published = bench
-        .inspect(format)
-        .expect_err("refused at publish")
-        .to_string();
-    let installed = bench
-        .unpack(format, &anything(artifact))
-        .expect_err("refused at install")
-        .to_string();
+    let published = bench.inspect(format).expect_err("refused at publish").to_string();
+    let installed = bench.unpack(format, &anything(artifact)).expect_err("refused at install").to_string();
     assert_eq!(published, installed, "publish and install disagree");
     bench.assert_contained();
     published
@@ -257,8 +208,7 @@ fn refusal(format: Format, artifact: &[u8]) -> String {
 fn compress(format: Format, bytes: &[u8]) -> Vec<u8> {
     match format {
         Format::TarGz => {
-            let mut encoder =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(bytes).expect("memory");
             encoder.finish().expect("memory")
         }
@@ -303,25 +253,11 @@ impl RawTar {
     }
 
     fn file(&mut self, path: &[u8], bytes: &[u8]) -> &mut Self {
-        self.header(
-            b'0',
-            path,
-            0o644,
-            u64::try_from(bytes.len()).expect("fits"),
-            b"",
-        )
-        .data(bytes)
+        self.header(b'0', path, 0o644, u64::try_from(bytes.len()).expect("fits"), b"").data(bytes)
     }
 
     fn extension(&mut self, kind: u8, bytes: &[u8]) -> &mut Self {
-        self.header(
-            kind,
-            b"extension",
-            0o644,
-            u64::try_from(bytes.len()).expect("fits"),
-            b"",
-        )
-        .data(bytes)
+        self.header(kind, b"extension", 0o644, u64::try_from(bytes.len()).expect("fits"), b"").data(bytes)
     }
 
     fn end(&self) -> Vec<u8> {
@@ -336,15 +272,7 @@ fn pax(key: &str, value: &[u8]) -> Vec<u8> {
     while length != body + length.to_string().len() {
         length += 1;
     }
-    [
-        length.to_string().as_bytes(),
-        b" ",
-        key.as_bytes(),
-        b"=",
-        value,
-        b"\n",
-    ]
-    .concat()
+    [length.to_string().as_bytes(), b" ", key.as_bytes(), b"=", value, b"\n"].concat()
 }
 
 /// A zip of entries `(name, mode with type, bytes)`.
@@ -353,8 +281,7 @@ fn zip_of(entries: &[(&str, u32, &[u8])]) -> Vec<u8> {
     for (name, mode, bytes) in entries {
         let options = zip::write::SimpleFileOptions::default().unix_permissions(mode & 0o7777);
         if mode & 0o170_000 == 0o120_000 {
-            zip.add_symlink(*name, str::from_utf8(bytes).expect("a target"), options)
-                .expect("a link");
+            zip.add_symlink(*name, str::from_utf8(bytes).expect("a target"), options).expect("a link");
         } else if name.ends_with('/') {
             zip.add_directory(*name, options).expect("a directory");
         } else {

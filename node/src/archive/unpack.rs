@@ -46,54 +46,27 @@ pub fn unpack(
     let file_name = RelPath::parse(file_name.as_bytes())?;
     if !file_name.split().0.is_empty() {
         let entry = file_name.to_string();
-        return Err(EntryError {
-            entry,
-            problem: EntryProblem::NotAName,
-        }
-        .into());
+        return Err(EntryError { entry, problem: EntryProblem::NotAName }.into());
     }
     let source = Artifact::open(artifact)?;
     // Cheaper than reading a terabyte to learn the same.
     require_equal("artifact's length", &expected.length, &source.length())?;
-    let limits = Limits {
-        content_bytes: Some(expected.content.length),
-        entries: Some(expected.content.entries),
-    };
+    let limits = Limits { content_bytes: Some(expected.content.length), entries: Some(expected.content.entries) };
     let mut tree = Staging::open(staging)?;
     let meter = Meter::new(bytes_to_read(&source, format), progress);
-    let (hasher, content) = walk(
-        &source,
-        format,
-        &file_name,
-        limits,
-        Hasher::new(),
-        &mut tree,
-        meter,
-    )?;
+    let (hasher, content) = walk(&source, format, &file_name, limits, Hasher::new(), &mut tree, meter)?;
     let digest = hasher.finish();
     require_equal("artifact's sha256", &expected.artifact, &digest)?;
     let found = content.summary(digest, source.length());
     require_equal("content's length", &expected.content.length, &found.length)?;
     require_equal("content's sha256", &expected.content.sha256, &found.sha256)?;
-    require_equal(
-        "number of entries",
-        &expected.content.entries,
-        &found.entries,
-    )?;
+    require_equal("number of entries", &expected.content.entries, &found.entries)?;
     tree.finish()
 }
 
-fn require_equal<T: PartialEq + Display>(
-    what: &'static str,
-    expected: &T,
-    found: &T,
-) -> Result<(), ArchiveError> {
+fn require_equal<T: PartialEq + Display>(what: &'static str, expected: &T, found: &T) -> Result<(), ArchiveError> {
     if expected == found {
         return Ok(());
     }
-    Err(ArchiveError::Mismatch {
-        what,
-        expected: expected.to_string(),
-        found: found.to_string(),
-    })
+    Err(ArchiveError::Mismatch { what, expected: expected.to_string(), found: found.to_string() })
 }

@@ -63,18 +63,10 @@ pub(super) fn walk<T: Tap>(
     meter: Meter<'_>,
 ) -> Result<(T, ContentOf), ArchiveError> {
     let meter = RefCell::new(meter);
-    let mut reading = Reading {
-        artifact,
-        limits,
-        guard: EntryGuard::new(),
-        sink,
-        meter: &meter,
-    };
+    let mut reading = Reading { artifact, limits, guard: EntryGuard::new(), sink, meter: &meter };
     let stream = match format {
         Format::Zip => {
-            Tapped::new(artifact, &mut tap, &meter)
-                .drain()
-                .map_err(|error| decode_error(artifact.path(), error))?;
+            Tapped::new(artifact, &mut tap, &meter).drain().map_err(|error| decode_error(artifact.path(), error))?;
             artifact.require_unchanged()?;
             zipped::read(&mut reading)?;
             None
@@ -93,13 +85,7 @@ pub(super) fn walk<T: Tap>(
     }
     artifact.require_unchanged()?;
     meter.borrow_mut().finish()?;
-    Ok((
-        tap,
-        ContentOf {
-            stream,
-            entries: guard.entries(),
-        },
-    ))
+    Ok((tap, ContentOf { stream, entries: guard.entries() }))
 }
 
 /// What a walk learned about the content.
@@ -114,11 +100,7 @@ impl ContentOf {
     /// The summary of the content of an artifact with this digest and length.
     pub(super) fn summary(self, artifact: Digest, length: u64) -> ContentSummary {
         let (sha256, length) = self.stream.unwrap_or((artifact, length));
-        ContentSummary {
-            sha256,
-            length,
-            entries: self.entries,
-        }
+        ContentSummary { sha256, length, entries: self.entries }
     }
 }
 
@@ -139,19 +121,13 @@ impl Reading<'_, '_> {
         data: &mut dyn Read,
     ) -> Result<(), ArchiveError> {
         let admitted = self.guard.admit(path, kind, mode, size, link)?;
-        if let Some(declared) = self
-            .limits
-            .entries
-            .filter(|declared| self.guard.entries() > *declared)
-        {
+        if let Some(declared) = self.limits.entries.filter(|declared| self.guard.entries() > *declared) {
             return Err(ArchiveError::TooManyEntries { declared });
         }
-        self.sink
-            .take(admitted, data)
-            .map_err(|error| match error {
-                SinkError::Own(error) => error,
-                SinkError::Data(error) => self.corrupt(error),
-            })?;
+        self.sink.take(admitted, data).map_err(|error| match error {
+            SinkError::Own(error) => error,
+            SinkError::Data(error) => self.corrupt(error),
+        })?;
         self.meter.borrow_mut().entry().map_err(ArchiveError::from)
     }
 
@@ -159,17 +135,10 @@ impl Reading<'_, '_> {
         decode_error(self.artifact.path(), error)
     }
 
-    fn single_file<T: Tap>(
-        &mut self,
-        mut source: Tapped<'_, '_, T>,
-        file_name: &RelPath,
-    ) -> Result<(), ArchiveError> {
+    fn single_file<T: Tap>(&mut self, mut source: Tapped<'_, '_, T>, file_name: &RelPath) -> Result<(), ArchiveError> {
         let size = self.artifact.length();
         let mut data = source.by_ref().take(size);
-        self.entry(
-            (file_name.as_bytes(), Kind::File, 0o755, size, None),
-            &mut data,
-        )?;
+        self.entry((file_name.as_bytes(), Kind::File, 0o755, size, None), &mut data)?;
         source.drain().map_err(|error| self.corrupt(error))
     }
 
@@ -193,13 +162,7 @@ impl Reading<'_, '_> {
     fn tar(&mut self, content: impl Read) -> Result<(), ArchiveError> {
         let mut tar = TarReader::new(content);
         while let Some(member) = tar.next().map_err(|error| self.corrupt(error))? {
-            let description = (
-                &member.path[..],
-                member.kind,
-                member.mode,
-                member.size,
-                member.link.as_deref(),
-            );
+            let description = (&member.path[..], member.kind, member.mode, member.size, member.link.as_deref());
             self.entry(description, &mut tar)?;
         }
         tar.finish().map_err(|error| self.corrupt(error))
@@ -211,8 +174,7 @@ fn decoder<'r>(input: impl BufRead + 'r, format: Format) -> io::Result<Box<dyn R
     Ok(match format {
         Format::TarGz => Box::new(MultiGzDecoder::new(input)),
         Format::TarXz => {
-            let stream = Stream::new_stream_decoder(XZ_MEMORY_BYTES, CONCATENATED)
-                .map_err(io::Error::other)?;
+            let stream = Stream::new_stream_decoder(XZ_MEMORY_BYTES, CONCATENATED).map_err(io::Error::other)?;
             Box::new(XzDecoder::new_stream(input, stream))
         }
         Format::TarZst => {

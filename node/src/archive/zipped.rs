@@ -39,72 +39,45 @@ const TYPE_MASK: u32 = 0o170_000;
 
 /// Bytes that a zip of `length` bytes may unpack to.
 pub(super) fn expansion_limit(length: u64) -> u64 {
-    length
-        .saturating_mul(MAX_EXPANSION)
-        .saturating_add(FREE_EXPANSION_BYTES)
-        .min(MAX_UNPACKED_BYTES)
+    length.saturating_mul(MAX_EXPANSION).saturating_add(FREE_EXPANSION_BYTES).min(MAX_UNPACKED_BYTES)
 }
 
 /// Hands every entry of a zip artifact to the reading's guard and sink.
 pub(super) fn read(reading: &mut Reading<'_, '_>) -> Result<(), ArchiveError> {
     let artifact = reading.artifact;
     let budget = Cell::new(MAX_DIRECTORY_BYTES);
-    let source = Positioned {
-        file: artifact.file(),
-        position: 0,
-        budget: &budget,
-        meter: reading.meter,
-    };
-    let mut archive = ZipArchive::new(BufReader::with_capacity(READ_BYTES, source))
-        .map_err(|error| fail(reading, error))?;
+    let source = Positioned { file: artifact.file(), position: 0, budget: &budget, meter: reading.meter };
+    let mut archive =
+        ZipArchive::new(BufReader::with_capacity(READ_BYTES, source)).map_err(|error| fail(reading, error))?;
     budget.set(u64::MAX);
     if archive.has_duplicate_names() {
         return Err(corrupt(reading, "two of its entries have the same name"));
     }
-    if archive
-        .has_overlapping_entries()
-        .map_err(|error| fail(reading, error))?
-    {
+    if archive.has_overlapping_entries().map_err(|error| fail(reading, error))? {
         return Err(corrupt(reading, "two of its entries share data"));
     }
     let limit = expansion_limit(artifact.length());
     let mut unpacked = 0_u64;
     for index in 0..archive.len() {
         let options = ZipReadOptions::new().enforce_header_consistency(true);
-        let mut file = archive
-            .by_index_with_options(index, options)
-            .map_err(|error| fail(reading, error))?;
+        let mut file = archive.by_index_with_options(index, options).map_err(|error| fail(reading, error))?;
         let size = file.size();
         unpacked = unpacked.saturating_add(size);
         if unpacked > limit {
-            return Err(ArchiveError::Expansion {
-                path: artifact.path().into(),
-                limit,
-            });
+            return Err(ArchiveError::Expansion { path: artifact.path().into(), limit });
         }
         one(reading, &mut file, size)?;
     }
     Ok(())
 }
 
-fn one<R: Read>(
-    reading: &mut Reading<'_, '_>,
-    file: &mut ZipFile<'_, R>,
-    size: u64,
-) -> Result<(), ArchiveError> {
+fn one<R: Read>(reading: &mut Reading<'_, '_>, file: &mut ZipFile<'_, R>, size: u64) -> Result<(), ArchiveError> {
     let name = file.name_raw().to_vec();
     if file.encrypted() {
         return Err(unsupported(reading, &name, "is encrypted"));
     }
-    if !matches!(
-        file.compression(),
-        CompressionMethod::Stored | CompressionMethod::Deflated
-    ) {
-        return Err(unsupported(
-            reading,
-            &name,
-            "is compressed by something other than deflate",
-        ));
+    if !matches!(file.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
+        return Err(unsupported(reading, &name, "is compressed by something other than deflate"));
     }
     let mode = mode_of(file);
     let kind = kind_of(mode, &name);
@@ -112,26 +85,17 @@ fn one<R: Read>(
         // One byte more than is allowed, so that the guard sees what is too long.
         let most = u64::try_from(MAX_TARGET_BYTES).expect("a small constant") + 1;
         let mut target = Vec::new();
-        file.take(most)
-            .read_to_end(&mut target)
-            .map_err(|error| reading.corrupt(error))?;
+        file.take(most).read_to_end(&mut target).map_err(|error| reading.corrupt(error))?;
         return reading.entry((&name, kind, mode, 0, Some(&target)), &mut io::empty());
     }
-    let mut data = Exact {
-        inner: file,
-        left: size,
-    };
+    let mut data = Exact { inner: file, left: size };
     reading.entry((&name, kind, mode & 0o7777, size, None), &mut data)?;
     data.finish().map_err(|error| reading.corrupt(error))
 }
 
 /// The Unix mode with its special bits, which the `zip` crate hides.
 fn mode_of<R: Read>(file: &ZipFile<'_, R>) -> u32 {
-    let special = if file.system() == System::Dos {
-        0
-    } else {
-        (file.external_attributes() >> 16) & 0o7000
-    };
+    let special = if file.system() == System::Dos { 0 } else { (file.external_attributes() >> 16) & 0o7000 };
     file.unix_mode().unwrap_or(0o644) | special
 }
 
@@ -152,10 +116,7 @@ fn kind_of(mode: u32, name: &[u8]) -> Kind {
 fn unsupported(reading: &Reading<'_, '_>, name: &[u8], what: &str) -> ArchiveError {
     ArchiveError::Unsupported {
         path: reading.artifact.path().into(),
-        detail: format!(
-            "its entry `{}` {what}; build it with deflate and no password",
-            shown(name)
-        ),
+        detail: format!("its entry `{}` {what}; build it with deflate and no password", shown(name)),
     }
 }
 
@@ -167,10 +128,7 @@ fn fail(reading: &Reading<'_, '_>, error: ZipError) -> ArchiveError {
 }
 
 fn corrupt(reading: &Reading<'_, '_>, detail: impl Into<String>) -> ArchiveError {
-    ArchiveError::Corrupt {
-        path: reading.artifact.path().into(),
-        detail: detail.into(),
-    }
+    ArchiveError::Corrupt { path: reading.artifact.path().into(), detail: detail.into() }
 }
 
 /// Yields exactly as many bytes as the entry declares; more or fewer is corrupt.
@@ -191,10 +149,7 @@ impl<R: Read> Read for Exact<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         let count = u64::try_from(read).map_err(io::Error::other)?;
-        self.left = self
-            .left
-            .checked_sub(count)
-            .ok_or_else(|| bad("an entry is longer than it declares"))?;
+        self.left = self.left.checked_sub(count).ok_or_else(|| bad("an entry is longer than it declares"))?;
         if read == 0 && self.left > 0 && !buffer.is_empty() {
             return Err(bad("an entry is shorter than it declares"));
         }
@@ -220,8 +175,7 @@ impl Read for Positioned<'_, '_> {
         let count = u64::try_from(read).map_err(io::Error::other)?;
         self.position = self.position.saturating_add(count);
         let left = self.budget.get().checked_sub(count);
-        self.budget
-            .set(left.ok_or_else(|| bad("its directory is over 64 MiB; publish it as tar.zst"))?);
+        self.budget.set(left.ok_or_else(|| bad("its directory is over 64 MiB; publish it as tar.zst"))?);
         self.meter.borrow_mut().bytes(read)?;
         Ok(read)
     }

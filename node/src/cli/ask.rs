@@ -11,11 +11,7 @@ use crate::control::client::{Client, Reply};
 use crate::control::messages::Request;
 
 /// Asks the node in `data_dir` and waits for its answer, showing progress meanwhile.
-pub fn ask<R: DeserializeOwned>(
-    data_dir: &Path,
-    request: &Request,
-    output: &mut Output,
-) -> Result<R, CommandError> {
+pub fn ask<R: DeserializeOwned>(data_dir: &Path, request: &Request, output: &mut Output) -> Result<R, CommandError> {
     converse(Client::connect(data_dir)?, request, output)
 }
 

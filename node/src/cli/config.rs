@@ -48,17 +48,10 @@ struct ConfigValue {
 }
 
 /// Shows or checks.
-pub fn run(
-    command: ConfigCommand,
-    global: &GlobalArgs,
-    output: &mut Output,
-) -> Result<ExitCode, CommandError> {
+pub fn run(command: ConfigCommand, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
     match command {
         ConfigCommand::Show(args) => {
-            let overrides = Overrides {
-                role: args.role,
-                ..args.node.overrides(global)?
-            };
+            let overrides = Overrides { role: args.role, ..args.node.overrides(global)? };
             let view = view(&config::load(overrides)?);
             output.answer(&view, |view, _| human(view))?;
         }
@@ -66,10 +59,9 @@ pub fn run(
             let effective = config::load(NodeFlags::default().overrides(global)?)?;
             let text = match &effective.file {
                 Some(file) => format!("{} is valid", file.display()),
-                None => format!(
-                    "there is no {}; the defaults hold",
-                    effective.config.data_dir.join(CONFIG_NAME).display()
-                ),
+                None => {
+                    format!("there is no {}; the defaults hold", effective.config.data_dir.join(CONFIG_NAME).display())
+                }
             };
             if output.is_json() {
                 output.json(&json!({ "schema": 1, "file": effective.file, "valid": true }))?;
@@ -84,9 +76,7 @@ pub fn run(
 fn view(effective: &EffectiveConfig) -> ConfigView {
     let config = &effective.config;
     let path = |path: &Path| path.display().to_string();
-    let switch = |address: Option<std::net::SocketAddr>| {
-        address.map_or_else(|| "off".to_owned(), |a| a.to_string())
-    };
+    let switch = |address: Option<std::net::SocketAddr>| address.map_or_else(|| "off".to_owned(), |a| a.to_string());
     let subscriptions: Vec<_> = config
         .subscriptions
         .iter()
@@ -111,11 +101,7 @@ fn view(effective: &EffectiveConfig) -> ConfigView {
         file: effective.file.clone(),
         values: values
             .into_iter()
-            .map(|(key, value)| ConfigValue {
-                key,
-                value,
-                source: effective.source(key),
-            })
+            .map(|(key, value)| ConfigValue { key, value, source: effective.source(key) })
             .collect(),
     }
 }
@@ -128,33 +114,18 @@ fn human(view: &ConfigView) -> String {
         None => "# no configuration file\n".to_owned(),
     };
     for ConfigValue { key, value, source } in &view.values {
-        let rows = value
-            .as_array()
-            .filter(|rows| rows.iter().any(Value::is_object));
+        let rows = value.as_array().filter(|rows| rows.iter().any(Value::is_object));
         if let Some(rows) = rows {
             for row in rows {
                 let _ = write!(text, "\n[[{key}]]  # {source}\n");
-                for (key, value) in row
-                    .as_object()
-                    .into_iter()
-                    .flatten()
-                    .filter(|(_, value)| !value.is_null())
-                {
+                for (key, value) in row.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
                     let _ = writeln!(text, "{key} = {}", toml(value));
                 }
             }
             continue;
         }
-        let comment = if value.is_null() || *key == "data_dir" {
-            "# "
-        } else {
-            ""
-        };
-        let shown = if value.is_null() {
-            "\"\"".to_owned()
-        } else {
-            toml(value)
-        };
+        let comment = if value.is_null() || *key == "data_dir" { "# " } else { "" };
+        let shown = if value.is_null() { "\"\"".to_owned() } else { toml(value) };
         let _ = writeln!(text, "{comment}{key} = {shown}  # {source}");
     }
     text
@@ -164,10 +135,7 @@ fn human(view: &ConfigView) -> String {
 fn toml(value: &Value) -> String {
     match value {
         Value::String(text) => toml::Value::String(text.clone()).to_string(),
-        Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(toml).collect::<Vec<_>>().join(", ")
-        ),
+        Value::Array(items) => format!("[{}]", items.iter().map(toml).collect::<Vec<_>>().join(", ")),
         other => other.to_string(),
     }
 }
@@ -223,10 +191,7 @@ product = \"kiosk\"
     fn what_is_shown_is_a_configuration_file_that_says_the_same() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join(CONFIG_NAME), human(&view(&effective()))).expect("writes");
-        let overrides = Overrides {
-            data_dir: Some(dir.path().to_owned()),
-            ..Overrides::default()
-        };
+        let overrides = Overrides { data_dir: Some(dir.path().to_owned()), ..Overrides::default() };
         let read = config::load(overrides).expect("valid").config;
         let mut shown = effective().config;
         shown.data_dir = dir.path().to_owned();
@@ -237,9 +202,6 @@ product = \"kiosk\"
     fn the_json_form_has_typed_values() {
         let text = serde_json::to_string(&view(&effective())).expect("serializable");
         assert!(text.starts_with(r#"{"schema":1,"file":null,"values":[{"key":"data_dir","value":"/nonexistent/updraft","source":"flag"},{"key":"role","value":"peer","source":"default"}"#), "{text}");
-        assert!(
-            text.contains(r#"{"key":"max_peers","value":64,"source":"default"}"#),
-            "{text}"
-        );
+        assert!(text.contains(r#"{"key":"max_peers","value":64,"source":"default"}"#), "{text}");
     }
 }

@@ -49,27 +49,17 @@ impl DemoArgs {
             match std::fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
                 Ok(true) => {}
                 Ok(false) => {
-                    return Err(CommandError::usage(format!(
-                        "the directory {} is not empty",
-                        directory.display()
-                    ))
-                    .with_hint("name an empty or new one, or leave --dir out"));
+                    return Err(CommandError::usage(format!("the directory {} is not empty", directory.display()))
+                        .with_hint("name an empty or new one, or leave --dir out"));
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    return Err(CommandError::usage(format!(
-                        "cannot play in {}: {error}",
-                        directory.display()
-                    ))
-                    .with_hint("name an empty or new directory, or leave --dir out"));
+                    return Err(CommandError::usage(format!("cannot play in {}: {error}", directory.display()))
+                        .with_hint("name an empty or new directory, or leave --dir out"));
                 }
             }
         }
-        Ok(DemoOptions {
-            exit: self.exit,
-            keep: self.keep || directory.is_some(),
-            directory,
-        })
+        Ok(DemoOptions { exit: self.exit, keep: self.keep || directory.is_some(), directory })
     }
 }
 

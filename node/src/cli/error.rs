@@ -80,22 +80,12 @@ impl CommandError {
 
     /// With this exit code.
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::User,
-            code,
-            message: message.into(),
-            hint: None,
-        }
+        Self { kind: Kind::User, code, message: message.into(), hint: None }
     }
 
     /// It failed for a reason that no user should have to see to.
     pub fn internal(message: impl Into<String>) -> Self {
-        Self {
-            kind: Kind::Internal,
-            code: ExitCode::Error,
-            message: message.into(),
-            hint: None,
-        }
+        Self { kind: Kind::Internal, code: ExitCode::Error, message: message.into(), hint: None }
     }
 
     /// The same with what to do next.
@@ -144,12 +134,7 @@ impl std::error::Error for CommandError {}
 
 impl From<ErrorBody> for CommandError {
     fn from(body: ErrorBody) -> Self {
-        Self {
-            kind: Kind::User,
-            code: body.code.into(),
-            message: body.message,
-            hint: body.hint,
-        }
+        Self { kind: Kind::User, code: body.code.into(), message: body.message, hint: body.hint }
     }
 }
 
@@ -176,17 +161,8 @@ impl From<ClientError> for CommandError {
 /// Writing to stdout failed.
 impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
-        let kind = if error.kind() == io::ErrorKind::BrokenPipe {
-            Kind::ReaderGone
-        } else {
-            Kind::User
-        };
-        Self {
-            kind,
-            code: ExitCode::Error,
-            message: format!("cannot write the answer: {error}"),
-            hint: None,
-        }
+        let kind = if error.kind() == io::ErrorKind::BrokenPipe { Kind::ReaderGone } else { Kind::User };
+        Self { kind, code: ExitCode::Error, message: format!("cannot write the answer: {error}"), hint: None }
     }
 }
 
@@ -216,9 +192,6 @@ mod tests {
         let error = CommandError::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert!(error.is_silent());
         assert_eq!(error.exit_code(), ExitCode::Ok);
-        assert_eq!(
-            CommandError::from(io::Error::from(io::ErrorKind::StorageFull)).exit_code(),
-            ExitCode::Error
-        );
+        assert_eq!(CommandError::from(io::Error::from(io::ErrorKind::StorageFull)).exit_code(), ExitCode::Error);
     }
 }

@@ -21,23 +21,14 @@ pub struct EventsArgs {
 }
 
 /// Shows events until there are no more, or the reader goes away.
-pub fn run(
-    args: &EventsArgs,
-    global: &GlobalArgs,
-    output: &mut Output,
-) -> Result<ExitCode, CommandError> {
-    let request = Request::Events {
-        follow: args.follow,
-        since: args.since,
-    };
+pub fn run(args: &EventsArgs, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
+    let request = Request::Events { follow: args.follow, since: args.since };
     let mut conversation = Client::connect(&global.data_dir()?)?.send(&request)?;
     loop {
         match conversation.receive::<IgnoredAny>()? {
             Reply::Event(event) if output.is_json() => output.json(&event)?,
             Reply::Event(event) => show(&event, output)?,
-            Reply::Dropped(count) => output.warn(&format!(
-                "{count} events were lost: this reader is too slow"
-            )),
+            Reply::Dropped(count) => output.warn(&format!("{count} events were lost: this reader is too slow")),
             Reply::Progress(_) => {}
             Reply::End(_) => return Ok(ExitCode::Ok),
         }
@@ -47,9 +38,5 @@ pub fn run(
 fn show(event: &Event, output: &mut Output) -> Result<(), CommandError> {
     let painter = output.painter();
     let kind = painter.paint(Style::Bold, &format!("{:<20}", printable(&event.kind)));
-    output.line(format_args!(
-        "{}  {kind}  {}",
-        event.at,
-        printable(&event.text)
-    ))
+    output.line(format_args!("{}  {kind}  {}", event.at, printable(&event.text)))
 }

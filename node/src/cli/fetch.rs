@@ -22,11 +22,7 @@ pub struct FetchArgs {
 }
 
 /// Fetches.
-pub fn run(
-    args: FetchArgs,
-    global: &GlobalArgs,
-    output: &mut Output,
-) -> Result<ExitCode, CommandError> {
+pub fn run(args: FetchArgs, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
     let request = Request::Fetch {
         product: args.release.product,
         version: args.release.version,

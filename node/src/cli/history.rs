@@ -21,15 +21,8 @@ pub struct HistoryArgs {
 }
 
 /// Lists the history.
-pub fn run(
-    args: HistoryArgs,
-    global: &GlobalArgs,
-    output: &mut Output,
-) -> Result<ExitCode, CommandError> {
-    let request = Request::History {
-        product: args.product,
-        limit: args.limit,
-    };
+pub fn run(args: HistoryArgs, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
+    let request = Request::History { product: args.product, limit: args.limit };
     let view: HistoryView = ask::ask(&global.data_dir()?, &request, output)?;
     output.answer(&view, human)?;
     if view.entries.is_empty() {

@@ -35,27 +35,24 @@ impl InitArgs {
             _ => None,
         });
         if let Some(twice) = twice {
-            return Err(CommandError::usage(format!(
-                "the product '{twice}' is named twice"
-            )));
+            return Err(CommandError::usage(format!("the product '{twice}' is named twice")));
         }
-        Ok(InitOptions {
-            data_dir: global.data_dir()?,
-            products,
-        })
+        Ok(InitOptions { data_dir: global.data_dir()?, products })
     }
 }
 
 /// Creates the repository.
 pub fn run(options: &InitOptions, output: &mut Output) -> Result<ExitCode, CommandError> {
-    let opened = Opened::create(&options.data_dir, &options.products).map_err(|error| CommandError::error(error.to_string()))?;
+    let opened =
+        Opened::create(&options.data_dir, &options.products).map_err(|error| CommandError::error(error.to_string()))?;
     let products: Vec<&str> = options.products.iter().map(Product::as_str).collect();
     output.line(format_args!("repository {} is made in {}", opened.repository, options.data_dir.display()))?;
     if !products.is_empty() {
         output.line(format_args!("products: {}", products.join(", ")))?;
     }
     let offline = opened.keys.not_offline(&options.products);
-    output.line("These keys decide what is trusted. Keep copies where this machine cannot reach them, and take them")?;
+    output
+        .line("These keys decide what is trusted. Keep copies where this machine cannot reach them, and take them")?;
     output.line("away from here before the seed faces a network that you do not trust:")?;
     for role in offline {
         output.line(format_args!("  {}", opened.keys.path(&role).display()))?;

@@ -19,30 +19,14 @@ pub struct InstallArgs {
 }
 
 /// Installs.
-pub fn run(
-    args: InstallArgs,
-    global: &GlobalArgs,
-    output: &mut Output,
-) -> Result<ExitCode, CommandError> {
-    let request = Request::Install {
-        product: args.release.product,
-        version: args.release.version,
-        now: args.now,
-    };
+pub fn run(args: InstallArgs, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
+    let request = Request::Install { product: args.release.product, version: args.release.version, now: args.now };
     let view: InstallView = ask::ask(&global.data_dir()?, &request, output)?;
     output.answer(&view, |view, _| human("installed", view))?;
     Ok(ExitCode::Ok)
 }
 
 pub(super) fn human(done: &str, view: &InstallView) -> String {
-    let before = view
-        .from
-        .as_ref()
-        .map_or_else(String::new, |from| format!(" (before: {from})"));
-    format!(
-        "{done} {} {}{before}\n  {}\n",
-        view.product,
-        view.to,
-        view.directory.join("current").display()
-    )
+    let before = view.from.as_ref().map_or_else(String::new, |from| format!(" (before: {from})"));
+    format!("{done} {} {}{before}\n  {}\n", view.product, view.to, view.directory.join("current").display())
 }

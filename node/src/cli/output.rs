@@ -68,11 +68,7 @@ impl Painter {
             Style::Warn => "33",
             Style::Bad => "31",
         };
-        if self.colors {
-            format!("\u{1b}[{code}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.colors { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 }
 
@@ -89,10 +85,7 @@ pub struct Output {
 
 impl std::fmt::Debug for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Output")
-            .field("json", &self.json)
-            .field("live", &self.live)
-            .finish_non_exhaustive()
+        f.debug_struct("Output").field("json", &self.json).field("live", &self.live).finish_non_exhaustive()
     }
 }
 
@@ -152,9 +145,8 @@ impl Output {
 
     /// Writes a value to stdout as one line of JSON.
     pub fn json(&mut self, value: &impl Serialize) -> Result<(), CommandError> {
-        let text = serde_json::to_string(value).map_err(|error| {
-            CommandError::internal(format!("the answer cannot be written as JSON: {error}"))
-        })?;
+        let text = serde_json::to_string(value)
+            .map_err(|error| CommandError::internal(format!("the answer cannot be written as JSON: {error}")))?;
         self.line(text)
     }
 
@@ -164,11 +156,7 @@ impl Output {
         view: &V,
         human: impl FnOnce(&V, Painter) -> String,
     ) -> Result<(), CommandError> {
-        if self.json {
-            self.json(view)
-        } else {
-            self.text(human(view, self.painter))
-        }
+        if self.json { self.json(view) } else { self.text(human(view, self.painter)) }
     }
 
     /// Says something on stderr. That nobody listens there is no reason to fail.
@@ -234,10 +222,7 @@ pub(crate) mod capture {
 
     impl Write for Captured {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0
-                .lock()
-                .expect("not poisoned")
-                .extend_from_slice(bytes);
+            self.0.lock().expect("not poisoned").extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -272,11 +257,7 @@ mod tests {
         assert!(ColorChoice::Always.decide(false, true, true));
         assert!(!ColorChoice::Never.decide(true, false, false));
         assert!(ColorChoice::Auto.decide(true, false, false));
-        for (terminal, no_color, dumb) in [
-            (false, false, false),
-            (true, true, false),
-            (true, false, true),
-        ] {
+        for (terminal, no_color, dumb) in [(false, false, false), (true, true, false), (true, false, true)] {
             assert!(!ColorChoice::Auto.decide(terminal, no_color, dumb));
         }
     }
@@ -291,9 +272,7 @@ mod tests {
     #[test]
     fn nothing_is_said_to_a_reader_that_left() {
         let (mut output, _, err) = capture::output(false);
-        output.error(&CommandError::from(io::Error::from(
-            io::ErrorKind::BrokenPipe,
-        )));
+        output.error(&CommandError::from(io::Error::from(io::ErrorKind::BrokenPipe)));
         assert_eq!(err.text(), "");
     }
 }

@@ -53,12 +53,7 @@ impl PeerArgs {
         let subscriptions: Vec<_> = self.subscribe.into_iter().chain(self.mirror).collect();
         let overrides = Overrides {
             role: Some(Role::Peer),
-            ticket: self
-                .join
-                .as_deref()
-                .map(ticket)
-                .transpose()?
-                .map(|ticket| ticket.to_string()),
+            ticket: self.join.as_deref().map(ticket).transpose()?.map(|ticket| ticket.to_string()),
             subscriptions: (!subscriptions.is_empty()).then_some(subscriptions),
             ..self.node.overrides(global)?
         };
@@ -73,33 +68,26 @@ impl PeerArgs {
 /// The ticket itself, or the one in the file of that name.
 fn ticket(text: &str) -> Result<Ticket, CommandError> {
     if text.trim_start().starts_with("updraft1:") {
-        return text
-            .parse()
-            .map_err(|error| CommandError::usage(format!("--join: {error}")));
+        return text.parse().map_err(|error| CommandError::usage(format!("--join: {error}")));
     }
     let path = Path::new(text);
     let unreadable = |error| {
-        CommandError::usage(format!(
-            "--join: '{text}' is no ticket, and no file that can be read: {error}"
-        ))
-        .with_hint("print a ticket at the seed with `updraft ticket`")
+        CommandError::usage(format!("--join: '{text}' is no ticket, and no file that can be read: {error}"))
+            .with_hint("print a ticket at the seed with `updraft ticket`")
     };
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut ticket = String::new();
     // One more than the longest ticket and its line end, so that a larger file is seen to be larger.
-    file.take(MAX_TICKET_CHARS as u64 + 3)
-        .read_to_string(&mut ticket)
-        .map_err(unreadable)?;
-    ticket
-        .parse()
-        .map_err(|error| CommandError::usage(format!("--join: {text}: {error}")))
+    file.take(MAX_TICKET_CHARS as u64 + 3).read_to_string(&mut ticket).map_err(unreadable)?;
+    ticket.parse().map_err(|error| CommandError::usage(format!("--join: {text}: {error}")))
 }
 
 /// Runs the peer until it is told to stop.
 pub fn run(options: PeerOptions, output: &mut Output) -> Result<ExitCode, CommandError> {
     let (config, wish) = (options.config.config, options.fetch.map(|spec| (spec, options.done_file)));
     let subscriptions = config.subscriptions.clone();
-    let fingerprint = config.ticket.as_deref().and_then(|text| text.parse::<Ticket>().ok()).map(|ticket| ticket.fingerprint());
+    let fingerprint =
+        config.ticket.as_deref().and_then(|text| text.parse::<Ticket>().ok()).map(|ticket| ticket.fingerprint());
     block_on(async {
         let node = launch(config).await?;
         output.note(format_args!("peer {} is up", node.peer_id));
@@ -109,7 +97,9 @@ pub fn run(options: PeerOptions, output: &mut Output) -> Result<ExitCode, Comman
         for subscription in subscriptions {
             let (product, channel) = (subscription.product, subscription.channel);
             match subscription.directory {
-                Some(directory) => output.note(format_args!("  installs {product}:{channel} in {}", directory.display())),
+                Some(directory) => {
+                    output.note(format_args!("  installs {product}:{channel} in {}", directory.display()))
+                }
                 None => output.note(format_args!("  mirrors {product}:{channel}")),
             }
         }
@@ -140,10 +130,7 @@ mod tests {
         let file = dir.path().join("ticket");
         std::fs::write(&file, format!("{}\n", sample())).expect("writes");
         assert_eq!(ticket(&sample().to_string()).expect("valid"), sample());
-        assert_eq!(
-            ticket(file.to_str().expect("UTF-8")).expect("valid"),
-            sample()
-        );
+        assert_eq!(ticket(file.to_str().expect("UTF-8")).expect("valid"), sample());
     }
 
     #[test]

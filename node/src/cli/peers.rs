@@ -18,9 +18,7 @@ pub fn run(global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, Command
 }
 
 fn human(view: &PeersView, painter: Painter) -> String {
-    let mut table = Table::new(&[
-        "PEER", "ROLE", "ADDRESS", "UP", "HOLDS", "IN", "OUT", "RECEIVED", "SENT", "SCORE",
-    ]);
+    let mut table = Table::new(&["PEER", "ROLE", "ADDRESS", "UP", "HOLDS", "IN", "OUT", "RECEIVED", "SENT", "SCORE"]);
     for peer in &view.peers {
         let score = Cell::number(peer.score.to_string());
         table.row(vec![
@@ -33,11 +31,7 @@ fn human(view: &PeersView, painter: Painter) -> String {
             Cell::number(rate(peer.rate_out_bytes_per_second)),
             Cell::number(bytes(peer.bytes_in)),
             Cell::number(bytes(peer.bytes_out)),
-            if peer.score < 0 {
-                score.styled(Style::Warn)
-            } else {
-                score
-            },
+            if peer.score < 0 { score.styled(Style::Warn) } else { score },
         ]);
     }
     table.render(painter)
@@ -51,18 +45,12 @@ pub(super) fn short(peer_id: &str) -> String {
 
 fn address(peer: &PeerRow) -> String {
     let arrow = if peer.outbound { "to" } else { "from" };
-    peer.addresses
-        .first()
-        .map_or_else(String::new, |address| format!("{arrow} {address}"))
+    peer.addresses.first().map_or_else(String::new, |address| format!("{arrow} {address}"))
 }
 
 /// `2 whole`, `45 %`, `2 whole, 45 %`: complete artifacts, then the furthest of the others.
 fn holds(peer: &PeerRow) -> String {
-    let whole = peer
-        .objects
-        .iter()
-        .filter(|object| object.pieces_have == object.pieces_total)
-        .count();
+    let whole = peer.objects.iter().filter(|object| object.pieces_have == object.pieces_total).count();
     let furthest = peer
         .objects
         .iter()
@@ -85,11 +73,7 @@ mod tests {
 
     #[test]
     fn a_row_tells_who_where_what_and_how_fast() {
-        let object = |pieces_have| PeerObject {
-            artifact: Digest::ZERO,
-            pieces_have,
-            pieces_total: 200,
-        };
+        let object = |pieces_have| PeerObject { artifact: Digest::ZERO, pieces_have, pieces_total: 200 };
         let view = PeersView {
             schema: Schema,
             peers: vec![PeerRow {

@@ -29,13 +29,7 @@ pub struct ProgressDisplay {
 impl ProgressDisplay {
     /// `live` where the stream is a terminal.
     pub fn new(live: bool) -> Self {
-        Self {
-            live,
-            drawn: None,
-            phase: None,
-            text: None,
-            step: 0,
-        }
+        Self { live, drawn: None, phase: None, text: None, step: 0 }
     }
 
     /// Shows where the work is.
@@ -43,11 +37,7 @@ impl ProgressDisplay {
         let new_phase = self.phase != Some(progress.phase) || self.text != progress.text;
         if self.live {
             let now = Instant::now();
-            if new_phase
-                || self
-                    .drawn
-                    .is_none_or(|drawn| now.duration_since(drawn) >= REDRAW)
-            {
+            if new_phase || self.drawn.is_none_or(|drawn| now.duration_since(drawn) >= REDRAW) {
                 self.drawn = Some(now);
                 let _ = write!(stream, "\r\u{1b}[K{}", bar(progress));
                 let _ = stream.flush();
@@ -82,9 +72,7 @@ fn bar(progress: &Progress) -> String {
         return line(progress);
     };
     let filled = percent(progress.bytes_done, total) * BAR_WIDTH / 100;
-    let cells: String = (0..BAR_WIDTH)
-        .map(|cell| if cell < filled { '#' } else { '.' })
-        .collect();
+    let cells: String = (0..BAR_WIDTH).map(|cell| if cell < filled { '#' } else { '.' }).collect();
     let word = progress.phase.word();
     line(progress).replacen(word, &format!("{word} [{cells}]"), 1)
 }
@@ -96,13 +84,7 @@ fn line(progress: &Progress) -> String {
         Some(0) => {}
         Some(total) => {
             let done = progress.bytes_done;
-            let _ = write!(
-                text,
-                " {} %, {} of {}",
-                percent(done, total),
-                bytes(done),
-                bytes(total)
-            );
+            let _ = write!(text, " {} %, {} of {}", percent(done, total), bytes(done), bytes(total));
         }
         None if progress.bytes_done > 0 => {
             let _ = write!(text, " {}", bytes(progress.bytes_done));
@@ -112,11 +94,7 @@ fn line(progress: &Progress) -> String {
     if progress.rate_bytes_per_second > 0 {
         let _ = write!(text, ", {}", rate(progress.rate_bytes_per_second));
     }
-    if let Some(sources) = sources(
-        progress.bytes_from_seed,
-        progress.bytes_from_peers,
-        progress.bytes_reused,
-    ) {
+    if let Some(sources) = sources(progress.bytes_from_seed, progress.bytes_from_peers, progress.bytes_reused) {
         let _ = write!(text, ", {sources}");
     }
     if let Some(detail) = &progress.text {
@@ -131,15 +109,11 @@ pub fn sources(from_seed: u64, from_peers: u64, reused: u64) -> Option<String> {
     if all == 0 {
         return None;
     }
-    let parts: Vec<_> = [
-        ("seeds", from_seed),
-        ("peers", from_peers),
-        ("this disk", reused),
-    ]
-    .iter()
-    .filter(|(_, part)| *part > 0)
-    .map(|(who, part)| format!("{} % from {who}", percent(*part, all)))
-    .collect();
+    let parts: Vec<_> = [("seeds", from_seed), ("peers", from_peers), ("this disk", reused)]
+        .iter()
+        .filter(|(_, part)| *part > 0)
+        .map(|(who, part)| format!("{} % from {who}", percent(*part, all)))
+        .collect();
     Some(parts.join(", "))
 }
 
@@ -171,16 +145,10 @@ mod tests {
         let mut display = ProgressDisplay::new(false);
         display.show(
             &mut stream,
-            &Progress {
-                text: Some("no peers yet".to_owned()),
-                ..Progress::local(Phase::Waiting, 0, None)
-            },
+            &Progress { text: Some("no peers yet".to_owned()), ..Progress::local(Phase::Waiting, 0, None) },
         );
         display.show(&mut stream, &Progress::local(Phase::Signing, 0, None));
-        assert_eq!(
-            String::from_utf8(stream).expect("UTF-8"),
-            "waiting: no peers yet\nsigning\n"
-        );
+        assert_eq!(String::from_utf8(stream).expect("UTF-8"), "waiting: no peers yet\nsigning\n");
     }
 
     #[test]
@@ -192,10 +160,7 @@ mod tests {
         }
         display.end(&mut stream);
         let text = String::from_utf8(stream).expect("UTF-8");
-        assert!(
-            text.starts_with("\r\u{1b}[Kpacking [........................] 0 %"),
-            "{text}"
-        );
+        assert!(text.starts_with("\r\u{1b}[Kpacking [........................] 0 %"), "{text}");
         assert!(!text.contains('\n'));
         assert!(text.ends_with("\r\u{1b}[K"));
     }
@@ -203,10 +168,7 @@ mod tests {
     #[test]
     fn sources_are_named_where_there_are_any() {
         assert_eq!(sources(0, 0, 0), None);
-        assert_eq!(
-            sources(10, 90, 0).as_deref(),
-            Some("10 % from seeds, 90 % from peers")
-        );
+        assert_eq!(sources(10, 90, 0).as_deref(), Some("10 % from seeds, 90 % from peers"));
         assert_eq!(sources(0, 0, 5).as_deref(), Some("100 % from this disk"));
     }
 
@@ -218,9 +180,6 @@ mod tests {
             rate_bytes_per_second: 2048,
             ..Progress::local(Phase::Fetching, 4096, Some(8192))
         };
-        assert_eq!(
-            line(&progress),
-            "fetching 50 %, 4.0 KiB of 8.0 KiB, 2.0 KiB/s, 25 % from seeds, 75 % from peers"
-        );
+        assert_eq!(line(&progress), "fetching 50 %, 4.0 KiB of 8.0 KiB, 2.0 KiB/s, 25 % from seeds, 75 % from peers");
     }
 }

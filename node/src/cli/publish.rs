@@ -65,26 +65,15 @@ impl PublishArgs {
     pub fn options(self, global: &GlobalArgs) -> Result<PublishOptions, CommandError> {
         let path = absolute(&self.path)?;
         if path.to_str().is_none() {
-            return Err(
-                CommandError::usage(format!("the path '{}' is not UTF-8", path.display()))
-                    .with_hint("rename it, or name it through a symbolic link"),
-            );
+            return Err(CommandError::usage(format!("the path '{}' is not UTF-8", path.display()))
+                .with_hint("rename it, or name it through a symbolic link"));
         }
         if let Err(error) = std::fs::metadata(&path) {
-            return Err(
-                CommandError::usage(format!("cannot publish {}: {error}", path.display()))
-                    .with_hint("name a directory to pack, or a file to publish as it is"),
-            );
+            return Err(CommandError::usage(format!("cannot publish {}: {error}", path.display()))
+                .with_hint("name a directory to pack, or a file to publish as it is"));
         }
-        if self
-            .min_from
-            .as_ref()
-            .is_some_and(|from| *from >= self.release)
-        {
-            return Err(CommandError::usage(format!(
-                "--min-from must be lower than the version {}",
-                self.release
-            )));
+        if self.min_from.as_ref().is_some_and(|from| *from >= self.release) {
+            return Err(CommandError::usage(format!("--min-from must be lower than the version {}", self.release)));
         }
         let request = PublishRequest {
             path,
@@ -98,28 +87,18 @@ impl PublishArgs {
             dry_run: self.dry_run,
             level: self.level,
         };
-        Ok(PublishOptions {
-            data_dir: global.data_dir()?,
-            request,
-        })
+        Ok(PublishOptions { data_dir: global.data_dir()?, request })
     }
 }
 
 fn read_notes(path: &Path) -> Result<String, CommandError> {
     let fail = |reason: String| {
-        CommandError::usage(format!(
-            "cannot use the notes in {}: {reason}",
-            path.display()
-        ))
-        .with_hint(format!(
-            "notes are a file of at most {MAX_NOTES_BYTES} bytes of UTF-8"
-        ))
+        CommandError::usage(format!("cannot use the notes in {}: {reason}", path.display()))
+            .with_hint(format!("notes are a file of at most {MAX_NOTES_BYTES} bytes of UTF-8"))
     };
     let file = std::fs::File::open(path).map_err(|error| fail(error.to_string()))?;
     let mut notes = String::new();
-    file.take(MAX_NOTES_BYTES as u64 + 1)
-        .read_to_string(&mut notes)
-        .map_err(|error| fail(error.to_string()))?;
+    file.take(MAX_NOTES_BYTES as u64 + 1).read_to_string(&mut notes).map_err(|error| fail(error.to_string()))?;
     if notes.len() > MAX_NOTES_BYTES {
         return Err(fail("they are too long".to_owned()));
     }
@@ -132,19 +111,13 @@ pub fn run(options: PublishOptions, output: &mut Output) -> Result<ExitCode, Com
         Ok(client) => ask::converse(client, &Request::Publish(options.request), output)?,
         Err(ClientError::Unreachable { .. }) => {
             let mut display = ProgressDisplay::new(output.is_live());
-            let published = crate::runtime::offline::publish(
-                &options.data_dir,
-                &options.request,
-                &mut |progress| {
-                    display.show(output.progress_stream(), &progress);
-                },
-            );
+            let published = crate::runtime::offline::publish(&options.data_dir, &options.request, &mut |progress| {
+                display.show(output.progress_stream(), &progress);
+            });
             display.end(output.progress_stream());
             let view = published?;
             if !view.dry_run && !output.is_json() {
-                output.note(
-                    "no seed runs here; peers learn of the release when it does: updraft seed",
-                );
+                output.note("no seed runs here; peers learn of the release when it does: updraft seed");
             }
             view
         }
@@ -158,11 +131,7 @@ pub fn run(options: PublishOptions, output: &mut Output) -> Result<ExitCode, Com
 }
 
 fn human(view: &PublishView) -> String {
-    let done = if view.dry_run {
-        "would publish"
-    } else {
-        "published"
-    };
+    let done = if view.dry_run { "would publish" } else { "published" };
     format!(
         "{done} {} {} ({}) on {}\n  {}, unpacks to {} in {} entries; {} pieces\n  sha256 {}\n",
         view.product,

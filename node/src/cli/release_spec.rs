@@ -23,10 +23,7 @@ impl FromStr for ReleaseSpec {
             Some((product, version)) => (product, Some(parse_version(version)?)),
             None => (text, None),
         };
-        Ok(Self {
-            product: product.parse()?,
-            version,
-        })
+        Ok(Self { product: product.parse()?, version })
     }
 }
 
@@ -55,14 +52,8 @@ impl FromStr for FetchSpec {
 
     fn from_str(text: &str) -> Result<Self, InvalidFetchSpec> {
         let no_file = || InvalidFetchSpec::NoFile(text.to_owned());
-        let (release, file) = text
-            .split_once('=')
-            .filter(|(_, file)| !file.is_empty())
-            .ok_or_else(no_file)?;
-        Ok(Self {
-            release: release.parse()?,
-            output: std::path::absolute(file).map_err(|_| no_file())?,
-        })
+        let (release, file) = text.split_once('=').filter(|(_, file)| !file.is_empty()).ok_or_else(no_file)?;
+        Ok(Self { release: release.parse()?, output: std::path::absolute(file).map_err(|_| no_file())? })
     }
 }
 
@@ -73,22 +64,9 @@ mod tests {
     #[test]
     fn a_version_is_optional() {
         let spec: ReleaseSpec = "editor@1.2.0-rc.1+b7".parse().expect("valid");
-        assert_eq!(
-            spec.version.map(|v| v.to_string()).as_deref(),
-            Some("1.2.0-rc.1+b7")
-        );
-        assert_eq!(
-            "editor".parse::<ReleaseSpec>().expect("valid").version,
-            None
-        );
-        for bad in [
-            "",
-            "@1.0.0",
-            "editor@",
-            "editor@1",
-            "editor@1.0.0@2.0.0",
-            "Editor",
-        ] {
+        assert_eq!(spec.version.map(|v| v.to_string()).as_deref(), Some("1.2.0-rc.1+b7"));
+        assert_eq!("editor".parse::<ReleaseSpec>().expect("valid").version, None);
+        for bad in ["", "@1.0.0", "editor@", "editor@1", "editor@1.0.0@2.0.0", "Editor"] {
             assert!(bad.parse::<ReleaseSpec>().is_err(), "{bad}");
         }
     }

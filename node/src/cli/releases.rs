@@ -19,18 +19,8 @@ pub struct ReleasesArgs {
 }
 
 /// Lists the releases.
-pub fn run(
-    args: ReleasesArgs,
-    global: &GlobalArgs,
-    output: &mut Output,
-) -> Result<ExitCode, CommandError> {
-    let view: ReleasesView = ask::ask(
-        &global.data_dir()?,
-        &Request::Releases {
-            product: args.product,
-        },
-        output,
-    )?;
+pub fn run(args: ReleasesArgs, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
+    let view: ReleasesView = ask::ask(&global.data_dir()?, &Request::Releases { product: args.product }, output)?;
     output.answer(&view, human)?;
     if view.releases.is_empty() {
         output.note("no releases are known; publish one at the seed, or wait for the first head (`updraft status`)");
@@ -39,9 +29,7 @@ pub fn run(
 }
 
 fn human(view: &ReleasesView, painter: Painter) -> String {
-    let mut table = Table::new(&[
-        "PRODUCT", "VERSION", "PLATFORM", "CHANNELS", "SIZE", "ROLLOUT", "LOCAL",
-    ]);
+    let mut table = Table::new(&["PRODUCT", "VERSION", "PLATFORM", "CHANNELS", "SIZE", "ROLLOUT", "LOCAL"]);
     for row in &view.releases {
         let channels: Vec<_> = row.channels.iter().map(ToString::to_string).collect();
         table.row(vec![

@@ -23,19 +23,12 @@ pub struct RollbackArgs {
 }
 
 /// Rolls back, once someone has said yes.
-pub fn run(
-    args: RollbackArgs,
-    global: &GlobalArgs,
-    output: &mut Output,
-) -> Result<ExitCode, CommandError> {
+pub fn run(args: RollbackArgs, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
     if !args.yes && !agreed(&args, output)? {
         output.note("nothing was changed");
         return Ok(ExitCode::NothingToDo);
     }
-    let request = Request::Rollback {
-        product: args.product,
-        to: args.to,
-    };
+    let request = Request::Rollback { product: args.product, to: args.to };
     let view: InstallView = ask::ask(&global.data_dir()?, &request, output)?;
     output.answer(&view, |view, _| install::human("rolled back to", view))?;
     Ok(ExitCode::Ok)
@@ -43,14 +36,9 @@ pub fn run(
 
 fn agreed(args: &RollbackArgs, output: &mut Output) -> Result<bool, CommandError> {
     if !output.can_prompt() {
-        return Err(
-            CommandError::usage(format!("a rollback of {} needs a yes", args.product))
-                .with_hint("there is no terminal to ask on; add --yes"),
-        );
+        return Err(CommandError::usage(format!("a rollback of {} needs a yes", args.product))
+            .with_hint("there is no terminal to ask on; add --yes"));
     }
-    let to = args
-        .to
-        .as_ref()
-        .map_or_else(|| "the previous release".to_owned(), ToString::to_string);
+    let to = args.to.as_ref().map_or_else(|| "the previous release".to_owned(), ToString::to_string);
     output.confirm(&format!("Roll {} back to {to}?", args.product))
 }

@@ -26,13 +26,8 @@ pub struct SeedOptions {
 impl SeedArgs {
     /// Checks what was typed against the configuration file.
     pub fn options(self, global: &GlobalArgs) -> Result<SeedOptions, CommandError> {
-        let overrides = Overrides {
-            role: Some(Role::Seed),
-            ..self.node.overrides(global)?
-        };
-        Ok(SeedOptions {
-            config: config::load(overrides)?,
-        })
+        let overrides = Overrides { role: Some(Role::Seed), ..self.node.overrides(global)? };
+        Ok(SeedOptions { config: config::load(overrides)? })
     }
 }
 

@@ -23,18 +23,8 @@ pub struct StatusArgs {
 }
 
 /// Shows the status.
-pub fn run(
-    args: &StatusArgs,
-    global: &GlobalArgs,
-    output: &mut Output,
-) -> Result<ExitCode, CommandError> {
-    let view: StatusView = ask::ask(
-        &global.data_dir()?,
-        &Request::Status {
-            explain: args.explain,
-        },
-        output,
-    )?;
+pub fn run(args: &StatusArgs, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
+    let view: StatusView = ask::ask(&global.data_dir()?, &Request::Status { explain: args.explain }, output)?;
     output.answer(&view, human)?;
     Ok(ExitCode::Ok)
 }
@@ -42,20 +32,11 @@ pub fn run(
 fn human(view: &StatusView, painter: Painter) -> String {
     let mut text = String::new();
     let mut fact = |name: &str, value: &str| {
-        let _ = writeln!(
-            text,
-            "{}  {value}",
-            painter.paint(Style::Bold, &format!("{name:<10}"))
-        );
+        let _ = writeln!(text, "{}  {value}", painter.paint(Style::Bold, &format!("{name:<10}")));
     };
     fact(
         &view.role.to_string(),
-        &format!(
-            "{}  updraft {}, up {}",
-            printable(&view.peer_id),
-            printable(&view.version),
-            duration(view.uptime_ms)
-        ),
+        &format!("{}  updraft {}, up {}", printable(&view.peer_id), printable(&view.version), duration(view.uptime_ms)),
     );
     for repository in &view.repositories {
         fact("repository", &self::repository(repository, painter));
@@ -67,15 +48,8 @@ fn human(view: &StatusView, painter: Painter) -> String {
         fact("http", &format!("http://{}/", printable(http)));
     }
     let transfer = view.transfer;
-    let mut moved = format!(
-        "{} in, {} out",
-        bytes(transfer.bytes_in),
-        bytes(transfer.bytes_out)
-    );
-    for (count, what) in [
-        (transfer.bytes_duplicate, "duplicate"),
-        (transfer.bytes_rejected, "rejected"),
-    ] {
+    let mut moved = format!("{} in, {} out", bytes(transfer.bytes_in), bytes(transfer.bytes_out));
+    for (count, what) in [(transfer.bytes_duplicate, "duplicate"), (transfer.bytes_rejected, "rejected")] {
         if count > 0 {
             let _ = write!(moved, ", {} {what}", bytes(count));
         }
@@ -92,52 +66,26 @@ fn human(view: &StatusView, painter: Painter) -> String {
         text.push('\n');
     }
     for warning in &view.warnings {
-        let _ = writeln!(
-            text,
-            "{}: {}",
-            painter.paint(Style::Warn, "warning"),
-            printable(warning)
-        );
+        let _ = writeln!(text, "{}: {}", painter.paint(Style::Warn, "warning"), printable(warning));
     }
     text
 }
 
 fn repository(repository: &RepositoryView, painter: Painter) -> String {
-    let id = painter.paint(
-        Style::Dim,
-        &format!(
-            "({}, root {})",
-            repository.id.short(),
-            repository.root_version
-        ),
-    );
+    let id = painter.paint(Style::Dim, &format!("({}, root {})", repository.id.short(), repository.root_version));
     format!("{} {id}", printable(&repository.fingerprint))
 }
 
 fn head(head: Option<&HeadView>, painter: Painter) -> String {
     let Some(head) = head else {
-        return painter.paint(
-            Style::Warn,
-            "none yet: no peer has told what the repository offers",
-        );
+        return painter.paint(Style::Warn, "none yet: no peer has told what the repository offers");
     };
-    let signed = format!(
-        "version {}, signed {} ago",
-        head.timestamp_version,
-        duration(head.age_ms)
-    );
+    let signed = format!("version {}, signed {} ago", head.timestamp_version, duration(head.age_ms));
     if head.fresh {
-        format!(
-            "{signed}, {} until {}",
-            painter.paint(Style::Good, "fresh"),
-            head.expires_at
-        )
+        format!("{signed}, {} until {}", painter.paint(Style::Good, "fresh"), head.expires_at)
     } else {
         let stale = painter.paint(Style::Bad, "not fresh");
-        format!(
-            "{signed}, {stale} (valid until {}): nothing new is installed",
-            head.expires_at
-        )
+        format!("{signed}, {stale} (valid until {}): nothing new is installed", head.expires_at)
     }
 }
 
@@ -150,11 +98,7 @@ fn peers(connected: u64, painter: Painter) -> String {
 }
 
 fn list_or_nothing(listen: &[String]) -> String {
-    if listen.is_empty() {
-        "nowhere".to_owned()
-    } else {
-        listen.join(" ")
-    }
+    if listen.is_empty() { "nowhere".to_owned() } else { listen.join(" ") }
 }
 
 fn subscriptions(rows: &[SubscriptionView], painter: Painter) -> String {
@@ -192,21 +136,13 @@ fn why(row: &SubscriptionView) -> String {
             bytes(progress.bytes_total),
             rate(progress.rate_bytes_per_second)
         ));
-        parts.extend(sources(
-            progress.bytes_from_seed,
-            progress.bytes_from_peers,
-            progress.bytes_reused,
-        ));
+        parts.extend(sources(progress.bytes_from_seed, progress.bytes_from_peers, progress.bytes_reused));
     }
     parts.extend(row.reason.clone());
     if !parts.is_empty() {
         return parts.join(", ");
     }
-    let have = if row.mode == Mode::Mirror {
-        "held whole"
-    } else {
-        "up to date"
-    };
+    let have = if row.mode == Mode::Mirror { "held whole" } else { "up to date" };
     match (&row.installed, &row.offered) {
         (_, None) => "the channel offers nothing for this platform".to_owned(),
         (Some(installed), Some(offered)) if installed == offered => have.to_owned(),
@@ -229,19 +165,12 @@ fn gates(row: &SubscriptionView, painter: Painter) -> String {
             Cell::new(format!("  {}", gate.gate)),
             Cell::new(word).styled(style),
             Cell::new(&gate.reason),
-            Cell::new(
-                gate.opens_at
-                    .map_or_else(String::new, |time| time.to_string()),
-            ),
+            Cell::new(gate.opens_at.map_or_else(String::new, |time| time.to_string())),
         ]);
     }
     let offered = row.offered.as_deref().unwrap_or("nothing");
     let title = format!("{}:{} {}", row.product, row.channel, printable(offered));
-    format!(
-        "\n{}\n{}",
-        painter.paint(Style::Bold, &title),
-        table.render(painter)
-    )
+    format!("\n{}\n{}", painter.paint(Style::Bold, &title), table.render(painter))
 }
 
 #[cfg(test)]

@@ -15,23 +15,12 @@ impl Cell {
     /// Text, to the left. An empty one is shown as `-`, so that columns can be counted.
     pub fn new(text: impl AsRef<str>) -> Self {
         let text = printable(text.as_ref());
-        Self {
-            text: if text.is_empty() {
-                "-".to_owned()
-            } else {
-                text
-            },
-            style: Style::Plain,
-            right: false,
-        }
+        Self { text: if text.is_empty() { "-".to_owned() } else { text }, style: Style::Plain, right: false }
     }
 
     /// A number, to the right.
     pub fn number(text: impl AsRef<str>) -> Self {
-        Self {
-            right: true,
-            ..Self::new(text)
-        }
+        Self { right: true, ..Self::new(text) }
     }
 
     /// The same, standing out.
@@ -56,13 +45,7 @@ pub struct Table {
 impl Table {
     /// A table with these columns.
     pub fn new(columns: &[&str]) -> Self {
-        Self {
-            header: columns
-                .iter()
-                .map(|name| Cell::new(name).styled(Style::Bold))
-                .collect(),
-            rows: Vec::new(),
-        }
+        Self { header: columns.iter().map(|name| Cell::new(name).styled(Style::Bold)).collect(), rows: Vec::new() }
     }
 
     /// Adds a row.
@@ -75,21 +58,10 @@ impl Table {
         let all = || std::iter::once(&self.header).chain(&self.rows);
         let columns = all().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<_> = (0..columns)
-            .map(|column| {
-                all()
-                    .filter_map(|row| row.get(column))
-                    .map(Cell::width)
-                    .max()
-                    .unwrap_or(0)
-            })
+            .map(|column| all().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or(0))
             .collect();
         let rights: Vec<_> = (0..columns)
-            .map(|column| {
-                self.rows
-                    .iter()
-                    .filter_map(|row| row.get(column))
-                    .any(|cell| cell.right)
-            })
+            .map(|column| self.rows.iter().filter_map(|row| row.get(column)).any(|cell| cell.right))
             .collect();
         let mut text = String::new();
         for row in all() {
@@ -121,16 +93,8 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_they_must_be_and_numbers_stand_to_the_right() {
         let mut table = Table::new(&["NAME", "SIZE", "NOTE"]);
-        table.row(vec![
-            Cell::new("a"),
-            Cell::number("1.0 KiB"),
-            Cell::new("x"),
-        ]);
-        table.row(vec![
-            Cell::new("longer"),
-            Cell::number("5 B"),
-            Cell::new(""),
-        ]);
+        table.row(vec![Cell::new("a"), Cell::number("1.0 KiB"), Cell::new("x")]);
+        table.row(vec![Cell::new("longer"), Cell::number("5 B"), Cell::new("")]);
         assert_eq!(
             table.render(Painter::new(false)),
             "NAME       SIZE  NOTE\na       1.0 KiB  x\nlonger      5 B  -\n"
@@ -140,10 +104,7 @@ mod tests {
     #[test]
     fn colours_do_not_shift_columns_and_foreign_text_cannot_add_any() {
         let mut table = Table::new(&["A", "B"]);
-        table.row(vec![
-            Cell::new("\u{1b}[31mred").styled(Style::Good),
-            Cell::new("z"),
-        ]);
+        table.row(vec![Cell::new("\u{1b}[31mred").styled(Style::Good), Cell::new("z")]);
         assert_eq!(
             table.render(Painter::new(true)),
             "\u{1b}[1mA\u{1b}[0m         \u{1b}[1mB\u{1b}[0m\n\u{1b}[32m\u{fffd}[31mred\u{1b}[0m  z\n"

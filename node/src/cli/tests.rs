@@ -6,9 +6,7 @@ use super::output::capture;
 use super::*;
 use crate::control::client::Client;
 use crate::control::contract::sample_status;
-use crate::control::messages::{
-    ErrorBody, ErrorCode, Event, Line, Phase, Progress, Request, Response,
-};
+use crate::control::messages::{ErrorBody, ErrorCode, Event, Line, Phase, Progress, Request, Response};
 use crate::control::socket;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -16,10 +14,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 }
 
 /// Runs a command against a node that answers its one request with `lines`.
-fn against_node(
-    line: &str,
-    lines: Vec<Line<Response>>,
-) -> (Result<ExitCode, CommandError>, Request, String, String) {
+fn against_node(line: &str, lines: Vec<Line<Response>>) -> (Result<ExitCode, CommandError>, Request, String, String) {
     use std::io::{BufRead as _, Write as _};
 
     let dir = tempfile::tempdir().expect("a directory");
@@ -27,25 +22,16 @@ fn against_node(
     let node = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("accepts");
         let mut request = String::new();
-        std::io::BufReader::new(stream.try_clone().expect("clones"))
-            .read_line(&mut request)
-            .expect("reads");
+        std::io::BufReader::new(stream.try_clone().expect("clones")).read_line(&mut request).expect("reads");
         for line in lines {
-            stream
-                .write_all(&crate::control::framing::encode_line(&line))
-                .expect("writes");
+            stream.write_all(&crate::control::framing::encode_line(&line)).expect("writes");
         }
         serde_json::from_str(&request).expect("a request")
     });
     let cli = parse(&format!("{line} --data-dir {}", dir.path().display())).expect("parses");
     let (mut output, out, err) = capture::output(cli.global.json);
     let result = dispatch(cli, &mut output);
-    (
-        result,
-        node.join().expect("no panic"),
-        out.text(),
-        err.text(),
-    )
+    (result, node.join().expect("no panic"), out.text(), err.text())
 }
 
 fn without_node(line: &str, dir: &Path) -> (Result<ExitCode, CommandError>, String) {
@@ -62,44 +48,23 @@ fn the_description_of_the_command_line_is_sound() {
 #[test]
 fn status_as_json_is_the_view_on_one_line() {
     let view = sample_status();
-    let (result, request, out, err) = against_node(
-        "status --explain --json",
-        vec![Line::Result(Response::Status(Box::new(view.clone())))],
-    );
+    let (result, request, out, err) =
+        against_node("status --explain --json", vec![Line::Result(Response::Status(Box::new(view.clone())))]);
     assert_eq!(result.expect("answers"), ExitCode::Ok);
     assert_eq!(request, Request::Status { explain: true });
-    assert_eq!(
-        out,
-        format!("{}\n", serde_json::to_string(&view).expect("serializable"))
-    );
+    assert_eq!(out, format!("{}\n", serde_json::to_string(&view).expect("serializable")));
     assert_eq!(err, "");
 }
 
 #[test]
 fn progress_goes_to_stderr_and_never_to_stdout() {
     let progress = Line::Progress(Progress::local(Phase::Staging, 1, Some(2)));
-    let error = ErrorBody::new(
-        ErrorCode::RolledBack,
-        "editor 1.1.0 failed its health check",
-    )
-    .with_hint("see `updraft history`");
-    let (result, request, out, err) = against_node(
-        "install editor@1.1.0 --now",
-        vec![progress, Line::Error(error)],
-    );
-    assert_eq!(
-        result.expect_err("failed").exit_code(),
-        ExitCode::RolledBack
-    );
+    let error = ErrorBody::new(ErrorCode::RolledBack, "editor 1.1.0 failed its health check")
+        .with_hint("see `updraft history`");
+    let (result, request, out, err) = against_node("install editor@1.1.0 --now", vec![progress, Line::Error(error)]);
+    assert_eq!(result.expect_err("failed").exit_code(), ExitCode::RolledBack);
     let product = "editor".parse().expect("a name");
-    assert_eq!(
-        request,
-        Request::Install {
-            product,
-            version: Some(semver::Version::new(1, 1, 0)),
-            now: true
-        }
-    );
+    assert_eq!(request, Request::Install { product, version: Some(semver::Version::new(1, 1, 0)), now: true });
     assert_eq!(out, "");
     assert_eq!(err, "staging 50 %, 1 B of 2 B\n");
 }
@@ -118,59 +83,30 @@ fn events_are_a_json_object_a_line_and_losses_go_to_stderr() {
             fields: serde_json::Map::new(),
         })
     };
-    let lines = || {
-        vec![
-            event(1),
-            Line::Dropped(3),
-            event(5),
-            Line::Result(Response::Done {}),
-        ]
-    };
+    let lines = || vec![event(1), Line::Dropped(3), event(5), Line::Result(Response::Done {})];
     let (_, _, out, err) = against_node("events --json", lines());
     assert_eq!(out.lines().count(), 2);
-    assert!(
-        out.starts_with(r#"{"seq":1,"at":"1970-01-01T00:00:00Z","kind":"peer_connected""#),
-        "{out}"
-    );
+    assert!(out.starts_with(r#"{"seq":1,"at":"1970-01-01T00:00:00Z","kind":"peer_connected""#), "{out}");
     assert!(err.contains("3 events were lost"), "{err}");
     let (_, _, out, _) = against_node("events", lines());
-    assert!(
-        out.starts_with("1970-01-01T00:00:00Z  peer_connected        hello\u{fffd}[2J\n"),
-        "{out}"
-    );
+    assert!(out.starts_with("1970-01-01T00:00:00Z  peer_connected        hello\u{fffd}[2J\n"), "{out}");
 }
 
 #[test]
 fn without_a_node_inspecting_commands_end_with_8() {
     let dir = tempfile::tempdir().expect("a directory");
-    for line in [
-        "status",
-        "peers",
-        "releases",
-        "fetch a",
-        "install a",
-        "rollback a --yes",
-        "history",
-        "events -f",
-    ] {
+    for line in ["status", "peers", "releases", "fetch a", "install a", "rollback a --yes", "history", "events -f"] {
         let error = without_node(line, dir.path()).0.expect_err(line);
         assert_eq!(error.exit_code(), ExitCode::NodeUnreachable, "{line}");
         assert!(error.to_string().contains("control.sock"), "{error}");
-        assert!(
-            error
-                .hint()
-                .is_some_and(|hint| hint.contains("updraft peer --join")),
-            "{line}"
-        );
+        assert!(error.hint().is_some_and(|hint| hint.contains("updraft peer --join")), "{line}");
     }
 }
 
 #[test]
 fn a_rollback_without_terminal_and_yes_asks_for_yes() {
     let dir = tempfile::tempdir().expect("a directory");
-    let error = without_node("rollback editor", dir.path())
-        .0
-        .expect_err("nobody to ask");
+    let error = without_node("rollback editor", dir.path()).0.expect_err("nobody to ask");
     assert_eq!(error.exit_code(), ExitCode::Usage);
     assert!(error.hint().is_some_and(|hint| hint.contains("--yes")));
 }
@@ -203,14 +139,9 @@ fn what_makes_no_sense_is_refused_while_parsing() {
 #[test]
 fn a_version_of_a_release_is_not_the_version_of_the_program() {
     let cli = parse("publish /tmp --product a --version 1.2.3").expect("parses");
-    let Command::Publish(args) = cli.command else {
-        panic!("another command")
-    };
+    let Command::Publish(args) = cli.command else { panic!("another command") };
     assert_eq!(args.release, semver::Version::new(1, 2, 3));
-    assert_eq!(
-        (args.channel.as_str(), args.platform.as_str(), args.level),
-        ("stable", "any", publish::DEFAULT_LEVEL)
-    );
+    assert_eq!((args.channel.as_str(), args.platform.as_str(), args.level), ("stable", "any", publish::DEFAULT_LEVEL));
 }
 
 #[test]
@@ -226,27 +157,17 @@ fn a_publish_is_checked_before_anybody_is_asked() {
         format!("publish {dir} --product a --version 1.0.0 --min-from 1.0.0"),
     ] {
         let cli = parse(&line).expect("parses");
-        let Command::Publish(args) = cli.command else {
-            panic!("another command")
-        };
-        assert_eq!(
-            args.options(&cli.global).expect_err(&line).exit_code(),
-            ExitCode::Usage
-        );
+        let Command::Publish(args) = cli.command else { panic!("another command") };
+        assert_eq!(args.options(&cli.global).expect_err(&line).exit_code(), ExitCode::Usage);
     }
 }
 
 #[test]
 fn a_publish_goes_through_the_running_seed_with_an_absolute_path() {
     let error = ErrorBody::new(ErrorCode::Usage, "editor 1.0.0 exists already");
-    let (result, request, _, _) = against_node(
-        "publish . --product editor --version 1.0.0",
-        vec![Line::Error(error)],
-    );
+    let (result, request, _, _) = against_node("publish . --product editor --version 1.0.0", vec![Line::Error(error)]);
     assert_eq!(result.expect_err("refused").exit_code(), ExitCode::Usage);
-    let Request::Publish(request) = request else {
-        panic!("another request")
-    };
+    let Request::Publish(request) = request else { panic!("another request") };
     assert!(request.path.is_absolute());
 }
 
@@ -257,16 +178,10 @@ fn a_peers_flags_become_its_configuration() {
          --fetch c@1.0.0=/tmp/c --done-file /tmp/done",
     )
     .expect("parses");
-    let Command::Peer(args) = cli.command else {
-        panic!("another command")
-    };
+    let Command::Peer(args) = cli.command else { panic!("another command") };
     let options = args.options(&cli.global).expect("valid");
     let config = options.config.config;
-    let subscriptions: Vec<_> = config
-        .subscriptions
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let subscriptions: Vec<_> = config.subscriptions.iter().map(ToString::to_string).collect();
     assert_eq!(subscriptions, ["a:stable=/opt/a", "b:beta"]);
     assert_eq!(config.listen, ["/ip4/127.0.0.1/tcp/0"]);
     assert_eq!(config.http.map(|a| a.port()), Some(0));
@@ -278,40 +193,20 @@ fn a_peers_flags_become_its_configuration() {
 fn a_wrong_configuration_file_ends_with_2_and_an_unreadable_one_with_1() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join(crate::config::CONFIG_NAME);
-    assert!(
-        without_node("config check", dir.path())
-            .1
-            .contains("the defaults hold")
-    );
+    assert!(without_node("config check", dir.path()).1.contains("the defaults hold"));
     std::fs::write(&file, "lisen = []\n").expect("writes");
-    let error = without_node("config check", dir.path())
-        .0
-        .expect_err("invalid");
+    let error = without_node("config check", dir.path()).0.expect_err("invalid");
     assert_eq!(error.exit_code(), ExitCode::Usage);
-    assert!(
-        error
-            .to_string()
-            .ends_with("updraft.toml:1: unknown key 'lisen'; did you mean 'listen'?"),
-        "{error}"
-    );
+    assert!(error.to_string().ends_with("updraft.toml:1: unknown key 'lisen'; did you mean 'listen'?"), "{error}");
     std::fs::remove_file(&file).expect("removes");
     std::fs::create_dir(&file).expect("creates");
-    assert_eq!(
-        without_node("config check", dir.path())
-            .0
-            .expect_err("no file")
-            .exit_code(),
-        ExitCode::Error
-    );
+    assert_eq!(without_node("config check", dir.path()).0.expect_err("no file").exit_code(), ExitCode::Error);
 }
 
 #[test]
 fn completions_and_manual_name_every_command() {
     let dir = tempfile::tempdir().expect("a directory");
-    let names: Vec<_> = description()
-        .get_subcommands()
-        .map(|c| c.get_name().to_owned())
-        .collect();
+    let names: Vec<_> = description().get_subcommands().map(|c| c.get_name().to_owned()).collect();
     let (_, script) = without_node("completions bash", dir.path());
     let (_, page) = without_node("man", dir.path());
     for name in &names {
@@ -334,15 +229,9 @@ fn a_demo_does_not_play_in_a_directory_that_is_in_use() {
         _ => panic!("another command"),
     };
     let line = format!("demo --dir {}", dir.path().display());
-    assert!(
-        options(line.clone()).expect("empty").keep,
-        "a directory that the user named stays"
-    );
+    assert!(options(line.clone()).expect("empty").keep, "a directory that the user named stays");
     std::fs::write(dir.path().join("file"), "x").expect("writes");
-    assert_eq!(
-        options(line).expect_err("in use").exit_code(),
-        ExitCode::Usage
-    );
+    assert_eq!(options(line).expect_err("in use").exit_code(), ExitCode::Usage);
     let node = Client::connect(dir.path());
     assert!(node.is_err());
 }

@@ -30,26 +30,15 @@ pub struct TicketOptions {
 impl TicketArgs {
     /// Checks what was typed.
     pub fn options(self, global: &GlobalArgs) -> Result<TicketOptions, CommandError> {
-        Ok(TicketOptions {
-            data_dir: global.data_dir()?,
-            addresses: self.addresses,
-        })
+        Ok(TicketOptions { data_dir: global.data_dir()?, addresses: self.addresses })
     }
 }
 
 /// Prints the ticket.
 pub fn run(options: &TicketOptions, output: &mut Output) -> Result<ExitCode, CommandError> {
     let view: TicketView = match Client::connect(&options.data_dir) {
-        Ok(client) => ask::converse(
-            client,
-            &Request::Ticket {
-                addresses: options.addresses.clone(),
-            },
-            output,
-        )?,
-        Err(ClientError::Unreachable { .. }) => {
-            crate::runtime::offline::ticket(&options.data_dir, &options.addresses)?
-        }
+        Ok(client) => ask::converse(client, &Request::Ticket { addresses: options.addresses.clone() }, output)?,
+        Err(ClientError::Unreachable { .. }) => crate::runtime::offline::ticket(&options.data_dir, &options.addresses)?,
         Err(error) => return Err(error.into()),
     };
     if output.is_json() {
@@ -57,12 +46,10 @@ pub fn run(options: &TicketOptions, output: &mut Output) -> Result<ExitCode, Com
     } else {
         // The ticket alone on stdout, so that it can go straight into a file or a variable.
         output.line(&view.ticket)?;
-        output.note(format_args!(
-            "fingerprint: {}  (the joiner prints the same)",
-            view.fingerprint
-        ));
+        output.note(format_args!("fingerprint: {}  (the joiner prints the same)", view.fingerprint));
         if view.addresses.is_empty() {
-            output.warn("the ticket holds no address; name one with --address, or joiners must find the seed otherwise");
+            output
+                .warn("the ticket holds no address; name one with --address, or joiners must find the seed otherwise");
         }
     }
     Ok(ExitCode::Ok)

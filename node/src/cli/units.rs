@@ -2,9 +2,7 @@
 
 /// Text from elsewhere, safe for a terminal: control characters cannot move its cursor.
 pub fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Bytes in binary units, at most three digits before the point: `1.5 MiB`.
@@ -33,11 +31,7 @@ pub fn duration(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     let two = |large: u64, large_unit, small: u64, small_unit| {
-        if small == 0 {
-            format!("{large} {large_unit}")
-        } else {
-            format!("{large} {large_unit} {small} {small_unit}")
-        }
+        if small == 0 { format!("{large} {large_unit}") } else { format!("{large} {large_unit} {small} {small_unit}") }
     };
     match seconds {
         0 => format!("{milliseconds} ms"),

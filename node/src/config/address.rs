@@ -12,9 +12,7 @@ use updraft_protocol::peer::PeerId;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {
     /// Not a multiaddress.
-    #[error(
-        "'{text}' is not an address such as /ip4/192.0.2.1/tcp/4880 or /ip6/::/udp/4880/quic-v1: {reason}"
-    )]
+    #[error("'{text}' is not an address such as /ip4/192.0.2.1/tcp/4880 or /ip6/::/udp/4880/quic-v1: {reason}")]
     Multiaddress {
         /// The text, shortened.
         text: String,
@@ -34,9 +32,7 @@ pub fn check_listen(text: &str) -> Result<String, InvalidAddress> {
     let parts = Parts::parse(text).map_err(|reason| bad(text, reason))?;
     let problem = match parts {
         Parts { named: true, .. } => Some("a name cannot be listened on; write an IP address"),
-        Parts {
-            with_peer: true, ..
-        } => Some("/p2p/... does not belong to an address to listen on"),
+        Parts { with_peer: true, .. } => Some("/p2p/... does not belong to an address to listen on"),
         _ => None,
     };
     problem.map_or_else(|| Ok(text.to_owned()), |reason| Err(bad(text, reason)))
@@ -47,9 +43,7 @@ pub fn check_dialable(text: &str) -> Result<String, InvalidAddress> {
     let parts = Parts::parse(text).map_err(|reason| bad(text, reason))?;
     let problem = match parts {
         Parts { port: 0, .. } => Some("others cannot dial port 0"),
-        Parts {
-            unspecified: true, ..
-        } => Some("others cannot dial an unspecified address"),
+        Parts { unspecified: true, .. } => Some("others cannot dial an unspecified address"),
         _ => None,
     };
     problem.map_or_else(|| Ok(text.to_owned()), |reason| Err(bad(text, reason)))
@@ -60,16 +54,11 @@ pub fn parse_switch(text: &str) -> Result<Option<SocketAddr>, InvalidAddress> {
     if text == "off" {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| InvalidAddress::Switch {
-        text: shorten(text),
-    })
+    text.parse().map(Some).map_err(|_| InvalidAddress::Switch { text: shorten(text) })
 }
 
 fn bad(text: &str, reason: &'static str) -> InvalidAddress {
-    InvalidAddress::Multiaddress {
-        text: shorten(text),
-        reason,
-    }
+    InvalidAddress::Multiaddress { text: shorten(text), reason }
 }
 
 fn shorten(text: &str) -> String {
@@ -88,33 +77,18 @@ impl Parts {
         if text.len() > MAX_ADDRESS_BYTES {
             return Err("it is too long");
         }
-        let mut parts = text
-            .strip_prefix('/')
-            .ok_or("it must start with '/'")?
-            .split('/');
+        let mut parts = text.strip_prefix('/').ok_or("it must start with '/'")?.split('/');
         let mut next = || parts.next().unwrap_or_default();
         let (kind, host) = (next(), next());
         let (named, unspecified) = match kind {
-            "ip4" => (
-                false,
-                host.parse::<Ipv4Addr>()
-                    .map_err(|_| "that is no IPv4 address")?
-                    .is_unspecified(),
-            ),
-            "ip6" => (
-                false,
-                host.parse::<Ipv6Addr>()
-                    .map_err(|_| "that is no IPv6 address")?
-                    .is_unspecified(),
-            ),
+            "ip4" => (false, host.parse::<Ipv4Addr>().map_err(|_| "that is no IPv4 address")?.is_unspecified()),
+            "ip6" => (false, host.parse::<Ipv6Addr>().map_err(|_| "that is no IPv6 address")?.is_unspecified()),
             "dns" | "dns4" | "dns6" if is_host_name(host) => (true, false),
             "dns" | "dns4" | "dns6" => return Err("that is no host name"),
             _ => return Err("it must start with /ip4/, /ip6/, /dns/, /dns4/ or /dns6/"),
         };
         let transport = next();
-        let port = next()
-            .parse()
-            .map_err(|_| "after the host comes /tcp/PORT or /udp/PORT/quic-v1")?;
+        let port = next().parse().map_err(|_| "after the host comes /tcp/PORT or /udp/PORT/quic-v1")?;
         match transport {
             "tcp" => {}
             "udp" if next() == "quic-v1" => {}
@@ -123,21 +97,13 @@ impl Parts {
         }
         let with_peer = match next() {
             "" => false,
-            "p2p" => next()
-                .parse::<PeerId>()
-                .map(|_| true)
-                .map_err(|_| "that is no peer id")?,
+            "p2p" => next().parse::<PeerId>().map(|_| true).map_err(|_| "that is no peer id")?,
             _ => return Err("only /p2p/PEER may follow the port"),
         };
         if parts.next().is_some() || text.ends_with('/') {
             return Err("there is something after its end");
         }
-        Ok(Self {
-            named,
-            unspecified,
-            port,
-            with_peer,
-        })
+        Ok(Self { named, unspecified, port, with_peer })
     }
 }
 
@@ -146,9 +112,7 @@ fn is_host_name(text: &str) -> bool {
         && text.len() <= 253
         && text.split('.').all(|label| {
             (1..=63).contains(&label.len())
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
         })
 }
 
@@ -161,19 +125,11 @@ mod tests {
 
     #[test]
     fn the_forms_that_a_node_uses_are_accepted() {
-        for good in [
-            "/ip4/0.0.0.0/tcp/4880",
-            "/ip6/::/udp/4880/quic-v1",
-            "/ip4/127.0.0.1/tcp/0",
-        ] {
+        for good in ["/ip4/0.0.0.0/tcp/4880", "/ip6/::/udp/4880/quic-v1", "/ip4/127.0.0.1/tcp/0"] {
             assert_eq!(check_listen(good).as_deref(), Ok(good));
         }
         let with_peer = format!("/dns4/updates.example.org/tcp/4880/p2p/{PEER}");
-        for good in [
-            "/ip4/192.0.2.1/tcp/4880",
-            "/dns/seed/udp/4880/quic-v1",
-            &with_peer,
-        ] {
+        for good in ["/ip4/192.0.2.1/tcp/4880", "/dns/seed/udp/4880/quic-v1", &with_peer] {
             assert_eq!(check_dialable(good).as_deref(), Ok(good));
         }
     }
@@ -216,10 +172,7 @@ mod tests {
     #[test]
     fn a_switch_is_an_address_or_off() {
         assert_eq!(parse_switch("off"), Ok(None));
-        assert_eq!(
-            parse_switch("[::1]:80"),
-            Ok(Some("[::1]:80".parse().expect("an address")))
-        );
+        assert_eq!(parse_switch("[::1]:80"), Ok(Some("[::1]:80".parse().expect("an address"))));
         for bad in ["", "on", "OFF", "8888", ":8888", "localhost:8888"] {
             assert!(parse_switch(bad).is_err(), "{bad}");
         }

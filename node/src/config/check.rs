@@ -16,10 +16,7 @@ const MAX_SUBSCRIPTIONS: usize = 256;
 /// What must hold between values, wherever they came from.
 pub(super) fn check(config: &NodeConfig) -> Result<(), String> {
     if !(1..=MAX_MAX_PEERS).contains(&config.max_peers) {
-        return Err(format!(
-            "max_peers is {}; it must be 1 to {MAX_MAX_PEERS}",
-            config.max_peers
-        ));
+        return Err(format!("max_peers is {}; it must be 1 to {MAX_MAX_PEERS}", config.max_peers));
     }
     if !(DEFAULT_KEEP_RELEASES..=MAX_KEEP_RELEASES).contains(&config.keep_releases) {
         return Err(format!(
@@ -27,14 +24,8 @@ pub(super) fn check(config: &NodeConfig) -> Result<(), String> {
             config.keep_releases
         ));
     }
-    if config.http.is_some()
-        && config.http == config.metrics
-        && config.http.is_some_and(|a| a.port() != 0)
-    {
-        return Err(
-            "http and metrics have the same address; leave metrics out to have both there"
-                .to_owned(),
-        );
+    if config.http.is_some() && config.http == config.metrics && config.http.is_some_and(|a| a.port() != 0) {
+        return Err("http and metrics have the same address; leave metrics out to have both there".to_owned());
     }
     if config.subscriptions.len() > MAX_SUBSCRIPTIONS {
         return Err(format!(
@@ -43,27 +34,15 @@ pub(super) fn check(config: &NodeConfig) -> Result<(), String> {
         ));
     }
     for (index, subscription) in config.subscriptions.iter().enumerate() {
-        check_subscription(
-            subscription,
-            &config.subscriptions[..index],
-            &config.data_dir,
-        )?;
+        check_subscription(subscription, &config.subscriptions[..index], &config.data_dir)?;
     }
     Ok(())
 }
 
-fn check_subscription(
-    new: &Subscription,
-    earlier: &[Subscription],
-    data_dir: &Path,
-) -> Result<(), String> {
+fn check_subscription(new: &Subscription, earlier: &[Subscription], data_dir: &Path) -> Result<(), String> {
     if let Some(directory) = &new.directory {
         if !directory.is_absolute() {
-            return Err(format!(
-                "the install directory {} of {} is not absolute",
-                directory.display(),
-                new.product
-            ));
+            return Err(format!("the install directory {} of {} is not absolute", directory.display(), new.product));
         }
         if directory.starts_with(data_dir) || data_dir.starts_with(directory) {
             return Err(format!(
@@ -74,19 +53,14 @@ fn check_subscription(
         }
     }
     for old in earlier {
-        if old.product == new.product
-            && old.channel == new.channel
-            && old.directory == new.directory
-        {
+        if old.product == new.product && old.channel == new.channel && old.directory == new.directory {
             return Err(format!("{new} is subscribed to twice"));
         }
         let (Some(a), Some(b)) = (&old.directory, &new.directory) else {
             continue;
         };
         if a.starts_with(b) || b.starts_with(a) {
-            return Err(format!(
-                "the install directories of {old} and {new} lie in each other; each needs its own"
-            ));
+            return Err(format!("the install directories of {old} and {new} lie in each other; each needs its own"));
         }
     }
     Ok(())

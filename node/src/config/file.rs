@@ -75,11 +75,7 @@ pub(super) struct FileSubscription {
 
 impl From<FileSubscription> for Subscription {
     fn from(row: FileSubscription) -> Self {
-        Self {
-            product: row.product,
-            channel: row.channel,
-            directory: row.directory,
-        }
+        Self { product: row.product, channel: row.channel, directory: row.directory }
     }
 }
 
@@ -143,46 +139,30 @@ impl TryFrom<String> for TicketText {
     type Error = TicketError;
 
     fn try_from(text: String) -> Result<Self, TicketError> {
-        text.parse::<Ticket>()
-            .map(|ticket| Self(ticket.to_string()))
+        text.parse::<Ticket>().map(|ticket| Self(ticket.to_string()))
     }
 }
 
 /// Reads the file; `None` where there is none.
 pub(super) fn read(path: &Path) -> Result<Option<FileConfig>, ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable {
-        file: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| ConfigError::Unreadable { file: path.to_owned(), source };
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error)),
     };
     let mut text = String::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
     if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(unreadable(std::io::Error::other(format!(
-            "it is larger than {MAX_FILE_BYTES} bytes"
-        ))));
+        return Err(unreadable(std::io::Error::other(format!("it is larger than {MAX_FILE_BYTES} bytes"))));
     }
-    parse(&text)
-        .map(Some)
-        .map_err(|problems| ConfigError::Invalid {
-            file: path.to_owned(),
-            problems,
-        })
+    parse(&text).map(Some).map_err(|problems| ConfigError::Invalid { file: path.to_owned(), problems })
 }
 
 /// Parses the file's text. All unknown keys are reported at once, else the first other problem.
 pub fn parse(text: &str) -> Result<FileConfig, Vec<Problem>> {
     let complain = |error: &toml::de::Error| {
-        vec![Problem {
-            line: line_of(text, error.span()),
-            text: error.message().trim().to_owned(),
-        }]
+        vec![Problem { line: line_of(text, error.span()), text: error.message().trim().to_owned() }]
     };
     let table = DeTable::parse(text).map_err(|error| complain(&error))?;
     let unknown = unknown_keys(text, table.get_ref());
@@ -199,22 +179,13 @@ fn unknown_keys(text: &str, table: &DeTable<'_>) -> Vec<Problem> {
             let name = key.get_ref().as_ref();
             if !known.contains(&name) {
                 let line = line_of(text, Some(key.span()));
-                problems.push(Problem {
-                    line,
-                    text: unknown_key(name, known, place),
-                });
+                problems.push(Problem { line, text: unknown_key(name, known, place) });
             }
         }
     };
     check(table, &KEYS, "");
-    if let Some(rows) = table
-        .get("subscriptions")
-        .and_then(|rows| rows.get_ref().as_array())
-    {
-        for row in rows
-            .iter()
-            .filter_map(|row| DeValue::as_table(row.get_ref()))
-        {
+    if let Some(rows) = table.get("subscriptions").and_then(|rows| rows.get_ref().as_array()) {
+        for row in rows.iter().filter_map(|row| DeValue::as_table(row.get_ref())) {
             check(row, &SUBSCRIPTION_KEYS, " in [[subscriptions]]");
         }
     }
@@ -226,10 +197,7 @@ fn unknown_key(name: &str, known: &[&str], place: &str) -> String {
     let shown: String = name.chars().take(80).collect();
     match nearest(name, known) {
         Some(near) => format!("unknown key '{shown}'{place}; did you mean '{near}'?"),
-        None => format!(
-            "unknown key '{shown}'{place}; the keys are: {}",
-            known.join(", ")
-        ),
+        None => format!("unknown key '{shown}'{place}; the keys are: {}", known.join(", ")),
     }
 }
 
@@ -256,11 +224,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn problems(text: &str) -> Vec<(usize, String)> {
-        parse(text)
-            .expect_err("invalid")
-            .into_iter()
-            .map(|p| (p.line, p.text))
-            .collect()
+        parse(text).expect_err("invalid").into_iter().map(|p| (p.line, p.text)).collect()
     }
 
     #[test]
@@ -287,12 +251,8 @@ mod tests {
             "#,
         )
         .expect("valid");
-        let rows: Vec<_> = file
-            .subscriptions
-            .expect("rows")
-            .into_iter()
-            .map(|r| Subscription::from(r).to_string())
-            .collect();
+        let rows: Vec<_> =
+            file.subscriptions.expect("rows").into_iter().map(|r| Subscription::from(r).to_string()).collect();
         assert_eq!(rows, ["editor:beta=/opt/editor", "kiosk:stable"]);
         assert_eq!(file.metrics, Some(Switch(None)));
         assert_eq!(file.keep_releases, Some(3));
@@ -300,17 +260,12 @@ mod tests {
 
     #[test]
     fn an_unknown_key_names_the_nearest_and_the_line() {
-        let text =
-            "mdns = false\nlisen = []\n\n[[subscriptions]]\nproduct = \"a\"\ndirectry = \"/a\"\n";
+        let text = "mdns = false\nlisen = []\n\n[[subscriptions]]\nproduct = \"a\"\ndirectry = \"/a\"\n";
         assert_eq!(
             problems(text),
             [
                 (2, "unknown key 'lisen'; did you mean 'listen'?".to_owned()),
-                (
-                    6,
-                    "unknown key 'directry' in [[subscriptions]]; did you mean 'directory'?"
-                        .to_owned()
-                ),
+                (6, "unknown key 'directry' in [[subscriptions]]; did you mean 'directory'?".to_owned()),
             ]
         );
     }
@@ -331,10 +286,7 @@ mod tests {
     #[test]
     fn a_key_like_no_other_gets_the_list() {
         let found = problems("zzz = 1");
-        assert!(
-            found[0].1.contains("the keys are: role, ticket"),
-            "{found:?}"
-        );
+        assert!(found[0].1.contains("the keys are: role, ticket"), "{found:?}");
     }
 
     #[test]

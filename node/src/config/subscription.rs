@@ -23,9 +23,7 @@ pub enum InvalidSubscription {
     #[error(transparent)]
     Name(#[from] InvalidName),
     /// There is no directory in it.
-    #[error(
-        "'{0}' names no directory; write PRODUCT[:CHANNEL]=DIR, or mirror it: --mirror PRODUCT[:CHANNEL]"
-    )]
+    #[error("'{0}' names no directory; write PRODUCT[:CHANNEL]=DIR, or mirror it: --mirror PRODUCT[:CHANNEL]")]
     NoDirectory(String),
     /// The directory is relative and there is no working directory to complete it.
     #[error("the directory '{0}' cannot be made absolute; write it from the root")]
@@ -37,12 +35,9 @@ impl Subscription {
     pub fn parse_install(text: &str) -> Result<Self, InvalidSubscription> {
         match text.split_once('=') {
             Some((names, directory)) if !directory.is_empty() => {
-                let absolute = std::path::absolute(directory)
-                    .map_err(|_| InvalidSubscription::Relative(directory.to_owned()))?;
-                Ok(Self {
-                    directory: Some(absolute),
-                    ..Self::parse_mirror(names)?
-                })
+                let absolute =
+                    std::path::absolute(directory).map_err(|_| InvalidSubscription::Relative(directory.to_owned()))?;
+                Ok(Self { directory: Some(absolute), ..Self::parse_mirror(names)? })
             }
             _ => Err(InvalidSubscription::NoDirectory(text.to_owned())),
         }
@@ -54,11 +49,7 @@ impl Subscription {
             Some((product, channel)) => (product, channel.parse()?),
             None => (text, Channel::stable()),
         };
-        Ok(Self {
-            product: product.parse()?,
-            channel,
-            directory: None,
-        })
+        Ok(Self { product: product.parse()?, channel, directory: None })
     }
 }
 

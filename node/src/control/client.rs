@@ -97,30 +97,18 @@ impl Client {
         let stream = match socket::connect(data_dir) {
             Ok(stream) => stream,
             Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(ClientError::Denied {
-                    socket: path,
-                    source,
-                });
+                return Err(ClientError::Denied { socket: path, source });
             }
             Err(source) => {
-                return Err(ClientError::Unreachable {
-                    socket: path,
-                    source,
-                });
+                return Err(ClientError::Unreachable { socket: path, source });
             }
         };
         let limits = stream
             .set_read_timeout(Some(SILENCE_TIMEOUT))
             .and_then(|()| stream.set_write_timeout(Some(SILENCE_TIMEOUT)));
         match limits {
-            Ok(()) => Ok(Self {
-                stream,
-                socket: path,
-            }),
-            Err(source) => Err(ClientError::Unreachable {
-                socket: path,
-                source,
-            }),
+            Ok(()) => Ok(Self { stream, socket: path }),
+            Err(source) => Err(ClientError::Unreachable { socket: path, source }),
         }
     }
 
@@ -134,10 +122,7 @@ impl Client {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Err(error) => return Err(broken(&self.socket, error)),
         }
-        Ok(Conversation {
-            reader: BufReader::new(self.stream),
-            socket: self.socket,
-        })
+        Ok(Conversation { reader: BufReader::new(self.stream), socket: self.socket })
     }
 }
 
@@ -146,12 +131,8 @@ impl Conversation {
     pub fn receive<R: DeserializeOwned>(&mut self) -> Result<Reply<R>, ClientError> {
         loop {
             let line = self.line()?;
-            let line = serde_json::from_slice::<Line<R>>(&line).map_err(|error| {
-                ClientError::Unreadable {
-                    socket: self.socket.clone(),
-                    reason: error.to_string(),
-                }
-            })?;
+            let line = serde_json::from_slice::<Line<R>>(&line)
+                .map_err(|error| ClientError::Unreadable { socket: self.socket.clone(), reason: error.to_string() })?;
             return match line {
                 Line::Heartbeat {} => continue,
                 Line::Progress(progress) => Ok(Reply::Progress(progress)),
@@ -184,10 +165,7 @@ impl Conversation {
             let length = chunk.len();
             let pushed = buffer
                 .push(chunk)
-                .map_err(|error| ClientError::Unreadable {
-                    socket: self.socket.clone(),
-                    reason: error.to_string(),
-                })?;
+                .map_err(|error| ClientError::Unreadable { socket: self.socket.clone(), reason: error.to_string() })?;
             match pushed {
                 Pushed::More => self.reader.consume(length),
                 Pushed::Complete(count) => {
@@ -233,9 +211,7 @@ mod tests {
 
     #[test]
     fn heartbeats_are_waited_through() {
-        assert!(
-            answered_with(b"{\"heartbeat\":{}}\n{\"heartbeat\":{}}\n{\"result\":{}}\n").is_ok()
-        );
+        assert!(answered_with(b"{\"heartbeat\":{}}\n{\"heartbeat\":{}}\n{\"result\":{}}\n").is_ok());
     }
 
     #[test]

@@ -8,9 +8,9 @@ use updraft_protocol::time::UtcTime;
 
 use super::results::{FetchView, InstallView, PublishView, TicketView};
 use super::views::{
-    GateVerdict, GateView, HeadView, HistoryRow, HistoryView, LocalCopy, Mode, PeerObject, PeerRow,
-    PeersView, ReleaseRow, ReleasesView, RepositoryView, Schema, StatusView, SubscriptionState,
-    SubscriptionView, TransferProgress, TransferView,
+    GateVerdict, GateView, HeadView, HistoryRow, HistoryView, LocalCopy, Mode, PeerObject, PeerRow, PeersView,
+    ReleaseRow, ReleasesView, RepositoryView, Schema, StatusView, SubscriptionState, SubscriptionView,
+    TransferProgress, TransferView,
 };
 use crate::config::Role;
 
@@ -27,10 +27,7 @@ fn check<V: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(view: &V
     let expected = expected.replace("<D>", &digest().to_string());
     let written = serde_json::to_string_pretty(view).expect("serializable");
     assert_eq!(written, expected.trim());
-    assert_eq!(
-        &serde_json::from_str::<V>(&expected).expect("decodes"),
-        view
-    );
+    assert_eq!(&serde_json::from_str::<V>(&expected).expect("decodes"), view);
 }
 
 /// A status with something in every field; the command line's tests show it too.
@@ -76,12 +73,7 @@ pub(crate) fn sample_status() -> StatusView {
             }),
             gates: None,
         }],
-        transfer: TransferView {
-            bytes_in: 50,
-            bytes_out: 6,
-            bytes_duplicate: 1,
-            bytes_rejected: 0,
-        },
+        transfer: TransferView { bytes_in: 50, bytes_out: 6, bytes_duplicate: 1, bytes_rejected: 0 },
         warnings: vec!["the private keys of the repository are still on this machine".to_owned()],
     }
 }
@@ -188,10 +180,7 @@ fn every_state_is_its_install_state_in_snake_case() {
         (S::Quarantined, "quarantined"),
     ];
     for (state, word) in states {
-        assert_eq!(
-            serde_json::to_string(&state).expect("serializable"),
-            format!("\"{word}\"")
-        );
+        assert_eq!(serde_json::to_string(&state).expect("serializable"), format!("\"{word}\""));
         assert_eq!(state.as_str(), word);
     }
 }
@@ -211,11 +200,7 @@ fn peers() {
             rate_out_bytes_per_second: 20,
             bytes_in: 30,
             bytes_out: 40,
-            objects: vec![PeerObject {
-                artifact: digest(),
-                pieces_have: 3,
-                pieces_total: 128,
-            }],
+            objects: vec![PeerObject { artifact: digest(), pieces_have: 3, pieces_total: 128 }],
             score: -2,
         }],
     };
@@ -446,7 +431,6 @@ fn publish() {
 
 #[test]
 fn another_schema_is_refused_with_a_reason() {
-    let error = serde_json::from_str::<PeersView>(r#"{"schema":2,"peers":[]}"#)
-        .expect_err("unknown contract");
+    let error = serde_json::from_str::<PeersView>(r#"{"schema":2,"peers":[]}"#).expect_err("unknown contract");
     assert!(error.to_string().contains("schema 2"), "{error}");
 }

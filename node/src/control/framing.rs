@@ -31,10 +31,7 @@ pub struct LineTooLong {
 impl LineBuffer {
     /// A buffer for lines of at most `limit` bytes without the line feed.
     pub fn new(limit: usize) -> Self {
-        Self {
-            bytes: Vec::new(),
-            limit,
-        }
+        Self { bytes: Vec::new(), limit }
     }
 
     /// Takes bytes up to and including the first line feed.

@@ -98,11 +98,7 @@ impl Request {
     pub fn streams(&self) -> bool {
         matches!(
             self,
-            Self::Fetch { .. }
-                | Self::Install { .. }
-                | Self::Rollback { .. }
-                | Self::Events { .. }
-                | Self::Publish(_)
+            Self::Fetch { .. } | Self::Install { .. } | Self::Rollback { .. } | Self::Events { .. } | Self::Publish(_)
         )
     }
 }
@@ -304,24 +300,11 @@ mod tests {
         };
         let text = r#"{"fetch":{"product":"editor","version":"1.2.3","output":null}}"#;
         assert_eq!(serde_json::to_string(&request).expect("serializable"), text);
-        assert_eq!(
-            serde_json::from_str::<Request>(text).expect("decodes"),
-            request
-        );
-        let short: Request = serde_json::from_str(r#"{"fetch":{"product":"editor"}}"#)
-            .expect("optional fields may be absent");
-        assert!(matches!(
-            short,
-            Request::Fetch {
-                version: None,
-                output: None,
-                ..
-            }
-        ));
-        assert_eq!(
-            serde_json::to_string(&Request::Peers {}).expect("serializable"),
-            r#"{"peers":{}}"#
-        );
+        assert_eq!(serde_json::from_str::<Request>(text).expect("decodes"), request);
+        let short: Request =
+            serde_json::from_str(r#"{"fetch":{"product":"editor"}}"#).expect("optional fields may be absent");
+        assert!(matches!(short, Request::Fetch { version: None, output: None, .. }));
+        assert_eq!(serde_json::to_string(&Request::Peers {}).expect("serializable"), r#"{"peers":{}}"#);
     }
 
     #[test]
@@ -349,10 +332,7 @@ mod tests {
 
     #[test]
     fn reply_lines_have_the_documented_form() {
-        let progress = Progress {
-            bytes_from_peers: 3,
-            ..Progress::local(Phase::Fetching, 5, Some(10))
-        };
+        let progress = Progress { bytes_from_peers: 3, ..Progress::local(Phase::Fetching, 5, Some(10)) };
         assert_eq!(
             line::<Response>(&Line::Progress(progress)),
             r#"{"progress":{"phase":"fetching","text":null,"bytes_done":5,"bytes_total":10,"bytes_from_seed":0,"bytes_from_peers":3,"bytes_reused":0,"rate_bytes_per_second":0}}"#
@@ -386,13 +366,7 @@ mod tests {
 
     #[test]
     fn kinds_that_a_newer_node_invents_do_not_break_an_older_client() {
-        assert_eq!(
-            serde_json::from_str::<ErrorCode>("\"on_fire\"").expect("decodes"),
-            ErrorCode::Error
-        );
-        assert_eq!(
-            serde_json::from_str::<Phase>("\"patching\"").expect("decodes"),
-            Phase::Other
-        );
+        assert_eq!(serde_json::from_str::<ErrorCode>("\"on_fire\"").expect("decodes"), ErrorCode::Error);
+        assert_eq!(serde_json::from_str::<Phase>("\"patching\"").expect("decodes"), Phase::Other);
     }
 }

@@ -60,19 +60,13 @@ pub struct ReplyReceiver {
 /// A new way back.
 pub fn channel() -> (ReplySender, ReplyReceiver) {
     let shared = Arc::new(Shared::default());
-    (
-        ReplySender {
-            shared: Arc::clone(&shared),
-        },
-        ReplyReceiver { shared },
-    )
+    (ReplySender { shared: Arc::clone(&shared) }, ReplyReceiver { shared })
 }
 
 impl ReplySender {
     /// Says how far the work is, in place of whatever progress was not sent yet.
     pub fn progress(&self, progress: Progress) {
-        self.shared
-            .change(|outbox| outbox.progress = Some(progress));
+        self.shared.change(|outbox| outbox.progress = Some(progress));
     }
 
     /// Queues an event; the oldest queued one is lost, and counted, where there are too many.
@@ -107,11 +101,8 @@ impl ReplySender {
 
 impl Drop for ReplySender {
     fn drop(&mut self) {
-        self.finish(Err(ErrorBody::new(
-            ErrorCode::Error,
-            "the node dropped the request before it was done",
-        )
-        .with_hint("the node may be stopping; see its log, then try again")));
+        self.finish(Err(ErrorBody::new(ErrorCode::Error, "the node dropped the request before it was done")
+            .with_hint("the node may be stopping; see its log, then try again")));
     }
 }
 
@@ -174,10 +165,7 @@ mod tests {
         sender.progress(Progress::local(Phase::Packing, 1, None));
         sender.progress(Progress::local(Phase::Packing, 2, None));
         sender.finish(Ok(Response::Done {}));
-        assert_eq!(
-            receiver.next().await,
-            Some(Line::Progress(Progress::local(Phase::Packing, 2, None)))
-        );
+        assert_eq!(receiver.next().await, Some(Line::Progress(Progress::local(Phase::Packing, 2, None))));
         assert_eq!(receiver.next().await, Some(Line::Result(Response::Done {})));
         assert_eq!(receiver.next().await, None);
     }

@@ -107,11 +107,8 @@ impl Server {
 
 /// Tells a client that the node has enough of them, without waiting for it.
 fn refuse_one_too_many(stream: &UnixStream) {
-    let body = ErrorBody::new(
-        ErrorCode::Error,
-        format!("the node already serves {MAX_CLIENTS} control clients"),
-    )
-    .with_hint("end some of them (`updraft events -f` counts), then try again");
+    let body = ErrorBody::new(ErrorCode::Error, format!("the node already serves {MAX_CLIENTS} control clients"))
+        .with_hint("end some of them (`updraft events -f` counts), then try again");
     // A fresh socket's buffer holds this line; a client for which it does not is not owed it.
     let _ = stream.try_write(&encode_line(&Line::<()>::Error(body)));
 }
@@ -133,31 +130,21 @@ async fn request(reader: &mut OwnedReadHalf) -> Result<Option<Vec<u8>>, ErrorBod
     match timeout(REQUEST_TIMEOUT, read_line(reader, MAX_REQUEST_BYTES)).await {
         Ok(Ok(line)) => Ok(line),
         Ok(Err(error)) => Err(ErrorBody::new(ErrorCode::Usage, error.to_string())),
-        Err(_) => Err(ErrorBody::new(
-            ErrorCode::Usage,
-            format!("no request came within {} s", REQUEST_TIMEOUT.as_secs()),
-        )),
+        Err(_) => {
+            Err(ErrorBody::new(ErrorCode::Usage, format!("no request came within {} s", REQUEST_TIMEOUT.as_secs())))
+        }
     }
 }
 
-async fn read_line(
-    reader: &mut (impl AsyncRead + Unpin),
-    limit: usize,
-) -> io::Result<Option<Vec<u8>>> {
+async fn read_line(reader: &mut (impl AsyncRead + Unpin), limit: usize) -> io::Result<Option<Vec<u8>>> {
     let mut buffer = LineBuffer::new(limit);
     let mut chunk = vec![0; 8 * 1024];
     loop {
         let count = reader.read(&mut chunk).await?;
         if count == 0 {
-            return if buffer.is_empty() {
-                Ok(None)
-            } else {
-                Err(io::ErrorKind::UnexpectedEof.into())
-            };
+            return if buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         }
-        let pushed = buffer
-            .push(&chunk[..count])
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let pushed = buffer.push(&chunk[..count]).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         if let Pushed::Complete(_) = pushed {
             return Ok(Some(buffer.take()));
         }
@@ -174,23 +161,12 @@ async fn converse(
 ) -> Result<(), ErrorBody> {
     let request = decode_request(line)?;
     let (sender, mut receiver) = reply::channel();
-    match calls
-        .send_timeout(
-            Call {
-                request,
-                reply: sender,
-            },
-            QUEUE_TIMEOUT,
-        )
-        .await
-    {
+    match calls.send_timeout(Call { request, reply: sender }, QUEUE_TIMEOUT).await {
         Ok(()) => {}
         Err(mpsc::error::SendTimeoutError::Closed(_)) => return Err(stopping()),
         Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-            return Err(
-                ErrorBody::new(ErrorCode::Error, "the node is too busy to take a request")
-                    .with_hint("try again in a moment; `updraft status` shows what it does"),
-            );
+            return Err(ErrorBody::new(ErrorCode::Error, "the node is too busy to take a request")
+                .with_hint("try again in a moment; `updraft status` shows what it does"));
         }
     }
     let mut hung_up = std::pin::pin!(hang_up(reader));

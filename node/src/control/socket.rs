@@ -39,10 +39,7 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
-                format!(
-                    "{} is in the way and is not a socket; move it elsewhere",
-                    path.display()
-                ),
+                format!("{} is in the way and is not a socket; move it elsewhere", path.display()),
             ));
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -65,10 +62,7 @@ pub fn bind(data_dir: &Path) -> io::Result<UnixListener> {
 fn remove_nurseries(data_dir: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(data_dir)? {
         let entry = entry?;
-        let ours = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| name.starts_with(NURSERY_PREFIX));
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(NURSERY_PREFIX));
         if ours && entry.file_type()?.is_dir() {
             std::fs::remove_dir_all(entry.path())?;
         }
@@ -77,10 +71,7 @@ fn remove_nurseries(data_dir: &Path) -> io::Result<()> {
 }
 
 /// Calls `action` with a path of the socket in `directory` that fits a socket address.
-fn with_usable_path<T>(
-    directory: &Path,
-    action: impl FnOnce(&Path) -> io::Result<T>,
-) -> io::Result<T> {
+fn with_usable_path<T>(directory: &Path, action: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     let path = socket_path(directory);
     if path.as_os_str().len() < SUN_PATH_BYTES {
         return action(&path);
@@ -89,29 +80,16 @@ fn with_usable_path<T>(
 }
 
 #[cfg(target_os = "linux")]
-fn through_descriptor<T>(
-    directory: &Path,
-    action: impl FnOnce(&Path) -> io::Result<T>,
-) -> io::Result<T> {
+fn through_descriptor<T>(directory: &Path, action: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     use rustix::fs::{Mode, OFlags};
     use std::os::fd::AsRawFd as _;
 
-    let descriptor = rustix::fs::open(
-        directory,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    action(&socket_path(Path::new(&format!(
-        "/proc/self/fd/{}",
-        descriptor.as_raw_fd()
-    ))))
+    let descriptor = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    action(&socket_path(Path::new(&format!("/proc/self/fd/{}", descriptor.as_raw_fd()))))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn through_descriptor<T>(
-    directory: &Path,
-    _action: impl FnOnce(&Path) -> io::Result<T>,
-) -> io::Result<T> {
+fn through_descriptor<T>(directory: &Path, _action: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     Err(io::Error::new(
         io::ErrorKind::InvalidInput,
         format!(
@@ -140,10 +118,7 @@ mod tests {
     fn only_the_owner_may_connect() {
         let dir = tempfile::tempdir().expect("a directory");
         let listener = bind(dir.path()).expect("binds");
-        let mode = std::fs::metadata(socket_path(dir.path()))
-            .expect("is there")
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(socket_path(dir.path())).expect("is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         greets(dir.path(), &listener);
     }
@@ -152,14 +127,8 @@ mod tests {
     fn the_socket_of_a_dead_node_is_replaced() {
         let dir = tempfile::tempdir().expect("a directory");
         drop(bind(dir.path()).expect("binds"));
-        assert!(
-            socket_path(dir.path()).exists(),
-            "a dropped listener leaves its socket, as a killed node does"
-        );
-        assert_eq!(
-            connect(dir.path()).expect_err("nobody listens").kind(),
-            io::ErrorKind::ConnectionRefused
-        );
+        assert!(socket_path(dir.path()).exists(), "a dropped listener leaves its socket, as a killed node does");
+        assert_eq!(connect(dir.path()).expect_err("nobody listens").kind(), io::ErrorKind::ConnectionRefused);
         let listener = bind(dir.path()).expect("binds again");
         greets(dir.path(), &listener);
     }
@@ -168,14 +137,8 @@ mod tests {
     fn a_file_in_the_sockets_place_is_left_alone() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(socket_path(dir.path()), b"precious").expect("writes");
-        assert_eq!(
-            bind(dir.path()).expect_err("in the way").kind(),
-            io::ErrorKind::AlreadyExists
-        );
-        assert_eq!(
-            std::fs::read(socket_path(dir.path())).expect("still there"),
-            b"precious"
-        );
+        assert_eq!(bind(dir.path()).expect_err("in the way").kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(socket_path(dir.path())).expect("still there"), b"precious");
     }
 
     #[test]
@@ -184,10 +147,8 @@ mod tests {
         let nursery = dir.path().join(format!("{NURSERY_PREFIX}abc"));
         std::fs::create_dir(&nursery).expect("creates");
         let _listener = bind(dir.path()).expect("binds");
-        let names: Vec<_> = std::fs::read_dir(dir.path())
-            .expect("lists")
-            .map(|e| e.expect("an entry").file_name())
-            .collect();
+        let names: Vec<_> =
+            std::fs::read_dir(dir.path()).expect("lists").map(|e| e.expect("an entry").file_name()).collect();
         assert_eq!(names, [SOCKET_NAME]);
     }
 

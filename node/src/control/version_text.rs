@@ -6,16 +6,11 @@ pub(super) mod required {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
     use updraft_protocol::names::parse_version;
 
-    pub(in crate::control) fn serialize<S: Serializer>(
-        version: &Version,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(in crate::control) fn serialize<S: Serializer>(version: &Version, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(version)
     }
 
-    pub(in crate::control) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Version, D::Error> {
+    pub(in crate::control) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Version, D::Error> {
         parse_version(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
@@ -26,10 +21,7 @@ pub(super) mod optional {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
     use updraft_protocol::names::parse_version;
 
-    #[allow(
-        clippy::ref_option,
-        reason = "the signature that serde's `with` asks for"
-    )]
+    #[allow(clippy::ref_option, reason = "the signature that serde's `with` asks for")]
     pub(in crate::control) fn serialize<S: Serializer>(
         version: &Option<Version>,
         serializer: S,

@@ -69,12 +69,7 @@ impl CatalogView {
     }
 
     /// The build of `version` of `product` for a node of `platform`: its own first, else `any`.
-    pub fn release(
-        &self,
-        product: &Product,
-        version: &semver::Version,
-        platform: &Platform,
-    ) -> Option<&Arc<Release>> {
+    pub fn release(&self, product: &Product, version: &semver::Version, platform: &Platform) -> Option<&Arc<Release>> {
         let mut fitting = self
             .releases
             .iter()
@@ -126,7 +121,9 @@ pub(crate) struct Change {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
     /// The stored root chain does not verify.
-    #[error("the stored root metadata does not belong to repository {repository}: {reason}; remove the metadata directory to fetch it again")]
+    #[error(
+        "the stored root metadata does not belong to repository {repository}: {reason}; remove the metadata directory to fetch it again"
+    )]
     Root {
         /// The repository.
         repository: String,
@@ -176,15 +173,8 @@ impl Catalog {
             root_sha256: Some(ticket.root_sha256),
             min_timestamp_version: ticket.min_timestamp_version,
         });
-        let mut catalog = Self {
-            repository,
-            pin,
-            joining: None,
-            current: None,
-            candidate: None,
-            files: BTreeMap::new(),
-            head: None,
-        };
+        let mut catalog =
+            Self { repository, pin, joining: None, current: None, candidate: None, files: BTreeMap::new(), head: None };
         let Some(first) = read("1.root.json") else { return Ok(catalog) };
         let bad = |reason: String| CatalogError::Root { repository: repository.to_string(), reason };
         let mut trusted = Trusted::from_first_root(&first, &repository).map_err(|error| bad(error.to_string()))?;
@@ -196,7 +186,8 @@ impl Catalog {
             return Ok(catalog);
         }
         // Whatever is missing or damaged from here on is fetched again.
-        let timestamp = read("timestamp.json").filter(|bytes| trusted.update_timestamp(bytes, Expiry::Deferred).is_ok());
+        let timestamp =
+            read("timestamp.json").filter(|bytes| trusted.update_timestamp(bytes, Expiry::Deferred).is_ok());
         if let Some(version) = timestamp.and_then(|_| trusted.timestamp()).map(|timestamp| timestamp.snapshot.version)
             && let Some(bytes) = read(&format!("{version}.snapshot.json"))
             && trusted.update_snapshot(&bytes, Expiry::Deferred).is_ok()
@@ -450,8 +441,8 @@ fn load_roles(trusted: &mut Trusted, read: &dyn Fn(&str) -> Option<Vec<u8>>) {
         let mut loaded = false;
         for request in trusted.missing_roles() {
             let bytes = read(&role_file(&request.role, request.version));
-            loaded |= bytes
-                .is_some_and(|bytes| trusted.update_targets(&request.role, &bytes, Expiry::Deferred).is_ok());
+            loaded |=
+                bytes.is_some_and(|bytes| trusted.update_targets(&request.role, &bytes, Expiry::Deferred).is_ok());
         }
         if !loaded {
             return;

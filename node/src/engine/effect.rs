@@ -263,7 +263,12 @@ impl EventKind {
     pub fn is_history(self) -> bool {
         matches!(
             self,
-            Self::FetchComplete | Self::Installed | Self::RolledBack | Self::InstallFailed | Self::Published | Self::Alarm
+            Self::FetchComplete
+                | Self::Installed
+                | Self::RolledBack
+                | Self::InstallFailed
+                | Self::Published
+                | Self::Alarm
         )
     }
 }

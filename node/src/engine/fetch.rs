@@ -39,11 +39,7 @@ pub(crate) enum News {
     /// Every piece of a wanted object is verified.
     Complete(ObjectId),
     /// A neighbour sent a wrong piece, provably.
-    Poisoned {
-        peer: PeerId,
-        object: ObjectId,
-        piece: u32,
-    },
+    Poisoned { peer: PeerId, object: ObjectId, piece: u32 },
     /// A neighbour broke the protocol.
     Misbehaved { peer: PeerId, what: &'static str },
     /// The disk refused a block; fetching stopped.
@@ -239,7 +235,11 @@ impl Fetch {
                 }
                 self.fill_all(now_ms, &mut outcome);
             }
-            Control::Hello(_) | Control::Peers(_) | Control::Head { .. } | Control::Goodbye { .. } | Control::Unknown => {}
+            Control::Hello(_)
+            | Control::Peers(_)
+            | Control::Head { .. }
+            | Control::Goodbye { .. }
+            | Control::Unknown => {}
         }
         outcome
     }

@@ -192,7 +192,9 @@ pub enum Refusal {
         state: InstallState,
     },
     /// The channel offers something else.
-    #[error("the channel offers {offered} of {product}, not {wanted}; `updraft fetch` gets any release without installing it")]
+    #[error(
+        "the channel offers {offered} of {product}, not {wanted}; `updraft fetch` gets any release without installing it"
+    )]
     NotOffered {
         /// The product.
         product: Product,
@@ -461,7 +463,12 @@ impl Subscription {
             self.state = InstallState::Quarantined;
             format!("{} cannot be installed: {}", goal.to.version, failure.reason)
         } else {
-            format!("{} could not be installed: {}; next try in {} s", goal.to.version, failure.reason, pause_ms / 1_000)
+            format!(
+                "{} could not be installed: {}; next try in {} s",
+                goal.to.version,
+                failure.reason,
+                pause_ms / 1_000
+            )
         };
         let mut effects = vec![self.event(EventKind::InstallFailed, &goal.to.version, self.reason.clone())];
         if let Some(directory) = self.spec.directory.clone() {

@@ -180,7 +180,8 @@ impl Peers {
             }
             return;
         }
-        for (_, next_dial_ms, failures) in self.anonymous.iter_mut().filter(|(address, ..)| addresses.contains(address)) {
+        for (_, next_dial_ms, failures) in self.anonymous.iter_mut().filter(|(address, ..)| addresses.contains(address))
+        {
             *failures = failures.saturating_add(1);
             *next_dial_ms = now_ms + back_off_ms(*failures, NEAR_BACK_OFF_MS, &mut self.rng);
         }

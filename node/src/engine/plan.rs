@@ -275,7 +275,9 @@ fn freshness_gate(
         let age_s = now.seconds_since(signed_at);
         open = age_s <= limit_s;
         if !open {
-            reason = format!("the head is {age_s} s old, the channel allows {limit_s} s: a pause may be hidden from this node");
+            reason = format!(
+                "the head is {age_s} s old, the channel allows {limit_s} s: a pause may be hidden from this node"
+            );
         }
     }
     decision.gate(GateName::Freshness, open, reason, None);

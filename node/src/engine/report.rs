@@ -134,11 +134,7 @@ impl Engine {
     }
 
     /// Which release a caller of `GET /update` may have now: the same gates as for a subscriber.
-    pub fn offer(
-        view: &CatalogView,
-        caller: &Caller<'_>,
-        now: UtcTime,
-    ) -> Option<Arc<Release>> {
+    pub fn offer(view: &CatalogView, caller: &Caller<'_>, now: UtcTime) -> Option<Arc<Release>> {
         let facts = Facts {
             product: caller.product,
             channel: caller.channel,

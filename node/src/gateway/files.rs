@@ -5,9 +5,7 @@ use std::ops::Range;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{
-    HeaderMap, HeaderValue, Method, Response as HttpResponse, StatusCode, Uri, header,
-};
+use axum::http::{HeaderMap, HeaderValue, Method, Response as HttpResponse, StatusCode, Uri, header};
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
 use tokio::fs::File;
@@ -28,31 +26,18 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// Asked for again each time, answered with 304 where nothing changed.
 const REVALIDATE: &str = "no-cache";
 
-pub(super) async fn metadata(
-    State(repository): State<Shared>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn metadata(State(repository): State<Shared>, uri: Uri, headers: HeaderMap) -> Response {
     let Some(file) = clean(&uri, "/metadata/").filter(|file| !file.contains('/')) else {
         return absent("metadata file");
     };
-    let cache = if starts_with_version(&file) {
-        IMMUTABLE
-    } else {
-        REVALIDATE
-    };
+    let cache = if starts_with_version(&file) { IMMUTABLE } else { REVALIDATE };
     let bytes = match off_thread(move || repository.metadata(&file)).await {
         Ok(Some(bytes)) => bytes,
         Ok(None) => return absent("metadata file"),
         Err(response) => return *response,
     };
     let length = bytes.len() as u64;
-    let meta = BodyMeta {
-        length,
-        tag: conditional::tag(&Digest::of(&bytes)),
-        kind: "application/json",
-        cache,
-    };
+    let meta = BodyMeta { length, tag: conditional::tag(&Digest::of(&bytes)), kind: "application/json", cache };
     match meta.plan(&headers) {
         Plan::Answer(response) => *response,
         Plan::Send(status, range, builder) => {
@@ -65,12 +50,7 @@ pub(super) async fn metadata(
     }
 }
 
-pub(super) async fn target(
-    State(repository): State<Shared>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn target(State(repository): State<Shared>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
     let Some(path) = clean(&uri, "/targets/") else {
         return absent("target");
     };
@@ -80,25 +60,15 @@ pub(super) async fn target(
         Ok(None) => return absent("target"),
         Err(response) => return *response,
     };
-    let meta = BodyMeta {
-        length: target.length,
-        tag: conditional::tag(&target.sha256),
-        kind,
-        cache: IMMUTABLE,
-    };
+    let meta = BodyMeta { length: target.length, tag: conditional::tag(&target.sha256), kind, cache: IMMUTABLE };
     match meta.plan(&headers) {
         Plan::Answer(response) => *response,
-        Plan::Send(status, _, builder) if method == Method::HEAD => {
-            finish(status, builder, Body::empty())
-        }
+        Plan::Send(status, _, builder) if method == Method::HEAD => finish(status, builder, Body::empty()),
         Plan::Send(status, range, builder) => match open(&target, range).await {
             Ok(body) => finish(status, builder, body),
             Err(error) => {
                 tracing::error!(file = %target.path.display(), %error, "a target cannot be served");
-                refusal(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "the target cannot be read here; see the node's log",
-                )
+                refusal(StatusCode::INTERNAL_SERVER_ERROR, "the target cannot be read here; see the node's log")
             }
         },
     }
@@ -109,26 +79,18 @@ async fn open(target: &TargetFile, range: Range<u64>) -> io::Result<Body> {
     let mut file = File::open(&target.path).await?;
     let found = file.metadata().await?.len();
     if found != target.length {
-        return Err(io::Error::other(format!(
-            "it has {found} bytes instead of {}",
-            target.length
-        )));
+        return Err(io::Error::other(format!("it has {found} bytes instead of {}", target.length)));
     }
     if range.start > 0 {
         file.seek(SeekFrom::Start(range.start)).await?;
     }
     file.set_max_buf_size(CHUNK_BYTES);
-    Ok(Body::from_stream(ReaderStream::with_capacity(
-        file.take(range.end - range.start),
-        CHUNK_BYTES,
-    )))
+    Ok(Body::from_stream(ReaderStream::with_capacity(file.take(range.end - range.start), CHUNK_BYTES)))
 }
 
 /// The path behind `prefix`, percent-decoded once; `None` where no repository could have it.
 fn clean(uri: &Uri, prefix: &str) -> Option<String> {
-    let path = percent_decode_str(uri.path().strip_prefix(prefix)?)
-        .decode_utf8()
-        .ok()?;
+    let path = percent_decode_str(uri.path().strip_prefix(prefix)?).decode_utf8().ok()?;
     let fits = path.len() <= 2 * MAX_TARGET_PATH_BYTES
         && !path.chars().any(|c| c.is_control() || c == '\\')
         && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
@@ -137,9 +99,7 @@ fn clean(uri: &Uri, prefix: &str) -> Option<String> {
 
 /// Whether a metadata name is a consistent-snapshot one: `7.snapshot.json`.
 fn starts_with_version(file: &str) -> bool {
-    file.split_once('.').is_some_and(|(version, _)| {
-        !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit())
-    })
+    file.split_once('.').is_some_and(|(version, _)| !version.is_empty() && version.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn content_type(path: &str) -> &'static str {
@@ -155,10 +115,7 @@ fn content_type(path: &str) -> &'static str {
 }
 
 fn absent(what: &str) -> Response {
-    refusal(
-        StatusCode::NOT_FOUND,
-        format_args!("there is no such {what} here"),
-    )
+    refusal(StatusCode::NOT_FOUND, format_args!("there is no such {what} here"))
 }
 
 /// What is known of a body before it is read.
@@ -187,28 +144,17 @@ impl BodyMeta {
             .header(header::ACCEPT_RANGES, "bytes")
             .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
         if conditional::is_known(headers, &self.tag) {
-            return Plan::Answer(Box::new(finish(
-                StatusCode::NOT_MODIFIED,
-                common,
-                Body::empty(),
-            )));
+            return Plan::Answer(Box::new(finish(StatusCode::NOT_MODIFIED, common, Body::empty())));
         }
         let common = common.header(header::CONTENT_TYPE, self.kind);
         let (status, range, common) = match self.wanted(headers) {
             Wanted::Whole => (StatusCode::OK, 0..self.length, common),
             Wanted::Part(range) => {
                 let shown = format!("bytes {}-{}/{}", range.start, range.end - 1, self.length);
-                (
-                    StatusCode::PARTIAL_CONTENT,
-                    range,
-                    common.header(header::CONTENT_RANGE, shown),
-                )
+                (StatusCode::PARTIAL_CONTENT, range, common.header(header::CONTENT_RANGE, shown))
             }
             Wanted::Unsatisfiable => {
-                let mut response = refusal(
-                    StatusCode::RANGE_NOT_SATISFIABLE,
-                    "those bytes are beyond the end",
-                );
+                let mut response = refusal(StatusCode::RANGE_NOT_SATISFIABLE, "those bytes are beyond the end");
                 if let Ok(value) = HeaderValue::try_from(format!("bytes */{}", self.length)) {
                     response.headers_mut().insert(header::CONTENT_RANGE, value);
                 }
@@ -220,13 +166,8 @@ impl BodyMeta {
     }
 
     fn wanted(&self, headers: &HeaderMap) -> Wanted {
-        match headers
-            .get(header::RANGE)
-            .and_then(|value| value.to_str().ok())
-        {
-            Some(value) if conditional::range_counts(headers, &self.tag) => {
-                range::parse(value, self.length)
-            }
+        match headers.get(header::RANGE).and_then(|value| value.to_str().ok()) {
+            Some(value) if conditional::range_counts(headers, &self.tag) => range::parse(value, self.length),
             _ => Wanted::Whole,
         }
     }
@@ -235,10 +176,7 @@ impl BodyMeta {
 fn finish(status: StatusCode, builder: Builder, body: Body) -> Response {
     builder.status(status).body(body).unwrap_or_else(|error| {
         tracing::error!(%error, "an HTTP answer cannot be put together");
-        refusal(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the node failed to answer; see its log",
-        )
+        refusal(StatusCode::INTERNAL_SERVER_ERROR, "the node failed to answer; see its log")
     })
 }
 

@@ -60,26 +60,16 @@ struct Writer<'a>(DescriptorEncoder<'a>);
 
 impl Writer<'_> {
     fn counter(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
-        let metric = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Counter)?;
+        let metric = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
         ConstCounter::new(value).encode(metric)
     }
 
     fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: i64) -> fmt::Result {
-        let metric = self
-            .0
-            .encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        let metric = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
         ConstGauge::new(value).encode(metric)
     }
 
-    fn gauge_where_known(
-        &mut self,
-        name: &str,
-        help: &str,
-        unit: Option<&Unit>,
-        value: Option<i64>,
-    ) -> fmt::Result {
+    fn gauge_where_known(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: Option<i64>) -> fmt::Result {
         value.map_or(Ok(()), |value| self.gauge(name, help, unit, value))
     }
 
@@ -121,25 +111,12 @@ impl Metrics {
             "version",
             &[(&self.version, 1)],
         )?;
-        writer.gauge(
-            "uptime",
-            "Time since the node started.",
-            Some(&Unit::Seconds),
-            signed(self.uptime_ms / 1000),
-        )?;
-        writer.gauge(
-            "connected_peers",
-            "Peers with a session.",
-            None,
-            signed(self.connected_peers),
-        )
+        writer.gauge("uptime", "Time since the node started.", Some(&Unit::Seconds), signed(self.uptime_ms / 1000))?;
+        writer.gauge("connected_peers", "Peers with a session.", None, signed(self.connected_peers))
     }
 
     fn transfer(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let received = [
-            ("seeds", self.bytes_in_from_seeds),
-            ("peers", self.bytes_in_from_peers),
-        ];
+        let received = [("seeds", self.bytes_in_from_seeds), ("peers", self.bytes_in_from_peers)];
         writer.family(
             "received",
             "Block bytes received, by who sent them.",
@@ -148,16 +125,8 @@ impl Metrics {
             "source",
             &received,
         )?;
-        writer.counter(
-            "sent",
-            "Block bytes sent.",
-            Some(&Unit::Bytes),
-            self.bytes_out,
-        )?;
-        let wasted = [
-            ("duplicate", self.bytes_duplicate),
-            ("rejected", self.bytes_rejected),
-        ];
+        writer.counter("sent", "Block bytes sent.", Some(&Unit::Bytes), self.bytes_out)?;
+        let wasted = [("duplicate", self.bytes_duplicate), ("rejected", self.bytes_rejected)];
         writer.family(
             "wasted",
             "Block bytes received in vain.",
@@ -166,12 +135,7 @@ impl Metrics {
             "reason",
             &wasted,
         )?;
-        writer.gauge(
-            "stored",
-            "Bytes that the store holds.",
-            Some(&Unit::Bytes),
-            signed(self.bytes_stored),
-        )
+        writer.gauge("stored", "Bytes that the store holds.", Some(&Unit::Bytes), signed(self.bytes_stored))
     }
 
     fn heads(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -193,18 +157,8 @@ impl Metrics {
             Some(&Unit::Seconds),
             self.head_expires_in_seconds,
         )?;
-        let heads = [
-            ("accepted", self.heads_accepted),
-            ("rejected", self.heads_rejected),
-        ];
-        writer.family(
-            "heads",
-            "Heads received, by verdict.",
-            None,
-            MetricType::Counter,
-            "verdict",
-            &heads,
-        )
+        let heads = [("accepted", self.heads_accepted), ("rejected", self.heads_rejected)];
+        writer.family("heads", "Heads received, by verdict.", None, MetricType::Counter, "verdict", &heads)
     }
 
     fn installs(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -216,18 +170,8 @@ impl Metrics {
             "state",
             &self.subscriptions_by_state,
         )?;
-        let installs = [
-            ("committed", self.installs_committed),
-            ("rolled_back", self.installs_rolled_back),
-        ];
-        writer.family(
-            "installs",
-            "Installs that ended, by outcome.",
-            None,
-            MetricType::Counter,
-            "outcome",
-            &installs,
-        )
+        let installs = [("committed", self.installs_committed), ("rolled_back", self.installs_rolled_back)];
+        writer.family("installs", "Installs that ended, by outcome.", None, MetricType::Counter, "outcome", &installs)
     }
 }
 
@@ -257,17 +201,12 @@ pub(super) async fn show(State(repository): State<Shared>) -> Response {
     };
     match text(metrics) {
         Ok(text) => {
-            let kind = HeaderValue::from_static(
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            );
+            let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
         Err(error) => {
             tracing::error!(%error, "metrics cannot be written");
-            refusal(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the node failed to answer; see its log",
-            )
+            refusal(StatusCode::INTERNAL_SERVER_ERROR, "the node failed to answer; see its log")
         }
     }
 }
@@ -306,9 +245,6 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
-        assert!(
-            !text.contains("head_age"),
-            "what is not known is left out:\n{text}"
-        );
+        assert!(!text.contains("head_age"), "what is not known is left out:\n{text}");
     }
 }

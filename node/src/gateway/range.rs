@@ -28,11 +28,7 @@ pub fn parse(header: &str, length: u64) -> Wanted {
         (None, Some(suffix)) => length.saturating_sub(suffix)..length,
         (None, None) => return Wanted::Whole,
     };
-    if range.start < range.end {
-        Wanted::Part(range)
-    } else {
-        Wanted::Unsatisfiable
-    }
+    if range.start < range.end { Wanted::Part(range) } else { Wanted::Unsatisfiable }
 }
 
 /// The two numbers of `bytes=FIRST-LAST`, `bytes=FIRST-` or `bytes=-SUFFIX`.
@@ -67,21 +63,13 @@ mod tests {
 
     #[test]
     fn a_range_is_cut_at_the_end() {
-        assert_eq!(
-            parse("bytes=5-99999999999999999999999", 10),
-            Wanted::Part(5..10)
-        );
+        assert_eq!(parse("bytes=5-99999999999999999999999", 10), Wanted::Part(5..10));
         assert_eq!(parse("bytes=-99", 10), Wanted::Part(0..10));
     }
 
     #[test]
     fn bytes_that_are_not_there_are_unsatisfiable() {
-        for header in [
-            "bytes=10-",
-            "bytes=10-12",
-            "bytes=-0",
-            "bytes=99999999999999999999-",
-        ] {
+        for header in ["bytes=10-", "bytes=10-12", "bytes=-0", "bytes=99999999999999999999-"] {
             assert_eq!(parse(header, 10), Wanted::Unsatisfiable, "{header}");
         }
         assert_eq!(parse("bytes=0-", 0), Wanted::Unsatisfiable);

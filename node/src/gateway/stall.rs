@@ -23,20 +23,11 @@ pub struct StallGuard<S> {
 impl<S> StallGuard<S> {
     /// Guards `stream`. Must be called within a tokio runtime.
     pub fn new(stream: S, limit: Duration) -> Self {
-        Self {
-            stream,
-            limit,
-            alarm: Box::pin(tokio::time::sleep(limit)),
-            waiting: false,
-        }
+        Self { stream, limit, alarm: Box::pin(tokio::time::sleep(limit)), waiting: false }
     }
 
     /// Turns a write that has to wait into a failure when it has waited long enough.
-    fn watch<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
+    fn watch<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.waiting = false;
             return outcome;
@@ -45,29 +36,18 @@ impl<S> StallGuard<S> {
             self.waiting = true;
             self.alarm.as_mut().reset(Instant::now() + self.limit);
         }
-        self.alarm
-            .as_mut()
-            .poll(context)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        self.alarm.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.stream).poll_write(context, bytes);
         this.watch(context, outcome)
@@ -126,10 +106,7 @@ mod tests {
                 far.read_exact(&mut bytes).await.expect("reads");
             }
         });
-        guarded
-            .write_all(&[0; 64])
-            .await
-            .expect("in time, each time");
+        guarded.write_all(&[0; 64]).await.expect("in time, each time");
         reader.await.expect("no panic");
     }
 }

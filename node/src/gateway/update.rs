@@ -99,30 +99,21 @@ impl UpdateQuery {
             (None, _) => return Err(missing("product")),
             (Some(_), None) => return Err(missing("version")),
         };
-        if caller
-            .as_ref()
-            .is_some_and(|caller| caller.len() > MAX_CALLER_BYTES)
-        {
-            return Err(BadQuery(format!(
-                "id is longer than {MAX_CALLER_BYTES} bytes"
-            )));
+        if caller.as_ref().is_some_and(|caller| caller.len() > MAX_CALLER_BYTES) {
+            return Err(BadQuery(format!("id is longer than {MAX_CALLER_BYTES} bytes")));
         }
         Ok(Self::Newer {
             product: product.parse().map_err(bad)?,
             version: parse_version(&version).map_err(bad)?,
-            channel: channel
-                .map_or_else(|| Ok(Channel::stable()), |text| text.parse().map_err(bad))?,
-            platform: platform
-                .map_or_else(|| Ok(Platform::any()), |text| text.parse().map_err(bad))?,
+            channel: channel.map_or_else(|| Ok(Channel::stable()), |text| text.parse().map_err(bad))?,
+            platform: platform.map_or_else(|| Ok(Platform::any()), |text| text.parse().map_err(bad))?,
             caller,
         })
     }
 }
 
 fn missing(name: &str) -> BadQuery {
-    BadQuery(format!(
-        "{name} is missing; ask for /update?product=P&version=V, or for /update alone"
-    ))
+    BadQuery(format!("{name} is missing; ask for /update?product=P&version=V, or for /update alone"))
 }
 
 fn bad(error: impl std::fmt::Display) -> BadQuery {
@@ -130,14 +121,9 @@ fn bad(error: impl std::fmt::Display) -> BadQuery {
 }
 
 /// The values of `names` in a query, decoded once.
-fn parameters<const N: usize>(
-    query: &str,
-    names: [&str; N],
-) -> Result<[Option<String>; N], BadQuery> {
+fn parameters<const N: usize>(query: &str, names: [&str; N]) -> Result<[Option<String>; N], BadQuery> {
     if query.len() > MAX_QUERY_BYTES {
-        return Err(BadQuery(format!(
-            "the query is longer than {MAX_QUERY_BYTES} bytes"
-        )));
+        return Err(BadQuery(format!("the query is longer than {MAX_QUERY_BYTES} bytes")));
     }
     let mut values = [const { None }; N];
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -166,10 +152,7 @@ fn decode(text: &str) -> Result<String, BadQuery> {
         .map_err(|_| BadQuery("the query is not UTF-8".to_owned()))
 }
 
-pub(super) async fn answer(
-    State(repository): State<Shared>,
-    RawQuery(query): RawQuery,
-) -> Response {
+pub(super) async fn answer(State(repository): State<Shared>, RawQuery(query): RawQuery) -> Response {
     let query = match UpdateQuery::parse(query.as_deref().unwrap_or_default()) {
         Ok(query) => query,
         Err(reason) => return refusal(StatusCode::BAD_REQUEST, reason),
@@ -189,13 +172,8 @@ fn respond(answer: UpdateAnswer) -> Response {
         UpdateAnswer::Offer(offer) => json(StatusCode::OK, &offer),
         UpdateAnswer::Newest(releases) => json(StatusCode::OK, &Newest { releases }),
         UpdateAnswer::Nothing => StatusCode::NO_CONTENT.into_response(),
-        UpdateAnswer::UnknownProduct => {
-            refusal(StatusCode::NOT_FOUND, "there is no such product here")
-        }
-        UpdateAnswer::UnknownChannel => refusal(
-            StatusCode::NOT_FOUND,
-            "there is no such channel of this product",
-        ),
+        UpdateAnswer::UnknownProduct => refusal(StatusCode::NOT_FOUND, "there is no such product here"),
+        UpdateAnswer::UnknownChannel => refusal(StatusCode::NOT_FOUND, "there is no such channel of this product"),
         UpdateAnswer::Bad(reason) => refusal(StatusCode::BAD_REQUEST, reason),
     }
 }
@@ -207,13 +185,9 @@ mod tests {
 
     fn newer(query: &str) -> (Product, Version, Channel, Platform, Option<String>) {
         match UpdateQuery::parse(query).expect("valid") {
-            UpdateQuery::Newer {
-                product,
-                version,
-                channel,
-                platform,
-                caller,
-            } => (product, version, channel, platform, caller),
+            UpdateQuery::Newer { product, version, channel, platform, caller } => {
+                (product, version, channel, platform, caller)
+            }
             UpdateQuery::Newest => panic!("asks for one product"),
         }
     }
@@ -221,26 +195,16 @@ mod tests {
     #[test]
     fn channel_platform_and_id_have_defaults() {
         let (product, version, channel, platform, caller) = newer("product=editor&version=1.0.0");
-        assert_eq!(
-            (product.as_str(), version),
-            ("editor", Version::new(1, 0, 0))
-        );
-        assert_eq!(
-            (channel, platform, caller),
-            (Channel::stable(), Platform::any(), None)
-        );
+        assert_eq!((product.as_str(), version), ("editor", Version::new(1, 0, 0)));
+        assert_eq!((channel, platform, caller), (Channel::stable(), Platform::any(), None));
     }
 
     #[test]
     fn every_parameter_is_read_and_decoded_once() {
-        let (_, version, channel, platform, caller) = newer(
-            "id=host%2525&platform=linux-x86_64&channel=beta&version=1.0.0-rc.1%2Bb7&product=editor&&nonce=1",
-        );
+        let (_, version, channel, platform, caller) =
+            newer("id=host%2525&platform=linux-x86_64&channel=beta&version=1.0.0-rc.1%2Bb7&product=editor&&nonce=1");
         assert_eq!(version.to_string(), "1.0.0-rc.1+b7");
-        assert_eq!(
-            (channel.as_str(), platform.as_str(), caller.as_deref()),
-            ("beta", "linux-x86_64", Some("host%25"))
-        );
+        assert_eq!((channel.as_str(), platform.as_str(), caller.as_deref()), ("beta", "linux-x86_64", Some("host%25")));
         assert_eq!(newer("product=a&version=1.0.0+b7").1.build.as_str(), "b7");
     }
 
@@ -260,14 +224,8 @@ mod tests {
             ("product=editor&version=v1.0.0", "semantic version"),
             ("product=../etc&version=1.0.0", "only a-z"),
             ("product=editor&version=1.0.0&channel=A", "channel 'A'"),
-            (
-                "product=editor&version=1.0.0&platform=",
-                "platform is empty",
-            ),
-            (
-                "product=a&product=b&version=1.0.0",
-                "product is given twice",
-            ),
+            ("product=editor&version=1.0.0&platform=", "platform is empty"),
+            ("product=a&product=b&version=1.0.0", "product is given twice"),
             ("product=%ff&version=1.0.0", "UTF-8"),
         ] {
             let reason = UpdateQuery::parse(query).expect_err(query).to_string();

@@ -30,7 +30,9 @@ const CHANNELS_RENEW_DAYS: i64 = 20;
 #[derive(Debug, thiserror::Error)]
 pub enum DraftError {
     /// The version exists, or one that differs in build metadata only.
-    #[error("{product} {wanted} for {platform} cannot be published: {existing} exists, and releases are immutable; choose a higher version")]
+    #[error(
+        "{product} {wanted} for {platform} cannot be published: {existing} exists, and releases are immutable; choose a higher version"
+    )]
     Exists {
         /// The product.
         product: Product,
@@ -108,7 +110,12 @@ pub struct Draft {
 
 impl Draft {
     /// A draft of a repository that has a root and nothing else.
-    pub fn first(root: &[u8], repository: &RepositoryId, channels_key: &PublicKey, now: UtcTime) -> Result<Self, DraftError> {
+    pub fn first(
+        root: &[u8],
+        repository: &RepositoryId,
+        channels_key: &PublicKey,
+        now: UtcTime,
+    ) -> Result<Self, DraftError> {
         let trusted = Trusted::from_first_root(root, repository).map_err(DraftError::WrongKeys)?;
         let mut draft = Self { trusted, changed: BTreeMap::new(), channel_files: BTreeMap::new(), now };
         let channels = DelegatedRole::new(RoleName::channels(), &["channels/*/*"]).terminating();

@@ -95,9 +95,7 @@ impl Keys {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(KeysError::Random)?;
         let key = SigningKey::from_seed(seed);
-        let pem = key
-            .to_pkcs8_pem()
-            .map_err(|source| KeysError::Malformed { path: path.clone(), source })?;
+        let pem = key.to_pkcs8_pem().map_err(|source| KeysError::Malformed { path: path.clone(), source })?;
         atomic::write(&path, pem.as_bytes(), 0o600).map_err(io)?;
         Ok(key)
     }

@@ -164,7 +164,8 @@ impl Runtime {
 
     fn ticket_view(&self, addresses: Vec<String>) -> Result<Response, ErrorBody> {
         let ticket = self.ticket(addresses).ok_or_else(|| {
-            error(ErrorCode::Error, "this node has not verified its repository yet").with_hint("wait until it reached a peer: updraft status")
+            error(ErrorCode::Error, "this node has not verified its repository yet")
+                .with_hint("wait until it reached a peer: updraft status")
         })?;
         Ok(Response::Ticket(TicketView {
             schema: Schema,
@@ -180,7 +181,8 @@ impl Runtime {
     /// The release of `version`, or the one that the node's platform would be offered.
     fn find_release(&self, product: &Product, version: Option<&Version>) -> Result<Arc<Release>, ErrorBody> {
         let view = self.engine.catalog().ok_or_else(|| {
-            error(ErrorCode::Error, "this node has not verified its repository yet").with_hint("updraft status tells what it waits for")
+            error(ErrorCode::Error, "this node has not verified its repository yet")
+                .with_hint("updraft status tells what it waits for")
         })?;
         let pointed = |channel: &str| {
             let channel = channel.parse().ok()?;
@@ -285,7 +287,9 @@ impl Runtime {
             Wish::Install { product, from } => self.look_at_install(product, from.as_deref()),
             Wish::RollBack { product, from, since } => {
                 let subscription = self.engine.subscriptions().iter().find(|s| s.spec.product == *product);
-                let Some(subscription) = subscription else { return Look::Wait(Progress::local(Phase::Switching, 0, None)) };
+                let Some(subscription) = subscription else {
+                    return Look::Wait(Progress::local(Phase::Switching, 0, None));
+                };
                 if self.events.installs_rolled_back > *since
                     && let (Some(installed), Some(directory)) = (&subscription.installed, &subscription.spec.directory)
                 {
@@ -314,7 +318,9 @@ impl Runtime {
             let mut progress = views::fetching(&self.engine, &release.artifact);
             match subscription.state {
                 InstallState::Verified => progress.phase = Phase::Staging,
-                InstallState::Staged | InstallState::Armed | InstallState::Switched => progress.phase = Phase::Switching,
+                InstallState::Staged | InstallState::Armed | InstallState::Switched => {
+                    progress.phase = Phase::Switching
+                }
                 _ => {}
             }
             return Look::Wait(progress);
@@ -340,8 +346,9 @@ impl Runtime {
                 let at = installed.map_or_else(String::new, |version| format!(" ({version})"));
                 Look::Done(Err(error(ErrorCode::NothingToDo, format!("{product} is up to date{at}"))))
             }
-            Some(Verdict::Blocked | Verdict::Nothing) => Look::Done(Err(error(ErrorCode::BlockedByPolicy, reason)
-                .with_hint("updraft status --explain shows every gate"))),
+            Some(Verdict::Blocked | Verdict::Nothing) => Look::Done(Err(
+                error(ErrorCode::BlockedByPolicy, reason).with_hint("updraft status --explain shows every gate")
+            )),
             Some(Verdict::Install) => Look::Done(Err(error(ErrorCode::Error, reason))),
             None => Look::Wait(Progress { text: Some(reason), ..Progress::local(Phase::Waiting, 0, None) }),
         }
@@ -459,7 +466,10 @@ pub(crate) fn published(prepared: &publisher::Prepared, timestamp_version: Optio
     let release = &prepared.release;
     let mut warnings = Vec::new();
     if release.id.platform == Platform::any() && release.content.entries > 1 {
-        warnings.push("it is offered to every platform; say --platform linux-x86_64 (for example) if it is not for all".to_owned());
+        warnings.push(
+            "it is offered to every platform; say --platform linux-x86_64 (for example) if it is not for all"
+                .to_owned(),
+        );
     }
     PublishView {
         schema: Schema,

@@ -101,7 +101,9 @@ impl Repository for NodeFace {
         let (directory, file) = path.rsplit_once('/')?;
         let (sha256, name) = file.split_once('.')?;
         let sha256: Digest = sha256.parse().ok()?;
-        let Resolution::Found { target, .. } = view.trusted.resolve(&format!("{directory}/{name}")) else { return None };
+        let Resolution::Found { target, .. } = view.trusted.resolve(&format!("{directory}/{name}")) else {
+            return None;
+        };
         if target.sha256() != Some(sha256) {
             return None;
         }

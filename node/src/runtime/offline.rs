@@ -48,10 +48,7 @@ pub fn publish(
 /// The join ticket of a stopped seed's repository.
 pub fn ticket(data_dir: &Path, addresses: &[String]) -> Result<TicketView, ErrorBody> {
     let opened = Opened::open_existing(data_dir).map_err(error)?;
-    let view = opened
-        .view()
-        .map_err(error)?
-        .ok_or_else(|| error(OpenError::NoRepository(data_dir.to_owned())))?;
+    let view = opened.view().map_err(error)?.ok_or_else(|| error(OpenError::NoRepository(data_dir.to_owned())))?;
     let peer = identity::load(data_dir).map_err(error)?.identity.peer_id();
     let addresses = addresses
         .iter()

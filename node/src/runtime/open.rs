@@ -146,12 +146,9 @@ impl Opened {
 
     /// The signed set on disk; `None` before the first.
     pub fn view(&self) -> Result<Option<Arc<CatalogView>>, OpenError> {
-        Ok(load_view(
-            self.repository,
-            self.ticket.as_ref(),
-            &|name| self.read_metadata(name),
-            &|sha256| self.read_target(sha256),
-        )?)
+        Ok(load_view(self.repository, self.ticket.as_ref(), &|name| self.read_metadata(name), &|sha256| {
+            self.read_target(sha256)
+        })?)
     }
 
     /// The signed set of a repository that is owned here.

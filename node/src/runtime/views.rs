@@ -167,7 +167,11 @@ pub(super) fn peers(engine: &Engine, now: Now) -> PeersView {
                 .link
                 .objects
                 .iter()
-                .map(|(object, have, total)| PeerObject { artifact: object.digest, pieces_have: *have, pieces_total: *total })
+                .map(|(object, have, total)| PeerObject {
+                    artifact: object.digest,
+                    pieces_have: *have,
+                    pieces_total: *total,
+                })
                 .collect(),
             score: -i64::from(view.session.faults),
         }
@@ -186,7 +190,9 @@ pub(super) fn releases(engine: &Engine, product: Option<&Product>, now: Now) -> 
             let pointing: Vec<(&Channel, u8)> = view
                 .channels
                 .iter()
-                .filter(|((of, _), policy)| *of == release.id.product && policy.version.as_ref() == Some(&release.id.version))
+                .filter(|((of, _), policy)| {
+                    *of == release.id.product && policy.version.as_ref() == Some(&release.id.version)
+                })
                 .map(|((_, channel), policy)| (channel, policy.rollout.percent_at(now.wall)))
                 .collect();
             let transfer = engine.transfer(&release.artifact);

@@ -17,7 +17,7 @@ use updraft_protocol::time::UtcTime;
 use super::open::{Opened, wall_clock};
 use crate::engine::effect::{Event, EventKind, InstallEffect, Save};
 use crate::engine::input::Input;
-use crate::engine::install::{Installed, InstallState, JournalEntry, Recovered, StepFailure};
+use crate::engine::install::{InstallState, Installed, JournalEntry, Recovered, StepFailure};
 use crate::installer::InstallDir;
 use crate::store::state::{
     HistoryRow, InstallRow, InstalledRow, KnownPeer, QuarantineRow, ReleaseRef, StateDb, StateError,
@@ -37,8 +37,14 @@ const ROLLBACK: &str = "rollback-";
 pub(super) enum Job {
     Save(Vec<Save>),
     Open(Arc<Manifest>),
-    RememberPeer { peer: PeerId, addresses: Vec<String> },
-    History { event: Event, at: UtcTime },
+    RememberPeer {
+        peer: PeerId,
+        addresses: Vec<String>,
+    },
+    History {
+        event: Event,
+        at: UtcTime,
+    },
     Checkpoint,
     /// Everything before it is done.
     Barrier(oneshot::Sender<()>),
@@ -198,7 +204,11 @@ impl Worker {
             artifact_is_bad: false,
         })?;
         let mut go_on = |_done: u64, _total: u64| {
-            if self.stop.is_cancelled() { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+            if self.stop.is_cancelled() {
+                std::ops::ControlFlow::Break(())
+            } else {
+                std::ops::ControlFlow::Continue(())
+            }
         };
         InstallDir::new(Path::new(directory))
             .stage(transaction, release, artifact.path(), release_dir, &mut go_on)
@@ -254,7 +264,9 @@ fn journal(opened: &Opened, entry: &JournalEntry) -> Result<(), StateError> {
     let Some(to) = entry.to.as_ref().filter(|_| entry.completes) else { return state.journal(&row, None) };
     let left = entry.from.as_ref().map(|from| from.version.to_string());
     let (kind, detail) = match (entry.is_rollback, left) {
-        (true, left) => (EventKind::RolledBack, format!("went back from {} to {}", left.unwrap_or_default(), to.version)),
+        (true, left) => {
+            (EventKind::RolledBack, format!("went back from {} to {}", left.unwrap_or_default(), to.version))
+        }
         (false, Some(left)) => (EventKind::Installed, format!("installed {} over {left}", to.version)),
         (false, None) => (EventKind::Installed, format!("installed {}", to.version)),
     };

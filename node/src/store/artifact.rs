@@ -21,12 +21,12 @@ use updraft_protocol::manifest::{Manifest, PieceIndex, leaf_digest};
 use updraft_protocol::transfer::BlockRange;
 
 use super::Shared;
-use updraft_protocol::bitmap::Bitmap;
 use super::error::StoreError;
 use super::files::{self, lock};
 use super::have::Have;
 use super::pieces::{Claim, Leaves, MAX_OPEN_PIECES, Pieces, Settled};
 use crate::atomic;
+use updraft_protocol::bitmap::Bitmap;
 
 /// Verified bytes after which a checkpoint is due: a 32nd of the artifact within these bounds. The
 /// lower one keeps small artifacts from syncing at every piece, the upper one bounds what a crash
@@ -111,9 +111,7 @@ struct Writing<'a> {
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         if self.open {
-            lock(&self.artifact.state)
-                .pieces
-                .release(self.piece, &self.runs);
+            lock(&self.artifact.state).pieces.release(self.piece, &self.runs);
             self.artifact.settled.notify_all();
         }
     }
@@ -147,10 +145,7 @@ impl Artifact {
                 losses: 0,
             }),
             settled: Condvar::new(),
-            saved: Mutex::new(Saved {
-                pieces: have,
-                claims_more: false,
-            }),
+            saved: Mutex::new(Saved { pieces: have, claims_more: false }),
             removed: RwLock::new(false),
             manifest,
             shared,
@@ -198,30 +193,20 @@ impl Artifact {
     pub fn read_block(&self, block: BlockRange, buffer: &mut Vec<u8>) -> Result<(), StoreError> {
         let (length, _alive) = (u64::from(block.length), self.alive()?);
         let bad = |reason| self.bad_block(block.offset, length, reason);
-        let last = block
-            .offset
-            .checked_add(length)
-            .and_then(|end| end.checked_sub(1))
-            .filter(|_| length > 0);
+        let last = block.offset.checked_add(length).and_then(|end| end.checked_sub(1)).filter(|_| length > 0);
         let last = last.ok_or_else(|| bad("it is empty or ends nowhere"))?;
         let outside = || bad("it lies outside the artifact");
         let first = self.manifest.piece_at(block.offset).ok_or_else(outside)?;
         let last = self.manifest.piece_at(last).ok_or_else(outside)?;
         {
             let state = lock(&self.state);
-            if let Some(piece) =
-                (first.get()..=last.get()).find(|piece| !state.pieces.have().get(*piece))
-            {
-                return Err(StoreError::NotHeld {
-                    artifact: *self.manifest.artifact(),
-                    piece,
-                });
+            if let Some(piece) = (first.get()..=last.get()).find(|piece| !state.pieces.have().get(*piece)) {
+                return Err(StoreError::NotHeld { artifact: *self.manifest.artifact(), piece });
             }
         }
         let start = buffer.len();
         buffer.resize(start + block.length as usize, 0);
-        self.read_at(&mut buffer[start..], block.offset)
-            .map_err(|source| StoreError::io("read", &self.data, 0, source))
+        self.read_at(&mut buffer[start..], block.offset).map_err(|source| StoreError::io("read", &self.data, 0, source))
     }
 
     /// Stores one block: inside one piece, whole leaves (the artifact's last may be short).
@@ -315,10 +300,7 @@ impl Artifact {
         let total = self.manifest.length() - self.bytes_done();
         let mut report = VerifyReport::default();
         let (mut done, mut buffer) = (0, Vec::new());
-        for piece in have
-            .iter_missing()
-            .filter_map(|index| self.manifest.index(index))
-        {
+        for piece in have.iter_missing().filter_map(|index| self.manifest.index(index)) {
             let _alive = self.alive()?;
             if self.recover_piece(piece, &mut buffer)? {
                 report.recovered.push(piece.get());
@@ -336,21 +318,13 @@ impl Artifact {
     /// Claims `piece` if its bytes are on disk; leaves it alone while somebody writes it.
     fn recover_piece(&self, piece: PieceIndex, buffer: &mut Vec<u8>) -> Result<bool, StoreError> {
         let in_piece = self.leaves_in(piece);
-        let Some(writing) = self.claim(&Leaves {
-            piece,
-            in_piece,
-            range: 0..in_piece,
-        })?
-        else {
+        let Some(writing) = self.claim(&Leaves { piece, in_piece, range: 0..in_piece })? else {
             return Ok(false);
         };
         if writing.runs.first() != Some(&(0..in_piece)) || !self.is_on_disk(piece, buffer) {
             return Ok(false);
         }
-        let digests: Vec<Digest> = buffer
-            .chunks(LEAF_BYTES as usize)
-            .map(leaf_digest)
-            .collect();
+        let digests: Vec<Digest> = buffer.chunks(LEAF_BYTES as usize).map(leaf_digest).collect();
         Ok(self.settle(writing, &digests)? == Settled::Verified)
     }
 
@@ -367,22 +341,11 @@ impl Artifact {
 
     fn alive(&self) -> Result<RwLockReadGuard<'_, bool>, StoreError> {
         let removed = self.removed.read().unwrap_or_else(PoisonError::into_inner);
-        if *removed {
-            Err(StoreError::Removed {
-                artifact: *self.manifest.artifact(),
-            })
-        } else {
-            Ok(removed)
-        }
+        if *removed { Err(StoreError::Removed { artifact: *self.manifest.artifact() }) } else { Ok(removed) }
     }
 
     fn bad_block(&self, offset: u64, length: u64, reason: &'static str) -> StoreError {
-        StoreError::Block {
-            artifact: *self.manifest.artifact(),
-            offset,
-            length,
-            reason,
-        }
+        StoreError::Block { artifact: *self.manifest.artifact(), offset, length, reason }
     }
 
     fn leaves_in(&self, piece: PieceIndex) -> usize {
@@ -394,10 +357,7 @@ impl Artifact {
         if length != block.length as usize || length == 0 {
             return Err(bad("its bytes are not as many as it names"));
         }
-        let piece = self
-            .manifest
-            .piece_at(block.offset)
-            .ok_or_else(|| bad("it lies outside the artifact"))?;
+        let piece = self.manifest.piece_at(block.offset).ok_or_else(|| bad("it lies outside the artifact"))?;
         let leaf = u64::from(LEAF_BYTES);
         let within = block.offset - self.manifest.offset_of(piece);
         let end = within + u64::from(block.length);
@@ -411,11 +371,7 @@ impl Artifact {
             return Err(bad("it ends inside a leaf"));
         }
         let index = |leaves: u64| usize::try_from(leaves).map_err(|_| bad("it is too long"));
-        Ok(Leaves {
-            piece,
-            in_piece: self.leaves_in(piece),
-            range: index(within / leaf)?..index(end.div_ceil(leaf))?,
-        })
+        Ok(Leaves { piece, in_piece: self.leaves_in(piece), range: index(within / leaf)?..index(end.div_ceil(leaf))? })
     }
 
     /// The right to write `leaves`, `None` when they are all there.
@@ -425,13 +381,7 @@ impl Artifact {
             match state.pieces.claim(leaves) {
                 Claim::Granted(runs) => {
                     let losses = state.losses;
-                    return Ok(Some(Writing {
-                        artifact: self,
-                        piece: leaves.piece,
-                        runs,
-                        losses,
-                        open: true,
-                    }));
+                    return Ok(Some(Writing { artifact: self, piece: leaves.piece, runs, losses, open: true }));
                 }
                 Claim::Duplicate => return Ok(None),
                 Claim::Full => {
@@ -441,10 +391,7 @@ impl Artifact {
                     });
                 }
                 Claim::Wait => {
-                    state = self
-                        .settled
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    state = self.settled.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             }
         }
@@ -455,14 +402,9 @@ impl Artifact {
         if state.losses != writing.losses {
             drop(state);
             let source = io::Error::other("the disk failed while this block was written");
-            return Err(StoreError::LostWrites {
-                path: self.data.clone(),
-                source,
-            });
+            return Err(StoreError::LostWrites { path: self.data.clone(), source });
         }
-        let settled = state
-            .pieces
-            .settle(&self.manifest, writing.piece, &writing.runs, digests);
+        let settled = state.pieces.settle(&self.manifest, writing.piece, &writing.runs, digests);
         if settled == Settled::Verified {
             state.unsaved_bytes += u64::from(self.manifest.length_of(writing.piece));
         }
@@ -497,10 +439,7 @@ impl Artifact {
         // Taken before the sync: a piece verified during it may not be covered by it.
         let (mut pieces, unsaved_bytes) = {
             let mut state = lock(&self.state);
-            (
-                state.pieces.have().clone(),
-                std::mem::take(&mut state.unsaved_bytes),
-            )
+            (state.pieces.have().clone(), std::mem::take(&mut state.unsaved_bytes))
         };
         for piece in lies {
             pieces.clear(piece.get());
@@ -515,17 +454,10 @@ impl Artifact {
             state.pieces.fall_back(&self.manifest, &saved.pieces);
             drop(state);
             self.settled.notify_all();
-            return Err(StoreError::LostWrites {
-                path: self.data.clone(),
-                source,
-            });
+            return Err(StoreError::LostWrites { path: self.data.clone(), source });
         }
         let file = self.directory.join("have");
-        let bytes = Have {
-            manifest: self.manifest_digest,
-            pieces: pieces.clone(),
-        }
-        .encode();
+        let bytes = Have { manifest: self.manifest_digest, pieces: pieces.clone() }.encode();
         if let Err(source) = atomic::write(&file, &bytes, 0o600) {
             lock(&self.state).unsaved_bytes += unsaved_bytes;
             return Err(StoreError::io("write", &file, bytes.len() as u64, source));
@@ -533,10 +465,7 @@ impl Artifact {
         if pieces.is_full() {
             lock(&self.state).writer = None;
         }
-        *saved = Saved {
-            pieces,
-            claims_more: false,
-        };
+        *saved = Saved { pieces, claims_more: false };
         Ok(())
     }
 
@@ -551,17 +480,12 @@ impl Artifact {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        files::read_exact_at(
-            &*self.shared.readers.get(self.id, &self.data)?,
-            buffer,
-            offset,
-        )
+        files::read_exact_at(&*self.shared.readers.get(self.id, &self.data)?, buffer, offset)
     }
 
     /// Whether the bytes of `piece` in the data file are the signed ones; they are in `buffer` then.
     fn is_on_disk(&self, piece: PieceIndex, buffer: &mut Vec<u8>) -> bool {
         buffer.resize(self.manifest.length_of(piece) as usize, 0);
-        self.read_at(buffer, self.manifest.offset_of(piece)).is_ok()
-            && self.manifest.verify_piece(piece, buffer)
+        self.read_at(buffer, self.manifest.offset_of(piece)).is_ok() && self.manifest.verify_piece(piece, buffer)
     }
 }

@@ -53,9 +53,7 @@ pub enum StoreError {
         artifact: Digest,
     },
     /// A finished file is not as long as its manifest says.
-    #[error(
-        "the file for artifact {artifact} has {found} bytes, its manifest says {expected}; build both again"
-    )]
+    #[error("the file for artifact {artifact} has {found} bytes, its manifest says {expected}; build both again")]
     Length {
         /// The artifact.
         artifact: Digest,
@@ -91,9 +89,7 @@ pub enum StoreError {
         artifact: Digest,
     },
     /// More pieces are in progress than the store keeps leaf digests for.
-    #[error(
-        "artifact {artifact} has {limit} unfinished pieces; finish or abandon some before starting others"
-    )]
+    #[error("artifact {artifact} has {limit} unfinished pieces; finish or abandon some before starting others")]
     TooManyOpenPieces {
         /// The artifact.
         artifact: Digest,
@@ -119,9 +115,7 @@ pub enum StoreError {
         limit: u64,
     },
     /// Not a name for a metadata file.
-    #[error(
-        "'{name}' is not a metadata file name ([A-Za-z0-9._%+-], at most 255 bytes, not starting with a dot)"
-    )]
+    #[error("'{name}' is not a metadata file name ([A-Za-z0-9._%+-], at most 255 bytes, not starting with a dot)")]
     Name {
         /// The name, shortened.
         name: String,
@@ -129,35 +123,18 @@ pub enum StoreError {
 }
 
 fn owner(pid: Option<u32>) -> String {
-    pid.map_or_else(
-        || "another process".to_owned(),
-        |pid| format!("process {pid}"),
-    )
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 impl StoreError {
     /// An I/O error at `path`; a full disk becomes [`StoreError::DiskFull`] with `needed` bytes.
     pub(crate) fn io(action: &'static str, path: &Path, needed: u64, source: io::Error) -> Self {
-        if matches!(
-            source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        ) {
-            let directory = path
-                .parent()
-                .filter(|parent| parent.is_dir())
-                .unwrap_or(path);
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            let directory = path.parent().filter(|parent| parent.is_dir()).unwrap_or(path);
             let available = fs4::available_space(directory).unwrap_or(0);
-            return Self::DiskFull {
-                path: path.to_owned(),
-                needed,
-                available,
-            };
+            return Self::DiskFull { path: path.to_owned(), needed, available };
         }
-        Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
+        Self::Io { action, path: path.to_owned(), source }
     }
 }
 

@@ -89,19 +89,13 @@ pub(super) fn create_data(path: &Path, length: u64, allocation: Allocation) -> i
 fn reserve(file: &File, path: &Path, length: u64) -> io::Result<()> {
     let full = || io::Error::from(io::ErrorKind::StorageFull);
     // Asked first, because some file systems fill the disk before they notice.
-    if fs4::available_space(path.parent().unwrap_or(path)).is_ok_and(|available| available < length)
-    {
+    if fs4::available_space(path.parent().unwrap_or(path)).is_ok_and(|available| available < length) {
         return Err(full());
     }
     loop {
         match fs4::FileExt::allocate(file, length) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput) => {
                 return Ok(());
             }
             other => return other,
@@ -171,8 +165,7 @@ mod tests {
                     std::fs::write(&path, [u8::try_from(owner).expect("small")]).expect("written");
                 }
                 let mut byte = [0];
-                read_exact_at(&files.get(owner, &path).expect("opened"), &mut byte, 0)
-                    .expect("read");
+                read_exact_at(&files.get(owner, &path).expect("opened"), &mut byte, 0).expect("read");
                 assert_eq!(u64::from(byte[0]), owner);
             }
         }
@@ -183,8 +176,7 @@ mod tests {
     fn an_absurd_length_is_a_full_disk() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("data");
-        let error =
-            create_data(&path, 1 << 60, Allocation::Reserve).expect_err("no disk is that large");
+        let error = create_data(&path, 1 << 60, Allocation::Reserve).expect_err("no disk is that large");
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     }
 
@@ -194,13 +186,7 @@ mod tests {
         let path = directory.path().join("file");
         std::fs::write(&path, [7; 10]).expect("written");
         assert_eq!(read_bounded(&path, 10).expect("read"), Some(vec![7; 10]));
-        assert_eq!(
-            read_bounded(&path, 9).expect_err("too large").kind(),
-            io::ErrorKind::FileTooLarge
-        );
-        assert_eq!(
-            read_bounded(&directory.path().join("none"), 9).expect("no file"),
-            None
-        );
+        assert_eq!(read_bounded(&path, 9).expect_err("too large").kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(read_bounded(&directory.path().join("none"), 9).expect("no file"), None);
     }
 }

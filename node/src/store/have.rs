@@ -14,8 +14,7 @@ const HEADER_BYTES: usize = MAGIC.len() + 32 + 4;
 const DIGEST_BYTES: usize = 32;
 
 /// Bytes of the longest `have` file. Bounds what is read from a file that is something else.
-pub(super) const MAX_HAVE_BYTES: u64 =
-    (HEADER_BYTES + DIGEST_BYTES) as u64 + (MAX_PIECES / 8) as u64;
+pub(super) const MAX_HAVE_BYTES: u64 = (HEADER_BYTES + DIGEST_BYTES) as u64 + (MAX_PIECES / 8) as u64;
 
 /// A decoded `have` file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +27,7 @@ pub(super) struct Have {
 
 impl Have {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(
-            HEADER_BYTES + DIGEST_BYTES + self.pieces.as_bytes().len(),
-        );
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + DIGEST_BYTES + self.pieces.as_bytes().len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(self.manifest.as_bytes());
         bytes.extend_from_slice(&self.pieces.count().to_be_bytes());
@@ -42,23 +39,16 @@ impl Have {
 
     /// Decodes a file; the reason where it is none.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
-        let (body, digest) = bytes
-            .split_last_chunk::<DIGEST_BYTES>()
-            .ok_or("it is truncated")?;
+        let (body, digest) = bytes.split_last_chunk::<DIGEST_BYTES>().ok_or("it is truncated")?;
         if Digest::of(body) != Digest::from(*digest) {
             return Err("its digest does not match");
         }
-        let rest = body
-            .strip_prefix(MAGIC)
-            .ok_or("it is not a bitmap of this version")?;
+        let rest = body.strip_prefix(MAGIC).ok_or("it is not a bitmap of this version")?;
         let (manifest, rest) = rest.split_first_chunk::<32>().ok_or("it is truncated")?;
         let (count, rest) = rest.split_first_chunk::<4>().ok_or("it is truncated")?;
-        let pieces = Bitmap::from_bytes(rest, u32::from_be_bytes(*count))
-            .ok_or("its bitmap does not fit its piece count")?;
-        Ok(Self {
-            manifest: Digest::from(*manifest),
-            pieces,
-        })
+        let pieces =
+            Bitmap::from_bytes(rest, u32::from_be_bytes(*count)).ok_or("its bitmap does not fit its piece count")?;
+        Ok(Self { manifest: Digest::from(*manifest), pieces })
     }
 }
 
@@ -75,10 +65,7 @@ mod tests {
 
     #[test]
     fn the_longest_file_is_within_the_limit() {
-        let have = Have {
-            manifest: Digest::ZERO,
-            pieces: Bitmap::full(MAX_PIECES),
-        };
+        let have = Have { manifest: Digest::ZERO, pieces: Bitmap::full(MAX_PIECES) };
         assert_eq!(have.encode().len() as u64, MAX_HAVE_BYTES);
     }
 

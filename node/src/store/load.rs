@@ -11,11 +11,11 @@ use updraft_protocol::digest::Digest;
 use updraft_protocol::limits::MAX_MANIFEST_BYTES;
 use updraft_protocol::manifest::Manifest;
 
-use updraft_protocol::bitmap::Bitmap;
 use super::error::{StoreError, StoreWarning};
 use super::files;
 use super::have::{Have, MAX_HAVE_BYTES};
 use crate::atomic;
+use updraft_protocol::bitmap::Bitmap;
 
 /// An artifact found on disk.
 #[derive(Debug)]
@@ -66,10 +66,7 @@ pub(super) fn artifacts(
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let digest = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse::<Digest>().ok());
+        let digest = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
         match digest.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
             Some(artifact) => found.extend(load(entry.path(), &artifact, temporary, warnings)?),
             None => warnings.push(StoreWarning::Foreign { path: entry.path() }),
@@ -92,23 +89,17 @@ fn load(
             return Ok(None);
         }
         Err(error) => {
-            warnings.push(StoreWarning::Manifest {
-                directory,
-                reason: format!("its manifest cannot be read ({error})"),
-            });
+            warnings
+                .push(StoreWarning::Manifest { directory, reason: format!("its manifest cannot be read ({error})") });
             return Ok(None);
         }
     };
     let digest = Digest::of(&bytes);
     let have = read_have(&directory);
     let reason = match Manifest::decode(&bytes, &digest) {
-        Ok(manifest) if manifest.artifact() != artifact => {
-            "its manifest is that of another artifact".to_owned()
-        }
+        Ok(manifest) if manifest.artifact() != artifact => "its manifest is that of another artifact".to_owned(),
         // The bitmap carries a digest of its own: where the two disagree, the manifest rotted.
-        Ok(_) if have.as_ref().is_ok_and(|have| have.manifest != digest) => {
-            "its manifest has changed".to_owned()
-        }
+        Ok(_) if have.as_ref().is_ok_and(|have| have.manifest != digest) => "its manifest has changed".to_owned(),
         Ok(manifest) => return Ok(reconcile(manifest, directory, have, warnings)),
         Err(error) => error.to_string(),
     };
@@ -117,8 +108,7 @@ fn load(
 }
 
 fn read_have(directory: &Path) -> Result<Have, String> {
-    let bytes = files::read_bounded(&directory.join("have"), MAX_HAVE_BYTES)
-        .map_err(|error| error.to_string())?;
+    let bytes = files::read_bounded(&directory.join("have"), MAX_HAVE_BYTES).map_err(|error| error.to_string())?;
     Have::decode(&bytes.ok_or("it is missing")?).map_err(str::to_owned)
 }
 
@@ -136,10 +126,7 @@ fn reconcile(
     });
     let (have, mut recoverable) = have.map_or_else(
         |reason| {
-            warnings.push(StoreWarning::Have {
-                file: directory.join("have"),
-                reason,
-            });
+            warnings.push(StoreWarning::Have { file: directory.join("have"), reason });
             (Bitmap::empty(count), true)
         },
         |pieces| (pieces, false),
@@ -147,40 +134,21 @@ fn reconcile(
     let data = directory.join("data");
     let found = fs::metadata(&data).map_or(0, |metadata| metadata.len());
     if found == manifest.length() {
-        return Some(Loaded {
-            manifest,
-            directory,
-            have,
-            recoverable,
-        });
+        return Some(Loaded { manifest, directory, have, recoverable });
     }
-    warnings.push(StoreWarning::Data {
-        file: data.clone(),
-        expected: manifest.length(),
-        found,
-    });
+    warnings.push(StoreWarning::Data { file: data.clone(), expected: manifest.length(), found });
     recoverable = found > 0;
     if let Err(error) = start_over(&manifest, &directory, &data) {
-        warnings.push(StoreWarning::Manifest {
-            directory,
-            reason: format!("its data file cannot be mended ({error})"),
-        });
+        warnings
+            .push(StoreWarning::Manifest { directory, reason: format!("its data file cannot be mended ({error})") });
         return None;
     }
-    Some(Loaded {
-        manifest,
-        directory,
-        have: Bitmap::empty(count),
-        recoverable,
-    })
+    Some(Loaded { manifest, directory, have: Bitmap::empty(count), recoverable })
 }
 
 fn start_over(manifest: &Manifest, directory: &Path, data: &Path) -> io::Result<()> {
     let pieces = Bitmap::empty(manifest.piece_count());
-    let have = Have {
-        manifest: Digest::of(&manifest.encode()),
-        pieces,
-    };
+    let have = Have { manifest: Digest::of(&manifest.encode()), pieces };
     atomic::write(&directory.join("have"), &have.encode(), 0o600)?;
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);

@@ -32,10 +32,7 @@ impl DirectoryLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::Locked {
-                    path: directory.to_owned(),
-                    pid: read_pid(&mut file).ok().flatten(),
-                });
+                return Err(StoreError::Locked { path: directory.to_owned(), pid: read_pid(&mut file).ok().flatten() });
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
@@ -67,15 +64,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let first = DirectoryLock::acquire(directory.path()).expect("nobody holds it");
         let error = DirectoryLock::acquire(directory.path()).expect_err("held");
-        assert!(
-            matches!(&error, StoreError::Locked { pid: Some(pid), .. } if *pid == std::process::id())
-        );
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("process {}", std::process::id())),
-            "{error}"
-        );
+        assert!(matches!(&error, StoreError::Locked { pid: Some(pid), .. } if *pid == std::process::id()));
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
         drop(first);
         DirectoryLock::acquire(directory.path()).expect("free again");
     }
@@ -83,11 +73,7 @@ mod tests {
     #[test]
     fn a_lock_file_left_by_a_killed_node_holds_nobody_up() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        std::fs::write(
-            directory.path().join("lock"),
-            "4294967295 and more than a pid\n",
-        )
-        .expect("written");
+        std::fs::write(directory.path().join("lock"), "4294967295 and more than a pid\n").expect("written");
         let _held = DirectoryLock::acquire(directory.path()).expect("no process holds it");
         let text = std::fs::read_to_string(directory.path().join("lock")).expect("readable");
         assert_eq!(text, format!("{}\n", std::process::id()));

@@ -26,9 +26,7 @@ fn is_name(name: &str) -> bool {
     (1..=MAX_FILE_NAME_BYTES).contains(&name.len())
         && !name.starts_with('.')
         && !name.ends_with('.')
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._%+-".contains(&byte))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._%+-".contains(&byte))
         && !is_windows_reserved(name)
 }
 
@@ -48,17 +46,14 @@ impl MetadataDir {
         if is_name(name) {
             Ok(self.directory.join(name))
         } else {
-            Err(StoreError::Name {
-                name: name.chars().take(80).collect(),
-            })
+            Err(StoreError::Name { name: name.chars().take(80).collect() })
         }
     }
 
     /// Replaces the file `name` by `bytes`, durably and atomically.
     pub fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.file(name)?;
-        atomic::write(&path, bytes, 0o600)
-            .map_err(|source| StoreError::io("write", &path, bytes.len() as u64, source))
+        atomic::write(&path, bytes, 0o600).map_err(|source| StoreError::io("write", &path, bytes.len() as u64, source))
     }
 
     /// The bytes of the file `name`, `None` when there is none. A file over `max_bytes` is
@@ -68,11 +63,7 @@ impl MetadataDir {
         files::read_bounded(&path, max_bytes).map_err(|source| match source.kind() {
             io::ErrorKind::FileTooLarge => {
                 let found = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-                StoreError::TooLarge {
-                    path,
-                    found,
-                    limit: max_bytes,
-                }
+                StoreError::TooLarge { path, found, limit: max_bytes }
             }
             _ => StoreError::io("read", &path, 0, source),
         })
@@ -90,11 +81,7 @@ impl MetadataDir {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            names.extend(
-                name.to_str()
-                    .filter(|name| is_name(name))
-                    .map(str::to_owned),
-            );
+            names.extend(name.to_str().filter(|name| is_name(name)).map(str::to_owned));
         }
         names.sort_unstable();
         Ok(names)
@@ -117,15 +104,9 @@ mod tests {
         for name in ["timestamp.json", "3.root.json", "role%2Fname.json"] {
             metadata.put(name, b"first").expect("put");
             metadata.put(name, name.as_bytes()).expect("replaced");
-            assert_eq!(
-                metadata.get(name, 100).expect("read").as_deref(),
-                Some(name.as_bytes())
-            );
+            assert_eq!(metadata.get(name, 100).expect("read").as_deref(), Some(name.as_bytes()));
         }
-        assert_eq!(
-            metadata.list().expect("listed"),
-            ["3.root.json", "role%2Fname.json", "timestamp.json"]
-        );
+        assert_eq!(metadata.list().expect("listed"), ["3.root.json", "role%2Fname.json", "timestamp.json"]);
         assert!(metadata.remove("3.root.json").expect("removed"));
         assert_eq!(metadata.get("3.root.json", 100).expect("read"), None);
     }
@@ -134,30 +115,14 @@ mod tests {
     fn a_name_that_leaves_the_directory_is_refused() {
         let (_directory, metadata) = metadata();
         let long = "x".repeat(256);
-        for name in [
-            "",
-            ".",
-            "..",
-            "../x",
-            "a/b",
-            "a\\b",
-            "/etc/passwd",
-            ".updraft-tmp-1",
-            "a\0",
-            "nul.json",
-            "ü",
-            &long,
-        ] {
-            assert!(
-                matches!(metadata.put(name, b"x"), Err(StoreError::Name { .. })),
-                "{name}"
-            );
+        for name in
+            ["", ".", "..", "../x", "a/b", "a\\b", "/etc/passwd", ".updraft-tmp-1", "a\0", "nul.json", "ü", &long]
+        {
+            assert!(matches!(metadata.put(name, b"x"), Err(StoreError::Name { .. })), "{name}");
             assert!(metadata.get(name, 1).is_err(), "{name}");
             assert!(metadata.remove(name).is_err(), "{name}");
         }
-        metadata
-            .put(&"x".repeat(255), b"x")
-            .expect("the longest name can be put");
+        metadata.put(&"x".repeat(255), b"x").expect("the longest name can be put");
     }
 
     #[test]
@@ -165,13 +130,6 @@ mod tests {
         let (_directory, metadata) = metadata();
         metadata.put("snapshot.json", &[7; 11]).expect("put");
         let error = metadata.get("snapshot.json", 10).expect_err("too large");
-        assert!(matches!(
-            error,
-            StoreError::TooLarge {
-                found: 11,
-                limit: 10,
-                ..
-            }
-        ));
+        assert!(matches!(error, StoreError::TooLarge { found: 11, limit: 10, .. }));
     }
 }

@@ -134,16 +134,10 @@ mod tests {
             let adds_column = statement.starts_with("ALTER TABLE")
                 && statement.contains("ADD COLUMN")
                 && (statement.contains("DEFAULT") || !statement.contains("NOT NULL"));
-            statement.starts_with("CREATE TABLE")
-                || statement.starts_with("CREATE INDEX")
-                || adds_column
+            statement.starts_with("CREATE TABLE") || statement.starts_with("CREATE INDEX") || adds_column
         };
         for (number, step) in STEPS.iter().enumerate() {
-            for statement in step
-                .split(';')
-                .map(str::trim)
-                .filter(|statement| !statement.is_empty())
-            {
+            for statement in step.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
                 // A new uniqueness rule would break what an earlier version writes.
                 let first = number == 0 && statement.starts_with("CREATE UNIQUE INDEX");
                 assert!(allowed(statement) || first, "step {number}: {statement}");
@@ -156,28 +150,17 @@ mod tests {
         let mut connection = Connection::open_in_memory().expect("memory");
         migrate(&mut connection, STEPS).expect("migrated");
         migrate(&mut connection, STEPS).expect("nothing to do");
-        let version: i64 = connection
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .expect("a version");
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version");
         assert_eq!(usize::try_from(version).expect("small"), STEPS.len());
     }
 
     #[test]
     fn a_step_that_fails_leaves_the_version_before_it() {
         let mut connection = Connection::open_in_memory().expect("memory");
-        let steps = [
-            "CREATE TABLE one (a TEXT);",
-            "CREATE TABLE two (a TEXT); CREATE TABLE one (a TEXT);",
-        ];
+        let steps = ["CREATE TABLE one (a TEXT);", "CREATE TABLE two (a TEXT); CREATE TABLE one (a TEXT);"];
         assert!(migrate(&mut connection, &steps).is_err());
-        let version: i64 = connection
-            .pragma_query_value(None, "user_version", |row| row.get(0))
-            .expect("a version");
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version");
         assert_eq!(version, 1);
-        assert!(
-            connection
-                .execute("INSERT INTO two VALUES ('x')", [])
-                .is_err()
-        );
+        assert!(connection.execute("INSERT INTO two VALUES ('x')", []).is_err());
     }
 }

@@ -72,22 +72,14 @@ pub(super) struct Pieces {
 }
 
 fn bytes_of(have: &Bitmap, manifest: &Manifest) -> u64 {
-    have.iter()
-        .filter_map(|index| manifest.index(index))
-        .map(|piece| u64::from(manifest.length_of(piece)))
-        .sum()
+    have.iter().filter_map(|index| manifest.index(index)).map(|piece| u64::from(manifest.length_of(piece))).sum()
 }
 
 impl Pieces {
     /// Starts with the verified pieces `have`.
     pub(super) fn new(have: Bitmap, manifest: &Manifest) -> Self {
         let bytes_done = bytes_of(&have, manifest);
-        Self {
-            have,
-            bytes_done,
-            open: HashMap::new(),
-            most_open: MAX_OPEN_PIECES,
-        }
+        Self { have, bytes_done, open: HashMap::new(), most_open: MAX_OPEN_PIECES }
     }
 
     pub(super) fn have(&self) -> &Bitmap {
@@ -107,10 +99,7 @@ impl Pieces {
         if !self.open.contains_key(&leaves.piece) && self.open.len() >= self.most_open {
             return Claim::Full;
         }
-        let slots = self
-            .open
-            .entry(leaves.piece)
-            .or_insert_with(|| vec![Leaf::Absent; leaves.in_piece]);
+        let slots = self.open.entry(leaves.piece).or_insert_with(|| vec![Leaf::Absent; leaves.in_piece]);
         let wanted = &mut slots[leaves.range.clone()];
         if wanted.contains(&Leaf::Writing) {
             return Claim::Wait;
@@ -126,11 +115,7 @@ impl Pieces {
                 _ => runs.push(at..at + 1),
             }
         }
-        if runs.is_empty() {
-            Claim::Duplicate
-        } else {
-            Claim::Granted(runs)
-        }
+        if runs.is_empty() { Claim::Duplicate } else { Claim::Granted(runs) }
     }
 
     /// Gives up claimed leaves that were not written.
@@ -213,30 +198,22 @@ fn forget_written(slots: &mut [Leaf]) {
 }
 
 #[cfg(test)]
-#[allow(
-    clippy::single_range_in_vec_init,
-    reason = "one run of leaves is one range"
-)]
+#[allow(clippy::single_range_in_vec_init, reason = "one run of leaves is one range")]
 mod tests {
     use super::*;
     use updraft_protocol::manifest::{ManifestBuilder, leaf_digest};
 
     /// 17 MiB: pieces of 32 KiB, two leaves each.
     fn manifest() -> (Manifest, Vec<u8>) {
-        let bytes: Vec<u8> = (0..17u32 << 20)
-            .map(|at| u8::try_from((at / 1000 + at) % 251).expect("below 256"))
-            .collect();
+        let bytes: Vec<u8> =
+            (0..17u32 << 20).map(|at| u8::try_from((at / 1000 + at) % 251).expect("below 256")).collect();
         let mut builder = ManifestBuilder::new();
         builder.update(&bytes);
         (builder.finish().expect("not empty"), bytes)
     }
 
     fn leaves(piece: PieceIndex, range: Range<usize>) -> Leaves {
-        Leaves {
-            piece,
-            in_piece: 2,
-            range,
-        }
+        Leaves { piece, in_piece: 2, range }
     }
 
     #[test]
@@ -246,24 +223,12 @@ mod tests {
         let digest = |leaf: usize| leaf_digest(&bytes[(3 * 2 + leaf) << 14..][..1 << 14]);
         let mut pieces = Pieces::new(Bitmap::empty(manifest.piece_count()), &manifest);
 
-        assert_eq!(
-            pieces.claim(&leaves(piece, 0..1)),
-            Claim::Granted(vec![0..1])
-        );
+        assert_eq!(pieces.claim(&leaves(piece, 0..1)), Claim::Granted(vec![0..1]));
         assert_eq!(pieces.claim(&leaves(piece, 0..2)), Claim::Wait);
-        assert_eq!(
-            pieces.settle(&manifest, piece, &[0..1], &[digest(0)]),
-            Settled::Stored
-        );
+        assert_eq!(pieces.settle(&manifest, piece, &[0..1], &[digest(0)]), Settled::Stored);
         assert_eq!(pieces.claim(&leaves(piece, 0..1)), Claim::Duplicate);
-        assert_eq!(
-            pieces.claim(&leaves(piece, 0..2)),
-            Claim::Granted(vec![1..2])
-        );
-        assert_eq!(
-            pieces.settle(&manifest, piece, &[1..2], &[digest(1)]),
-            Settled::Verified
-        );
+        assert_eq!(pieces.claim(&leaves(piece, 0..2)), Claim::Granted(vec![1..2]));
+        assert_eq!(pieces.settle(&manifest, piece, &[1..2], &[digest(1)]), Settled::Verified);
         assert_eq!(pieces.claim(&leaves(piece, 0..2)), Claim::Duplicate);
         assert_eq!(pieces.bytes_done(), 32 * 1024);
     }
@@ -273,18 +238,9 @@ mod tests {
         let (manifest, _) = manifest();
         let piece = manifest.index(0).expect("a piece");
         let mut pieces = Pieces::new(Bitmap::empty(manifest.piece_count()), &manifest);
-        assert_eq!(
-            pieces.claim(&leaves(piece, 0..2)),
-            Claim::Granted(vec![0..2])
-        );
-        assert_eq!(
-            pieces.settle(&manifest, piece, &[0..2], &[Digest::ZERO; 2]),
-            Settled::Rejected
-        );
-        assert_eq!(
-            pieces.claim(&leaves(piece, 0..2)),
-            Claim::Granted(vec![0..2])
-        );
+        assert_eq!(pieces.claim(&leaves(piece, 0..2)), Claim::Granted(vec![0..2]));
+        assert_eq!(pieces.settle(&manifest, piece, &[0..2], &[Digest::ZERO; 2]), Settled::Rejected);
+        assert_eq!(pieces.claim(&leaves(piece, 0..2)), Claim::Granted(vec![0..2]));
         assert_eq!(pieces.have().ones(), 0);
     }
 
@@ -293,25 +249,16 @@ mod tests {
         let (manifest, _) = manifest();
         let piece = manifest.index(0).expect("a piece");
         let mut pieces = Pieces::new(Bitmap::empty(manifest.piece_count()), &manifest);
-        assert_eq!(
-            pieces.claim(&leaves(piece, 1..2)),
-            Claim::Granted(vec![1..2])
-        );
+        assert_eq!(pieces.claim(&leaves(piece, 1..2)), Claim::Granted(vec![1..2]));
         pieces.release(piece, &[1..2]);
         assert!(pieces.open.is_empty());
-        assert_eq!(
-            pieces.claim(&leaves(piece, 0..2)),
-            Claim::Granted(vec![0..2])
-        );
+        assert_eq!(pieces.claim(&leaves(piece, 0..2)), Claim::Granted(vec![0..2]));
     }
 
     #[test]
     fn falling_back_keeps_a_writer_alone_at_its_leaves() {
         let (manifest, _) = manifest();
-        let (one, two) = (
-            manifest.index(1).expect("a piece"),
-            manifest.index(2).expect("a piece"),
-        );
+        let (one, two) = (manifest.index(1).expect("a piece"), manifest.index(2).expect("a piece"));
         let mut saved = Bitmap::empty(manifest.piece_count());
         saved.set(9);
         let mut pieces = Pieces::new(Bitmap::full(manifest.piece_count()), &manifest);
@@ -339,9 +286,6 @@ mod tests {
         }
         assert_eq!(pieces.claim(&leaves(indices[3], 0..1)), Claim::Full);
         pieces.abandon(indices[0]);
-        assert_eq!(
-            pieces.claim(&leaves(indices[3], 0..1)),
-            Claim::Granted(vec![0..1])
-        );
+        assert_eq!(pieces.claim(&leaves(indices[3], 0..1)), Claim::Granted(vec![0..1]));
     }
 }

@@ -86,30 +86,19 @@ impl StateDb {
     }
 
     fn open_with(path: &Path, steps: &[&str]) -> Result<Self, StateError> {
-        let failed = |source: Box<dyn Error + Send + Sync>| StateError::Open {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source: Box<dyn Error + Send + Sync>| StateError::Open { path: path.to_owned(), source };
         create_private(path).map_err(|error| failed(error.into()))?;
         let connection = connect(path, steps).map_err(|error| failed(error.into()))?;
-        Ok(Self {
-            connection: Arc::new(Mutex::new(connection)),
-        })
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
     /// Runs `read` on the connection.
-    fn read<T>(
-        &self,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StateError> {
+    fn read<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StateError> {
         Ok(read(&lock(&self.connection))?)
     }
 
     /// Runs `change` in a transaction that is committed when it succeeds.
-    fn write<T>(
-        &self,
-        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T, StateError> {
+    fn write<T>(&self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, StateError> {
         let mut connection = lock(&self.connection);
         // Immediate: a transaction that reads first and writes later cannot find the file busy.
         let transaction = Transaction::new(&mut connection, TransactionBehavior::Immediate)?;
@@ -141,16 +130,10 @@ fn connect(path: &Path, steps: &[&str]) -> rusqlite::Result<Connection> {
 /// The text of a directory; only absolute UTF-8 paths have one.
 fn directory_text(directory: &Path) -> Result<&str, StateError> {
     let text = directory.to_str().filter(|_| directory.is_absolute());
-    text.ok_or_else(|| StateError::Path {
-        path: directory.to_owned(),
-    })
+    text.ok_or_else(|| StateError::Path { path: directory.to_owned() })
 }
 
-fn column_error(
-    row: &Row<'_>,
-    column: &str,
-    error: impl Error + Send + Sync + 'static,
-) -> rusqlite::Error {
+fn column_error(row: &Row<'_>, column: &str, error: impl Error + Send + Sync + 'static) -> rusqlite::Error {
     let index = row.as_ref().column_index(column).unwrap_or_default();
     rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
 }
@@ -162,8 +145,7 @@ where
     T::Err: Error + Send + Sync + 'static,
 {
     let text: String = row.get(column)?;
-    text.parse()
-        .map_err(|error| column_error(row, column, error))
+    text.parse().map_err(|error| column_error(row, column, error))
 }
 
 /// The value of a text column that may be null.
@@ -173,11 +155,7 @@ where
     T::Err: Error + Send + Sync + 'static,
 {
     let text: Option<String> = row.get(column)?;
-    text.map(|text| {
-        text.parse()
-            .map_err(|error| column_error(row, column, error))
-    })
-    .transpose()
+    text.map(|text| text.parse().map_err(|error| column_error(row, column, error))).transpose()
 }
 
 fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<UtcTime> {

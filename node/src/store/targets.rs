@@ -30,30 +30,20 @@ impl Targets {
         let path = self.path(sha256);
         let found = Digest::of(bytes);
         if found != *sha256 {
-            return Err(StoreError::Digest {
-                expected: *sha256,
-                found,
-            });
+            return Err(StoreError::Digest { expected: *sha256, found });
         }
         let length = bytes.len() as u64;
         if length > MAX_TARGET_BYTES {
-            return Err(StoreError::TooLarge {
-                path,
-                found: length,
-                limit: MAX_TARGET_BYTES,
-            });
+            return Err(StoreError::TooLarge { path, found: length, limit: MAX_TARGET_BYTES });
         }
         if self.get(sha256).is_some() {
             return Ok(());
         }
-        atomic::write(&path, bytes, 0o600)
-            .map_err(|source| StoreError::io("write", &path, length, source))
+        atomic::write(&path, bytes, 0o600).map_err(|source| StoreError::io("write", &path, length, source))
     }
 
     pub(super) fn get(&self, sha256: &Digest) -> Option<Vec<u8>> {
-        let bytes = files::read_bounded(&self.path(sha256), MAX_TARGET_BYTES)
-            .ok()
-            .flatten()?;
+        let bytes = files::read_bounded(&self.path(sha256), MAX_TARGET_BYTES).ok().flatten()?;
         (Digest::of(&bytes) == *sha256).then_some(bytes)
     }
 
@@ -81,14 +71,9 @@ mod tests {
     #[test]
     fn only_the_bytes_that_the_digest_names_go_in_and_come_out() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let targets = Targets {
-            directory: directory.path().to_owned(),
-        };
+        let targets = Targets { directory: directory.path().to_owned() };
         let digest = Digest::of(b"policy");
-        assert!(matches!(
-            targets.put(&digest, b"other"),
-            Err(StoreError::Digest { .. })
-        ));
+        assert!(matches!(targets.put(&digest, b"other"), Err(StoreError::Digest { .. })));
         assert_eq!(targets.get(&digest), None);
         targets.put(&digest, b"policy").expect("stored");
         assert_eq!(targets.get(&digest).as_deref(), Some(b"policy".as_slice()));
@@ -105,13 +90,8 @@ mod tests {
     #[test]
     fn an_artifact_is_no_small_target() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let targets = Targets {
-            directory: directory.path().to_owned(),
-        };
+        let targets = Targets { directory: directory.path().to_owned() };
         let bytes = vec![0; usize::try_from(MAX_TARGET_BYTES).expect("small") + 1];
-        assert!(matches!(
-            targets.put(&Digest::of(&bytes), &bytes),
-            Err(StoreError::TooLarge { .. })
-        ));
+        assert!(matches!(targets.put(&Digest::of(&bytes), &bytes), Err(StoreError::TooLarge { .. })));
     }
 }

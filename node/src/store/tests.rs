@@ -12,9 +12,7 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed * 2 + 1;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         bytes.extend_from_slice(&(state ^ (state >> 29)).to_le_bytes());
     }
     bytes.truncate(length);
@@ -49,9 +47,7 @@ fn part(bytes: &[u8], block: BlockRange) -> &[u8] {
 
 fn write_all(artifact: &Artifact, bytes: &[u8], blocks: &[BlockRange]) {
     for block in blocks {
-        let _ = artifact
-            .write_block(*block, part(bytes, *block))
-            .expect("written");
+        let _ = artifact.write_block(*block, part(bytes, *block)).expect("written");
     }
 }
 
@@ -66,18 +62,10 @@ fn temp() -> tempfile::TempDir {
 fn assert_no_false_have(artifact: &Artifact, bytes: &[u8]) {
     let manifest = artifact.manifest();
     let on_disk = fs::read(artifact.path()).expect("readable");
-    for piece in artifact
-        .have()
-        .iter()
-        .filter_map(|index| manifest.index(index))
-    {
+    for piece in artifact.have().iter().filter_map(|index| manifest.index(index)) {
         let start = usize::try_from(manifest.offset_of(piece)).expect("small");
         let range = start..start + manifest.length_of(piece) as usize;
-        assert!(
-            on_disk[range.clone()] == bytes[range],
-            "piece {} is claimed and wrong",
-            piece.get()
-        );
+        assert!(on_disk[range.clone()] == bytes[range], "piece {} is claimed and wrong", piece.get());
     }
 }
 
@@ -116,10 +104,7 @@ fn an_artifact_arrives_block_by_block_and_is_there_after_a_restart() {
     }
     assert!(whole == bytes);
     assert_eq!(store.list()[0].bytes_done, bytes.len() as u64);
-    assert_eq!(
-        store.manifest_bytes(artifact.manifest_digest()),
-        Some(manifest.encode())
-    );
+    assert_eq!(store.manifest_bytes(artifact.manifest_digest()), Some(manifest.encode()));
 }
 
 #[test]
@@ -137,10 +122,7 @@ fn a_checkpoint_is_what_a_restart_goes_on_from() {
 
     let store = open(&directory);
     let artifact = store.begin(&manifest).expect("resumed");
-    assert_eq!(
-        artifact.have().iter().collect::<Vec<_>>(),
-        (0..50).collect::<Vec<_>>()
-    );
+    assert_eq!(artifact.have().iter().collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
     assert_no_false_have(&artifact, &bytes);
     write_all(&artifact, &bytes, &all);
     assert!(artifact.is_complete());
@@ -161,11 +143,7 @@ fn a_kill_at_any_moment_costs_only_the_last_moments() {
         let revived = open(&copy);
         let found = revived.begin(&manifest).expect("resumed");
         assert_no_false_have(&found, &bytes);
-        assert!(
-            found.bytes_done() + 4 * MIB as u64 >= done,
-            "step {number}: {} of {done}",
-            found.bytes_done()
-        );
+        assert!(found.bytes_done() + 4 * MIB as u64 >= done, "step {number}: {} of {done}", found.bytes_done());
         write_all(&found, &bytes, &all);
         assert!(found.is_complete());
         assert_no_false_have(&found, &bytes);
@@ -180,36 +158,13 @@ fn a_wrong_piece_is_rejected_and_its_right_blocks_are_taken_after_that() {
     let store = open(&directory);
     let artifact = store.begin(&manifest).expect("begun");
     let all = blocks(&manifest, LEAF_BYTES);
-    assert_eq!(
-        artifact
-            .write_block(all[0], &noise(16 * 1024, 5))
-            .expect("written"),
-        BlockOutcome::Stored
-    );
-    assert_eq!(
-        artifact
-            .write_block(all[1], part(&bytes, all[1]))
-            .expect("written"),
-        BlockOutcome::PieceRejected(0)
-    );
+    assert_eq!(artifact.write_block(all[0], &noise(16 * 1024, 5)).expect("written"), BlockOutcome::Stored);
+    assert_eq!(artifact.write_block(all[1], part(&bytes, all[1])).expect("written"), BlockOutcome::PieceRejected(0));
     assert_eq!(artifact.have().ones(), 0);
     let mut buffer = Vec::new();
-    assert!(matches!(
-        artifact.read_block(all[1], &mut buffer),
-        Err(StoreError::NotHeld { piece: 0, .. })
-    ));
-    assert_eq!(
-        artifact
-            .write_block(all[1], part(&bytes, all[1]))
-            .expect("written"),
-        BlockOutcome::Stored
-    );
-    assert_eq!(
-        artifact
-            .write_block(all[0], part(&bytes, all[0]))
-            .expect("written"),
-        BlockOutcome::PieceVerified(0)
-    );
+    assert!(matches!(artifact.read_block(all[1], &mut buffer), Err(StoreError::NotHeld { piece: 0, .. })));
+    assert_eq!(artifact.write_block(all[1], part(&bytes, all[1])).expect("written"), BlockOutcome::Stored);
+    assert_eq!(artifact.write_block(all[0], part(&bytes, all[0])).expect("written"), BlockOutcome::PieceVerified(0));
     assert_no_false_have(&artifact, &bytes);
 }
 
@@ -222,23 +177,10 @@ fn a_late_wrong_copy_of_a_block_overwrites_nothing() {
     let artifact = store.begin(&manifest).expect("begun");
     let all = blocks(&manifest, LEAF_BYTES);
     let poison = noise(16 * 1024, 7);
-    let _ = artifact
-        .write_block(all[0], part(&bytes, all[0]))
-        .expect("written");
-    assert_eq!(
-        artifact.write_block(all[0], &poison).expect("ignored"),
-        BlockOutcome::Duplicate
-    );
-    assert_eq!(
-        artifact
-            .write_block(all[1], part(&bytes, all[1]))
-            .expect("written"),
-        BlockOutcome::PieceVerified(0)
-    );
-    assert_eq!(
-        artifact.write_block(all[0], &poison).expect("ignored"),
-        BlockOutcome::Duplicate
-    );
+    let _ = artifact.write_block(all[0], part(&bytes, all[0])).expect("written");
+    assert_eq!(artifact.write_block(all[0], &poison).expect("ignored"), BlockOutcome::Duplicate);
+    assert_eq!(artifact.write_block(all[1], part(&bytes, all[1])).expect("written"), BlockOutcome::PieceVerified(0));
+    assert_eq!(artifact.write_block(all[0], &poison).expect("ignored"), BlockOutcome::Duplicate);
     assert_no_false_have(&artifact, &bytes);
 }
 
@@ -253,9 +195,7 @@ fn blocks_of_different_sizes_may_overlap() {
     let leaf = u64::from(LEAF_BYTES);
     let write = |first: u64, leaves: u32| {
         let block = BlockRange::new(first * leaf, leaves * LEAF_BYTES).expect("a valid block");
-        artifact
-            .write_block(block, part(&bytes, block))
-            .expect("written")
+        artifact.write_block(block, part(&bytes, block)).expect("written")
     };
     assert_eq!(write(1, 1), BlockOutcome::Stored);
     assert_eq!(write(4, 2), BlockOutcome::Stored);
@@ -276,51 +216,25 @@ fn many_writers_in_any_order_make_it_whole() {
         let writer = |seed: u64| {
             let (artifact, bytes, manifest, start) = (&artifact, &bytes, &manifest, &start);
             scope.spawn(move || {
-                let mut all = blocks(
-                    manifest,
-                    if seed.is_multiple_of(2) {
-                        LEAF_BYTES
-                    } else {
-                        2 * LEAF_BYTES
-                    },
-                );
+                let mut all = blocks(manifest, if seed.is_multiple_of(2) { LEAF_BYTES } else { 2 * LEAF_BYTES });
                 all.extend_from_within(..);
                 let order = noise(all.len() * 8, seed);
                 for at in (1..all.len()).rev() {
-                    let random =
-                        u64::from_le_bytes(order[at * 8..][..8].try_into().expect("eight bytes"));
-                    all.swap(
-                        at,
-                        usize::try_from(random % (at as u64 + 1)).expect("small"),
-                    );
+                    let random = u64::from_le_bytes(order[at * 8..][..8].try_into().expect("eight bytes"));
+                    all.swap(at, usize::try_from(random % (at as u64 + 1)).expect("small"));
                 }
                 start.wait();
-                let outcomes = all.iter().map(|block| {
-                    artifact
-                        .write_block(*block, part(bytes, *block))
-                        .expect("written")
-                });
-                outcomes
-                    .filter(|outcome| matches!(outcome, BlockOutcome::PieceVerified(_)))
-                    .count()
+                let outcomes =
+                    all.iter().map(|block| artifact.write_block(*block, part(bytes, *block)).expect("written"));
+                outcomes.filter(|outcome| matches!(outcome, BlockOutcome::PieceVerified(_))).count()
             })
         };
         let writers: Vec<_> = (10..18).map(writer).collect();
-        writers
-            .into_iter()
-            .map(|writer| writer.join().expect("no panic"))
-            .sum()
+        writers.into_iter().map(|writer| writer.join().expect("no panic")).sum()
     });
     assert!(artifact.is_complete());
-    assert_eq!(
-        verified,
-        manifest.piece_count() as usize,
-        "each piece is verified by exactly one writer"
-    );
-    assert_eq!(
-        Digest::of(&fs::read(artifact.path()).expect("readable")),
-        *manifest.artifact()
-    );
+    assert_eq!(verified, manifest.piece_count() as usize, "each piece is verified by exactly one writer");
+    assert_eq!(Digest::of(&fs::read(artifact.path()).expect("readable")), *manifest.artifact());
 }
 
 #[test]
@@ -339,9 +253,7 @@ fn liars_among_the_writers_never_make_a_false_have() {
             scope.spawn(move || {
                 for at in 0..all.len() {
                     let block = all[(at + number * 37) % all.len()];
-                    let _ = artifact
-                        .write_block(block, part(source, block))
-                        .expect("written");
+                    let _ = artifact.write_block(block, part(source, block)).expect("written");
                 }
             });
         }
@@ -399,11 +311,8 @@ fn blocks_past_8_gib_land_where_they_belong() {
     assert!(start > 8 << 30);
     let mut outcomes = Vec::new();
     for (at, part) in tail.chunks(64 * 1024).enumerate() {
-        let block = BlockRange::new(
-            start + at as u64 * 64 * 1024,
-            u32::try_from(part.len()).expect("small"),
-        )
-        .expect("a valid block");
+        let block = BlockRange::new(start + at as u64 * 64 * 1024, u32::try_from(part.len()).expect("small"))
+            .expect("a valid block");
         outcomes.push(artifact.write_block(block, part).expect("written"));
     }
     assert_eq!(outcomes.last(), Some(&BlockOutcome::PieceVerified(last)));
@@ -419,12 +328,8 @@ fn blocks_past_8_gib_land_where_they_belong() {
     assert_eq!(buffer, tail[MIB..]);
     #[cfg(unix)]
     {
-        let blocks =
-            std::os::unix::fs::MetadataExt::blocks(&fs::metadata(artifact.path()).expect("there"));
-        assert!(
-            blocks * 512 < 64 << 20,
-            "the file is sparse: {blocks} blocks"
-        );
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&fs::metadata(artifact.path()).expect("there"));
+        assert!(blocks * 512 < 64 << 20, "the file is sparse: {blocks} blocks");
     }
 }
 
@@ -443,12 +348,7 @@ fn an_artifact_larger_than_the_disk_is_refused_before_the_first_byte() {
         "{error}"
     );
     assert_eq!(store.list(), []);
-    assert_eq!(
-        fs::read_dir(directory.path().join("tmp"))
-            .expect("listed")
-            .count(),
-        0
-    );
+    assert_eq!(fs::read_dir(directory.path().join("tmp")).expect("listed").count(), 0);
 }
 
 #[test]
@@ -471,29 +371,14 @@ fn blocks_that_an_artifact_does_not_have_are_refused() {
         (u64::MAX - leaf + 1, LEAF_BYTES, 16_384),
         (0, 0, 0),
     ] {
-        let block = BlockRange {
-            offset,
-            length: wrong,
-        };
+        let block = BlockRange { offset, length: wrong };
         let outcome = artifact.write_block(block, &vec![0; given]);
-        assert!(
-            matches!(outcome, Err(StoreError::Block { .. })),
-            "{offset} {wrong}: {outcome:?}"
-        );
+        assert!(matches!(outcome, Err(StoreError::Block { .. })), "{offset} {wrong}: {outcome:?}");
     }
     let mut buffer = Vec::new();
     for (offset, wrong) in [(last, LEAF_BYTES), (u64::MAX, LEAF_BYTES), (0, 0)] {
-        let outcome = artifact.read_block(
-            BlockRange {
-                offset,
-                length: wrong,
-            },
-            &mut buffer,
-        );
-        assert!(
-            matches!(outcome, Err(StoreError::Block { .. })),
-            "{offset} {wrong}: {outcome:?}"
-        );
+        let outcome = artifact.read_block(BlockRange { offset, length: wrong }, &mut buffer);
+        assert!(matches!(outcome, Err(StoreError::Block { .. })), "{offset} {wrong}: {outcome:?}");
     }
     assert_eq!(fs::metadata(artifact.path()).expect("there").len(), length);
 }
@@ -508,17 +393,9 @@ fn a_failed_write_can_be_tried_again() {
     let block = blocks(&manifest, LEAF_BYTES)[0];
     let (data, aside) = (artifact.path().to_owned(), directory.path().join("aside"));
     fs::rename(&data, &aside).expect("moved");
-    assert!(matches!(
-        artifact.write_block(block, part(&bytes, block)),
-        Err(StoreError::Io { .. })
-    ));
+    assert!(matches!(artifact.write_block(block, part(&bytes, block)), Err(StoreError::Io { .. })));
     fs::rename(&aside, &data).expect("moved back");
-    assert_eq!(
-        artifact
-            .write_block(block, part(&bytes, block))
-            .expect("written"),
-        BlockOutcome::PieceVerified(0)
-    );
+    assert_eq!(artifact.write_block(block, part(&bytes, block)).expect("written"), BlockOutcome::PieceVerified(0));
 }
 
 #[test]
@@ -535,17 +412,8 @@ fn rotten_pieces_are_found_reported_and_fetched_again() {
     fs::write(artifact.path(), &rotten).expect("written");
 
     let mut last = (0, 0);
-    let report = artifact
-        .verify(&mut |done, total| last = (done, total))
-        .expect("verified");
-    assert_eq!(
-        report,
-        VerifyReport {
-            checked: 64,
-            cleared: vec![5, 63],
-            recovered: vec![]
-        }
-    );
+    let report = artifact.verify(&mut |done, total| last = (done, total)).expect("verified");
+    assert_eq!(report, VerifyReport { checked: 64, cleared: vec![5, 63], recovered: vec![] });
     assert_eq!(last, (MIB as u64, MIB as u64));
     assert!(!artifact.is_complete());
     drop((artifact, store));
@@ -583,12 +451,7 @@ fn a_rotten_bitmap_costs_a_hashing_pass_and_no_download() {
     assert_eq!(report.recovered.len(), 64);
     assert!(artifact.is_complete() && !artifact.is_recoverable());
     drop((artifact, store));
-    assert!(
-        open(&directory)
-            .get(manifest.artifact())
-            .expect("known")
-            .is_complete()
-    );
+    assert!(open(&directory).get(manifest.artifact()).expect("known").is_complete());
 }
 
 #[test]
@@ -600,11 +463,7 @@ fn a_rotten_manifest_sets_the_artifact_aside_until_it_is_begun_again() {
     rotten[at] ^= 1; // Decodes; only the digest in the bitmap tells.
     fs::write(home.join("manifest"), &rotten).expect("written");
     let store = open(&directory);
-    assert!(
-        matches!(store.warnings(), [StoreWarning::Manifest { .. }]),
-        "{:?}",
-        store.warnings()
-    );
+    assert!(matches!(store.warnings(), [StoreWarning::Manifest { .. }]), "{:?}", store.warnings());
     assert_eq!(store.list(), []);
     let artifact = store.begin(&manifest).expect("begun");
     assert!(artifact.is_recoverable());
@@ -626,26 +485,16 @@ fn what_was_set_aside_can_be_removed() {
 fn a_truncated_data_file_withdraws_every_claim() {
     let bytes = noise(MIB, 38);
     let (directory, manifest, home) = with_complete_artifact(&bytes);
-    fs::OpenOptions::new()
-        .write(true)
-        .open(home.join("data"))
-        .and_then(|file| file.set_len(500_000))
-        .expect("cut");
+    fs::OpenOptions::new().write(true).open(home.join("data")).and_then(|file| file.set_len(500_000)).expect("cut");
     for _ in 0..2 {
         let store = open(&directory);
         let artifact = store.get(manifest.artifact()).expect("known");
         assert_eq!(artifact.have().ones(), 0);
-        assert_eq!(
-            fs::metadata(artifact.path()).expect("there").len(),
-            MIB as u64
-        );
+        assert_eq!(fs::metadata(artifact.path()).expect("there").len(), MIB as u64);
     }
     fs::remove_file(home.join("data")).expect("removed");
     let store = open(&directory);
-    assert!(matches!(
-        store.warnings(),
-        [StoreWarning::Data { found: 0, .. }]
-    ));
+    assert!(matches!(store.warnings(), [StoreWarning::Data { found: 0, .. }]));
     let artifact = store.get(manifest.artifact()).expect("known");
     write_all(&artifact, &bytes, &blocks(&manifest, LEAF_BYTES));
     assert!(artifact.is_complete());
@@ -657,15 +506,8 @@ fn a_directory_without_a_manifest_is_junk() {
     fs::remove_file(home.join("manifest")).expect("removed");
     fs::create_dir(directory.path().join("artifacts/README")).expect("made");
     let store = open(&directory);
-    assert!(store.warnings().contains(&StoreWarning::Junk {
-        directory: home.clone()
-    }));
-    assert!(
-        store
-            .warnings()
-            .iter()
-            .any(|warning| matches!(warning, StoreWarning::Foreign { .. }))
-    );
+    assert!(store.warnings().contains(&StoreWarning::Junk { directory: home.clone() }));
+    assert!(store.warnings().iter().any(|warning| matches!(warning, StoreWarning::Foreign { .. })));
     assert!(!home.exists());
     assert!(!store.begin(&manifest).expect("begun").is_complete());
 }
@@ -677,28 +519,15 @@ fn what_a_crash_left_half_made_is_gone_after_the_next_start() {
     let temporary = directory.path().join("tmp/.tmpabc");
     fs::create_dir(&temporary).expect("made");
     fs::write(temporary.join("data"), b"half").expect("written");
-    let repository = directory
-        .path()
-        .join("metadata")
-        .join(Digest::ZERO.to_string());
+    let repository = directory.path().join("metadata").join(Digest::ZERO.to_string());
     fs::create_dir(&repository).expect("made");
-    let litter = [
-        directory.path().join("targets/.updraft-tmp-1-1"),
-        repository.join(".updraft-tmp-1-2"),
-    ];
+    let litter = [directory.path().join("targets/.updraft-tmp-1-1"), repository.join(".updraft-tmp-1-2")];
     for path in &litter {
         fs::write(path, b"half").expect("written");
     }
     let store = open(&directory);
     assert!(!temporary.exists() && !litter[0].exists() && !litter[1].exists());
-    assert_eq!(
-        store
-            .metadata(&Digest::ZERO)
-            .expect("opened")
-            .list()
-            .expect("listed"),
-        Vec::<String>::new()
-    );
+    assert_eq!(store.metadata(&Digest::ZERO).expect("opened").list().expect("listed"), Vec::<String>::new());
 }
 
 #[test]
@@ -707,10 +536,7 @@ fn a_second_store_is_refused_while_an_artifact_of_the_first_is_in_use() {
     let store = open(&directory);
     let artifact = store.begin(&manifest_of(b"small")).expect("begun");
     drop(store);
-    assert!(matches!(
-        Store::open(directory.path()),
-        Err(StoreError::Locked { pid: Some(_), .. })
-    ));
+    assert!(matches!(Store::open(directory.path()), Err(StoreError::Locked { pid: Some(_), .. })));
     drop(artifact);
     open(&directory);
 }
@@ -720,10 +546,7 @@ fn beginning_twice_is_one_artifact() {
     let directory = temp();
     let store = open(&directory);
     let manifest = manifest_of(&noise(MIB, 40));
-    let (first, second) = (
-        store.begin(&manifest).expect("begun"),
-        store.begin(&manifest).expect("begun"),
-    );
+    let (first, second) = (store.begin(&manifest).expect("begun"), store.begin(&manifest).expect("begun"));
     assert!(Arc::ptr_eq(&first, &second));
 }
 
@@ -742,24 +565,11 @@ fn a_handle_to_a_removed_artifact_never_touches_its_successor() {
     let new = store.begin(&manifest).expect("begun");
     let mut buffer = Vec::new();
     assert!(matches!(old.checkpoint(), Err(StoreError::Removed { .. })));
-    assert!(matches!(
-        old.write_block(all[50], part(&bytes, all[50])),
-        Err(StoreError::Removed { .. })
-    ));
-    assert!(matches!(
-        old.read_block(all[0], &mut buffer),
-        Err(StoreError::Removed { .. })
-    ));
+    assert!(matches!(old.write_block(all[50], part(&bytes, all[50])), Err(StoreError::Removed { .. })));
+    assert!(matches!(old.read_block(all[0], &mut buffer), Err(StoreError::Removed { .. })));
     assert_eq!(new.have().ones(), 0);
     drop((old, new, store));
-    assert_eq!(
-        open(&directory)
-            .get(manifest.artifact())
-            .expect("known")
-            .have()
-            .count(),
-        0
-    );
+    assert_eq!(open(&directory).get(manifest.artifact()).expect("known").have().count(), 0);
 }
 
 #[test]
@@ -768,25 +578,17 @@ fn a_corrected_manifest_replaces_one_that_cannot_be_completed() {
     let store = open(&directory);
     let tail = noise(16_384, 42);
     let zero = leaf_digest(&[0; 16_384]);
-    let (wrong, right) = (
-        craft(32_768, LEAF_BYTES, &[zero, Digest::ZERO]),
-        craft(32_768, LEAF_BYTES, &[zero, leaf_digest(&tail)]),
-    );
+    let (wrong, right) =
+        (craft(32_768, LEAF_BYTES, &[zero, Digest::ZERO]), craft(32_768, LEAF_BYTES, &[zero, leaf_digest(&tail)]));
     let block = |index: u64| BlockRange::new(index * 16_384, LEAF_BYTES).expect("a valid block");
     let stuck = store.begin(&wrong).expect("begun");
-    assert_eq!(
-        stuck.write_block(block(1), &tail).expect("written"),
-        BlockOutcome::PieceRejected(1)
-    );
+    assert_eq!(stuck.write_block(block(1), &tail).expect("written"), BlockOutcome::PieceRejected(1));
     let fixed = store.begin(&right).expect("begun");
     assert!(stuck.checkpoint().is_err());
     let _ = fixed.write_block(block(0), &[0; 16_384]).expect("written");
     let _ = fixed.write_block(block(1), &tail).expect("written");
     assert!(fixed.is_complete());
-    assert!(matches!(
-        store.begin(&wrong),
-        Err(StoreError::ManifestConflict { .. })
-    ));
+    assert!(matches!(store.begin(&wrong), Err(StoreError::ManifestConflict { .. })));
 }
 
 #[test]
@@ -804,16 +606,8 @@ fn a_published_file_is_complete_at_once_and_importing_again_changes_nothing() {
     };
     let imported = store.import(finished(), &manifest).expect("imported");
     assert!(imported.is_complete() && partial.checkpoint().is_err());
-    assert!(Arc::ptr_eq(
-        &imported,
-        &store.import(finished(), &manifest).expect("imported")
-    ));
-    assert_eq!(
-        fs::read_dir(directory.path().join("tmp"))
-            .expect("listed")
-            .count(),
-        0
-    );
+    assert!(Arc::ptr_eq(&imported, &store.import(finished(), &manifest).expect("imported")));
+    assert_eq!(fs::read_dir(directory.path().join("tmp")).expect("listed").count(), 0);
     assert!(matches!(
         store.import(store.temp_file().expect("made"), &manifest),
         Err(StoreError::Length { found: 0, .. })
@@ -822,10 +616,7 @@ fn a_published_file_is_complete_at_once_and_importing_again_changes_nothing() {
     let store = open(&directory);
     let artifact = store.get(manifest.artifact()).expect("known");
     assert!(artifact.is_complete());
-    assert_eq!(
-        artifact.verify(&mut |_, _| {}).expect("verified").cleared,
-        Vec::<u32>::new()
-    );
+    assert_eq!(artifact.verify(&mut |_, _| {}).expect("verified").cleared, Vec::<u32>::new());
 }
 
 #[cfg(unix)]

@@ -27,11 +27,7 @@ fn reach(address: &Multiaddr) -> Option<Reach> {
         Protocol::Ip6(ip) => reach_v6(ip),
         Protocol::Dns(name) | Protocol::Dns4(name) | Protocol::Dns6(name) => {
             let machine = name.eq_ignore_ascii_case("localhost");
-            Some(if machine {
-                Reach::Machine
-            } else {
-                Reach::Network
-            })
+            Some(if machine { Reach::Machine } else { Reach::Network })
         }
         _ => None,
     }
@@ -138,60 +134,32 @@ mod tests {
 
     #[test]
     fn loopback_addresses_are_told_on_loopback_only() {
-        for local in [
-            "/ip4/127.0.0.1/tcp/1",
-            "/ip6/::1/tcp/1",
-            "/ip6/::ffff:127.0.0.1/tcp/1",
-            "/dns4/localhost/tcp/1",
-        ] {
-            assert!(
-                is_meaningful_to(&address(local), &address("/ip4/127.0.0.9/tcp/7")),
-                "{local}"
-            );
-            assert!(
-                !is_meaningful_to(&address(local), &address("/ip4/192.168.1.9/tcp/7")),
-                "{local}"
-            );
-            assert!(
-                !is_meaningful_to(&address(local), &address("/ip6/fe80::1/tcp/7")),
-                "{local}"
-            );
+        for local in ["/ip4/127.0.0.1/tcp/1", "/ip6/::1/tcp/1", "/ip6/::ffff:127.0.0.1/tcp/1", "/dns4/localhost/tcp/1"]
+        {
+            assert!(is_meaningful_to(&address(local), &address("/ip4/127.0.0.9/tcp/7")), "{local}");
+            assert!(!is_meaningful_to(&address(local), &address("/ip4/192.168.1.9/tcp/7")), "{local}");
+            assert!(!is_meaningful_to(&address(local), &address("/ip6/fe80::1/tcp/7")), "{local}");
         }
     }
 
     #[test]
     fn link_local_addresses_are_told_on_the_link_only() {
         for local in ["/ip4/169.254.3.4/tcp/1", "/ip6/fe80::3/udp/1/quic-v1"] {
-            assert!(
-                is_meaningful_to(&address(local), &address("/ip6/fe80::1/tcp/7")),
-                "{local}"
-            );
-            assert!(
-                !is_meaningful_to(&address(local), &address("/ip4/198.51.100.2/tcp/7")),
-                "{local}"
-            );
+            assert!(is_meaningful_to(&address(local), &address("/ip6/fe80::1/tcp/7")), "{local}");
+            assert!(!is_meaningful_to(&address(local), &address("/ip4/198.51.100.2/tcp/7")), "{local}");
         }
     }
 
     #[test]
     fn an_unspecified_address_means_nothing_to_anybody() {
-        assert!(!is_meaningful_to(
-            &address("/ip4/0.0.0.0/tcp/1"),
-            &address("/ip4/127.0.0.1/tcp/7")
-        ));
-        assert!(!is_meaningful_to(
-            &address("/ip6/::/tcp/1"),
-            &address("/ip4/127.0.0.1/tcp/7")
-        ));
+        assert!(!is_meaningful_to(&address("/ip4/0.0.0.0/tcp/1"), &address("/ip4/127.0.0.1/tcp/7")));
+        assert!(!is_meaningful_to(&address("/ip6/::/tcp/1"), &address("/ip4/127.0.0.1/tcp/7")));
     }
 
     #[test]
     fn transports_are_told_apart() {
         assert_eq!(via(&address("/ip4/1.2.3.4/tcp/5")), Some(Via::Tcp));
-        assert_eq!(
-            via(&address("/dns/example.org/udp/5/quic-v1")),
-            Some(Via::Quic)
-        );
+        assert_eq!(via(&address("/dns/example.org/udp/5/quic-v1")), Some(Via::Quic));
         assert_eq!(via(&address("/ip4/1.2.3.4/tcp/5/ws")), None);
         assert_eq!(via(&address("/ip4/1.2.3.4/udp/5")), None);
     }
@@ -206,10 +174,7 @@ mod tests {
             address(&format!("/ip4/203.0.113.2/tcp/1/p2p/{peer}")),
             address("/ip4/203.0.113.2/tcp/1"),
         ];
-        assert_eq!(
-            believable(&peer, &told, &remote),
-            ["/ip4/203.0.113.2/tcp/1"]
-        );
+        assert_eq!(believable(&peer, &told, &remote), ["/ip4/203.0.113.2/tcp/1"]);
         told.extend((1..100).map(|port| address(&format!("/ip4/203.0.113.2/tcp/{port}"))));
         assert_eq!(believable(&peer, &told, &remote).len(), MAX_PEER_ADDRESSES);
     }

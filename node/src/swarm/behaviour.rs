@@ -18,10 +18,7 @@ const PROTOCOL_VERSION: &str = "updraft/1";
 
 /// All behaviours. Those that refuse connections come first.
 #[derive(NetworkBehaviour)]
-#[allow(
-    missing_debug_implementations,
-    reason = "libp2p's behaviours have none, and nothing prints this"
-)]
+#[allow(missing_debug_implementations, reason = "libp2p's behaviours have none, and nothing prints this")]
 pub(super) struct Behaviour {
     pub(super) banned: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
     limits: connection_limits::Behaviour,
@@ -33,14 +30,9 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
-    pub(super) fn new(
-        config: &SwarmConfig,
-        keypair: &identity::Keypair,
-    ) -> Result<Self, SwarmError> {
+    pub(super) fn new(config: &SwarmConfig, keypair: &identity::Keypair) -> Result<Self, SwarmError> {
         let peer = keypair.public().to_peer_id();
-        let most = u32::try_from(config.max_peers)
-            .unwrap_or(u32::MAX)
-            .saturating_add(RESERVE);
+        let most = u32::try_from(config.max_peers).unwrap_or(u32::MAX).saturating_add(RESERVE);
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(MAX_PENDING))
             .with_max_pending_outgoing(Some(MAX_PENDING))

@@ -24,18 +24,11 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            shared: Arc::new(Semaphore::new(SHARED)),
-            unused: Mutex::new(Vec::new()),
-        })
+        Arc::new(Self { shared: Arc::new(Semaphore::new(SHARED)), unused: Mutex::new(Vec::new()) })
     }
 
     fn take(&self) -> Vec<u8> {
-        self.unused
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
-            .unwrap_or_default()
+        self.unused.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
     fn give_back(&self, bytes: Vec<u8>) {
@@ -57,11 +50,7 @@ pub(super) struct Lane {
 impl Lane {
     /// A lane with at most `limit` buffers at a time, the first of them guaranteed.
     pub(super) fn new(pool: &Arc<Pool>, limit: usize) -> Self {
-        Self {
-            pool: Arc::clone(pool),
-            own: Arc::new(Semaphore::new(1)),
-            limit: Arc::new(Semaphore::new(limit)),
-        }
+        Self { pool: Arc::clone(pool), own: Arc::new(Semaphore::new(1)), limit: Arc::new(Semaphore::new(limit)) }
     }
 
     /// Waits for a buffer. Its content is whatever the last user left.
@@ -75,11 +64,7 @@ impl Lane {
             permit = shared.acquire_owned() => permit,
         };
         let permits = [limit, permit.expect(OPEN)];
-        Buffer {
-            bytes: self.pool.take(),
-            pool: Arc::clone(&self.pool),
-            _permits: permits,
-        }
+        Buffer { bytes: self.pool.take(), pool: Arc::clone(&self.pool), _permits: permits }
     }
 }
 
@@ -131,16 +116,11 @@ mod tests {
     fn a_session_has_a_buffer_though_others_hold_all_shared_ones() {
         let pool = Pool::new();
         let greedy = Lane::new(&pool, 2 * SHARED);
-        let held: Vec<Buffer> = (0..=SHARED)
-            .filter_map(|_| greedy.buffer().now_or_never())
-            .collect();
+        let held: Vec<Buffer> = (0..=SHARED).filter_map(|_| greedy.buffer().now_or_never()).collect();
         assert_eq!(held.len(), SHARED + 1);
         assert!(greedy.buffer().now_or_never().is_none());
         let modest = Lane::new(&pool, 2);
-        let first = modest
-            .buffer()
-            .now_or_never()
-            .expect("the first is guaranteed");
+        let first = modest.buffer().now_or_never().expect("the first is guaranteed");
         assert!(modest.buffer().now_or_never().is_none());
         drop(first);
         assert!(modest.buffer().now_or_never().is_some());

@@ -58,19 +58,12 @@ fn options(peer: Option<PeerId>, addresses: Vec<Multiaddr>) -> Vec<DialOpts> {
     match peer {
         Some(_) if addresses.is_empty() => Vec::new(),
         Some(peer) => {
-            let options = DialOpts::peer_id(peer)
-                .condition(PeerCondition::Always)
-                .addresses(addresses);
+            let options = DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(addresses);
             vec![options.allocate_new_port().build()]
         }
         None => addresses
             .into_iter()
-            .map(|address| {
-                DialOpts::unknown_peer_id()
-                    .address(address)
-                    .allocate_new_port()
-                    .build()
-            })
+            .map(|address| DialOpts::unknown_peer_id().address(address).allocate_new_port().build())
             .collect(),
     }
 }
@@ -78,14 +71,9 @@ fn options(peer: Option<PeerId>, addresses: Vec<Multiaddr>) -> Vec<DialOpts> {
 /// An address as it is dialled, and the peer it names.
 fn parse(text: &str) -> Result<(Multiaddr, Option<PeerId>, Via), String> {
     if text.len() > MAX_ADDRESS_BYTES {
-        return Err(format!(
-            "an address of {} bytes; the most is {MAX_ADDRESS_BYTES}",
-            text.len()
-        ));
+        return Err(format!("an address of {} bytes; the most is {MAX_ADDRESS_BYTES}", text.len()));
     }
-    let address: Multiaddr = text
-        .parse()
-        .map_err(|error| format!("{text}: not a multiaddress: {error}"))?;
+    let address: Multiaddr = text.parse().map_err(|error| format!("{text}: not a multiaddress: {error}"))?;
     let (address, peer) = split_peer(address);
     let via = via(&address).ok_or_else(|| format!("{text}: neither TCP nor QUIC"))?;
     Ok((address, peer, via))
@@ -94,20 +82,12 @@ fn parse(text: &str) -> Result<(Multiaddr, Option<PeerId>, Via), String> {
 impl Dials {
     /// A dial to this peer is under way.
     fn is_dialling(&self, peer: &PeerId) -> bool {
-        self.attempts
-            .iter()
-            .any(|attempt| attempt.peer.as_ref() == Some(peer))
+        self.attempts.iter().any(|attempt| attempt.peer.as_ref() == Some(peer))
     }
 
     /// Starts a dial, unless one to the same peer is under way: its outcome answers for both.
-    pub(super) fn start(
-        &mut self,
-        peer: Option<PeerId>,
-        addresses: Vec<String>,
-        now: Instant,
-    ) -> Started {
-        let (mut peer, mut first, mut later, mut errors) =
-            (peer, Vec::new(), Vec::new(), Vec::new());
+    pub(super) fn start(&mut self, peer: Option<PeerId>, addresses: Vec<String>, now: Instant) -> Started {
+        let (mut peer, mut first, mut later, mut errors) = (peer, Vec::new(), Vec::new(), Vec::new());
         for text in addresses.iter().take(MAX_PEER_ADDRESSES) {
             match parse(text) {
                 Ok((_, Some(named), _)) if *peer.get_or_insert(named) != named => {
@@ -131,20 +111,9 @@ impl Dials {
         let dials = options(peer, first);
         let pending = dials.iter().map(DialOpts::connection_id).collect();
         let established = HashSet::new();
-        let attempt = Attempt {
-            peer,
-            addresses,
-            later,
-            later_at: now + TCP_LEAD,
-            pending,
-            established,
-            errors,
-        };
+        let attempt = Attempt { peer, addresses, later, later_at: now + TCP_LEAD, pending, established, errors };
         if dials.is_empty() {
-            return Started {
-                dials,
-                input: Some(attempt.into_failure()),
-            };
+            return Started { dials, input: Some(attempt.into_failure()) };
         }
         self.attempts.push(attempt);
         Started { dials, input: None }
@@ -163,22 +132,13 @@ impl Dials {
 
     /// When to call [`Self::due`].
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let waits =
-            |attempt: &&Attempt| !attempt.later.is_empty() && attempt.established.is_empty();
-        self.attempts
-            .iter()
-            .filter(waits)
-            .map(|attempt| attempt.later_at)
-            .min()
+        let waits = |attempt: &&Attempt| !attempt.later.is_empty() && attempt.established.is_empty();
+        self.attempts.iter().filter(waits).map(|attempt| attempt.later_at).min()
     }
 
     /// A connection is up.
     pub(super) fn established(&mut self, connection: ConnectionId) {
-        if let Some(attempt) = self
-            .attempts
-            .iter_mut()
-            .find(|attempt| attempt.pending.contains(&connection))
-        {
+        if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.pending.contains(&connection)) {
             attempt.pending.remove(&connection);
             attempt.established.insert(connection);
         }
@@ -186,31 +146,21 @@ impl Dials {
 
     /// A session with a peer is up, by this dial or another way: nothing is left to report.
     pub(super) fn reached(&mut self, peer: &PeerId, connection: ConnectionId) {
-        self.attempts.retain(|attempt| {
-            attempt.peer.as_ref() != Some(peer) && !attempt.established.contains(&connection)
-        });
+        self.attempts
+            .retain(|attempt| attempt.peer.as_ref() != Some(peer) && !attempt.established.contains(&connection));
     }
 
     /// Why a connection is about to close.
     pub(super) fn explain(&mut self, connection: ConnectionId, reason: String) {
-        if let Some(attempt) = self
-            .attempts
-            .iter_mut()
-            .find(|attempt| attempt.established.contains(&connection))
-        {
+        if let Some(attempt) = self.attempts.iter_mut().find(|attempt| attempt.established.contains(&connection)) {
             attempt.errors.push(reason);
         }
     }
 
     /// A dial failed, or its connection closed before there was a session.
-    pub(super) fn failed(
-        &mut self,
-        connection: ConnectionId,
-        errors: impl IntoIterator<Item = String>,
-    ) -> Started {
-        let concerned = |attempt: &Attempt| {
-            attempt.pending.contains(&connection) || attempt.established.contains(&connection)
-        };
+    pub(super) fn failed(&mut self, connection: ConnectionId, errors: impl IntoIterator<Item = String>) -> Started {
+        let concerned =
+            |attempt: &Attempt| attempt.pending.contains(&connection) || attempt.established.contains(&connection);
         let Some(at) = self.attempts.iter().position(concerned) else {
             return Started::default();
         };
@@ -223,10 +173,7 @@ impl Dials {
         }
         let dials = attempt.start_later();
         if dials.is_empty() {
-            return Started {
-                dials,
-                input: Some(self.attempts.swap_remove(at).into_failure()),
-            };
+            return Started { dials, input: Some(self.attempts.swap_remove(at).into_failure()) };
         }
         Started { dials, input: None }
     }
@@ -235,23 +182,14 @@ impl Dials {
 impl Attempt {
     fn start_later(&mut self) -> Vec<DialOpts> {
         let dials = options(self.peer, std::mem::take(&mut self.later));
-        self.pending
-            .extend(dials.iter().map(DialOpts::connection_id));
+        self.pending.extend(dials.iter().map(DialOpts::connection_id));
         dials
     }
 
     fn into_failure(self) -> SwarmInput {
-        let reason = if self.errors.is_empty() {
-            "there is no address".to_owned()
-        } else {
-            self.errors.join("; ")
-        };
+        let reason = if self.errors.is_empty() { "there is no address".to_owned() } else { self.errors.join("; ") };
         let peer = self.peer.as_ref().map(translate::peer_to_protocol);
-        SwarmInput::DialFailed {
-            peer,
-            addresses: self.addresses,
-            reason,
-        }
+        SwarmInput::DialFailed { peer, addresses: self.addresses, reason }
     }
 }
 
@@ -260,10 +198,7 @@ mod tests {
     use super::*;
 
     fn texts(addresses: &[&str]) -> Vec<String> {
-        addresses
-            .iter()
-            .map(|address| (*address).to_owned())
-            .collect()
+        addresses.iter().map(|address| (*address).to_owned()).collect()
     }
 
     #[test]
@@ -297,13 +232,7 @@ mod tests {
     #[test]
     fn a_peer_being_dialled_is_not_dialled_again() {
         let (mut dials, now, peer) = (Dials::default(), Instant::now(), PeerId::random());
-        assert_eq!(
-            dials
-                .start(Some(peer), texts(&["/ip4/192.0.2.1/tcp/1"]), now)
-                .dials
-                .len(),
-            1
-        );
+        assert_eq!(dials.start(Some(peer), texts(&["/ip4/192.0.2.1/tcp/1"]), now).dials.len(), 1);
         let named = format!("/ip4/192.0.2.2/tcp/1/p2p/{peer}");
         let again = dials.start(None, vec![named], now);
         assert!(again.dials.is_empty() && again.input.is_none());
@@ -314,38 +243,24 @@ mod tests {
         let mut dials = Dials::default();
         let addresses = texts(&["nonsense", "/ip4/192.0.2.1/udp/1"]);
         let started = dials.start(None, addresses, Instant::now());
-        let Some(SwarmInput::DialFailed { reason, .. }) = started.input else {
-            panic!("it fails at once")
-        };
-        assert!(
-            reason.contains("nonsense: not a multiaddress")
-                && reason.contains("neither TCP nor QUIC"),
-            "{reason}"
-        );
+        let Some(SwarmInput::DialFailed { reason, .. }) = started.input else { panic!("it fails at once") };
+        assert!(reason.contains("nonsense: not a multiaddress") && reason.contains("neither TCP nor QUIC"), "{reason}");
     }
 
     #[test]
     fn a_connection_without_a_session_is_a_failed_dial() {
         let (mut dials, now) = (Dials::default(), Instant::now());
-        let connection = dials
-            .start(None, texts(&["/ip4/192.0.2.1/tcp/1"]), now)
-            .dials[0]
-            .connection_id();
+        let connection = dials.start(None, texts(&["/ip4/192.0.2.1/tcp/1"]), now).dials[0].connection_id();
         dials.established(connection);
         dials.explain(connection, "not one of us".to_owned());
         let started = dials.failed(connection, []);
-        assert!(
-            matches!(started.input, Some(SwarmInput::DialFailed { reason, .. }) if reason == "not one of us")
-        );
+        assert!(matches!(started.input, Some(SwarmInput::DialFailed { reason, .. }) if reason == "not one of us"));
     }
 
     #[test]
     fn a_session_ends_the_dial_without_a_report() {
         let (mut dials, now, peer) = (Dials::default(), Instant::now(), PeerId::random());
-        let connection = dials
-            .start(Some(peer), texts(&["/ip4/192.0.2.1/tcp/1"]), now)
-            .dials[0]
-            .connection_id();
+        let connection = dials.start(Some(peer), texts(&["/ip4/192.0.2.1/tcp/1"]), now).dials[0].connection_id();
         dials.established(connection);
         dials.reached(&peer, connection);
         assert!(dials.failed(connection, []).input.is_none());

@@ -98,10 +98,7 @@ impl Driver {
         let inputs = self.common.inputs.clone();
         loop {
             let idle = self.pending.is_empty();
-            let due = self
-                .dials
-                .next_deadline()
-                .unwrap_or_else(|| Instant::now() + FAR);
+            let due = self.dials.next_deadline().unwrap_or_else(|| Instant::now() + FAR);
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 room = inputs.reserve(), if !idle => match room {
@@ -168,30 +165,16 @@ impl Driver {
             SwarmEffect::PublishHead { payload } => {
                 gossip::publish(&mut self.swarm.behaviour_mut().gossip, &self.topic, payload);
             }
-            SwarmEffect::GossipVerdict {
-                message,
-                peer,
-                verdict,
-            } => self.with_peer(&peer, |driver, peer| {
-                gossip::judge(
-                    &mut driver.swarm.behaviour_mut().gossip,
-                    &message,
-                    &peer,
-                    verdict,
-                );
+            SwarmEffect::GossipVerdict { message, peer, verdict } => self.with_peer(&peer, |driver, peer| {
+                gossip::judge(&mut driver.swarm.behaviour_mut().gossip, &message, &peer, verdict);
             }),
-            SwarmEffect::MetaAsk {
-                request_id,
-                peer,
-                request,
-            } => self.with_peer(&peer, |driver, peer| {
+            SwarmEffect::MetaAsk { request_id, peer, request } => self.with_peer(&peer, |driver, peer| {
                 let requests = &mut driver.swarm.behaviour_mut().meta;
                 let input = driver.meta.ask(requests, request_id, peer, request);
                 driver.report_all(input);
             }),
             SwarmEffect::MetaAnswer { channel, response } => {
-                self.meta
-                    .answer(&mut self.swarm.behaviour_mut().meta, channel, response);
+                self.meta.answer(&mut self.swarm.behaviour_mut().meta, channel, response);
             }
             SwarmEffect::Control { .. }
             | SwarmEffect::Request { .. }
@@ -230,12 +213,7 @@ impl Driver {
                     session.control(&message);
                 }
             }
-            SwarmEffect::Request {
-                peer,
-                handle,
-                object,
-                block,
-            } => {
+            SwarmEffect::Request { peer, handle, object, block } => {
                 let Some(session) = self.greeted(&peer) else {
                     return;
                 };
@@ -243,39 +221,21 @@ impl Driver {
                     tracing::warn!(%peer, "too many requests are open; one was not made");
                 }
             }
-            SwarmEffect::Cancel {
-                peer,
-                handle,
-                block,
-            } => {
+            SwarmEffect::Cancel { peer, handle, block } => {
                 if let Some(session) = self.greeted(&peer) {
                     session.cancel(handle, block);
                 }
             }
-            SwarmEffect::SendBlock {
-                peer,
-                handle,
-                object,
-                block,
-            } => {
+            SwarmEffect::SendBlock { peer, handle, object, block } => {
                 let Some(session) = self.greeted(&peer) else {
                     return;
                 };
                 if session.send_block(handle, object, block).is_err() {
                     let reason = "too many blocks wait to be sent".to_owned();
-                    self.report(SwarmInput::BlockUnreadable {
-                        peer,
-                        object,
-                        block,
-                        reason,
-                    });
+                    self.report(SwarmInput::BlockUnreadable { peer, object, block, reason });
                 }
             }
-            SwarmEffect::DropBlock {
-                peer,
-                handle,
-                block,
-            } => {
+            SwarmEffect::DropBlock { peer, handle, block } => {
                 if let Some(session) = self.greeted(&peer) {
                     session.drop_block(handle, block);
                 }
@@ -289,23 +249,14 @@ impl Driver {
         let peer = match known {
             Some((peer, None)) => {
                 let reason = "not a libp2p peer id".to_owned();
-                self.report(SwarmInput::DialFailed {
-                    peer: Some(peer),
-                    addresses,
-                    reason,
-                });
+                self.report(SwarmInput::DialFailed { peer: Some(peer), addresses, reason });
                 return;
             }
             Some((_, Some(peer))) => Some(peer),
-            None => addresses
-                .iter()
-                .find_map(|text| split_peer(text.parse().ok()?).1),
+            None => addresses.iter().find_map(|text| split_peer(text.parse().ok()?).1),
         };
         let is_here = |peer: PeerId| {
-            let session = self
-                .sessions
-                .get(&peer)
-                .is_some_and(|active| !active.handle.is_over());
+            let session = self.sessions.get(&peer).is_some_and(|active| !active.handle.is_over());
             session || self.swarm.behaviour().streams.is_opening(&peer)
         };
         if peer.is_some_and(is_here) {
@@ -324,9 +275,7 @@ impl Driver {
         for dial in dials {
             let connection = dial.connection_id();
             if let Err(error) = self.swarm.dial(dial) {
-                let started = self
-                    .dials
-                    .failed(connection, translate::dial_errors(&error));
+                let started = self.dials.failed(connection, translate::dial_errors(&error));
                 self.proceed(started);
             }
         }
@@ -339,27 +288,14 @@ impl Driver {
             active.handle.stop(reason);
         }
         let spared = active.map(|active| active.connection);
-        self.swarm
-            .behaviour_mut()
-            .streams
-            .close_others(peer, spared);
+        self.swarm.behaviour_mut().streams.close_others(peer, spared);
     }
 
     // --- sessions ---
 
-    fn start_session(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        origin: Origin,
-        lanes: Lanes,
-    ) {
+    fn start_session(&mut self, peer: PeerId, connection: ConnectionId, origin: Origin, lanes: Lanes) {
         let handle = Handle::new(translate::peer_to_protocol(&peer));
-        let active = Active {
-            handle: Arc::clone(&handle),
-            connection,
-            greeted: false,
-        };
+        let active = Active { handle: Arc::clone(&handle), connection, greeted: false };
         let mut origin = origin;
         if let Some(previous) = self.sessions.insert(peer, active) {
             previous.handle.stop("a newer connection took over");
@@ -367,28 +303,14 @@ impl Driver {
         }
         let common = self.common.clone();
         self.tasks.spawn(async move {
-            Box::pin(session::run(
-                common,
-                handle,
-                origin,
-                lanes.control,
-                lanes.data,
-            ))
-            .await;
+            Box::pin(session::run(common, handle, origin, lanes.control, lanes.data)).await;
             Ended { peer, connection }
         });
     }
 
     fn ended(&mut self, ended: &Ended) {
-        self.swarm
-            .behaviour_mut()
-            .streams
-            .session_ended(ended.peer, ended.connection);
-        if self
-            .sessions
-            .get(&ended.peer)
-            .is_some_and(|active| active.connection == ended.connection)
-        {
+        self.swarm.behaviour_mut().streams.session_ended(ended.peer, ended.connection);
+        if self.sessions.get(&ended.peer).is_some_and(|active| active.connection == ended.connection) {
             self.sessions.remove(&ended.peer);
         }
     }
@@ -398,50 +320,28 @@ impl Driver {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour(event),
-            SwarmEvent::ConnectionEstablished {
-                connection_id,
-                endpoint,
-                ..
-            } => {
-                self.remotes
-                    .insert(connection_id, endpoint.get_remote_address().clone());
+            SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } => {
+                self.remotes.insert(connection_id, endpoint.get_remote_address().clone());
                 self.dials.established(connection_id);
             }
-            SwarmEvent::ConnectionClosed {
-                connection_id,
-                cause,
-                ..
-            } => {
+            SwarmEvent::ConnectionClosed { connection_id, cause, .. } => {
                 self.remotes.remove(&connection_id);
-                let cause = cause
-                    .map(|cause| format!("the connection closed: {}", translate::chain(&cause)));
+                let cause = cause.map(|cause| format!("the connection closed: {}", translate::chain(&cause)));
                 let started = self.dials.failed(connection_id, cause);
                 self.proceed(started);
             }
-            SwarmEvent::OutgoingConnectionError {
-                connection_id,
-                error,
-                ..
-            } => {
-                let started = self
-                    .dials
-                    .failed(connection_id, translate::dial_errors(&error));
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                let started = self.dials.failed(connection_id, translate::dial_errors(&error));
                 self.proceed(started);
             }
             SwarmEvent::NewListenAddr { address, .. } => {
-                self.report(SwarmInput::Listening {
-                    address: split_peer(address).0.to_string(),
-                });
+                self.report(SwarmInput::Listening { address: split_peer(address).0.to_string() });
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 self.listener_closed(address, "the address is gone");
             }
-            SwarmEvent::ListenerClosed {
-                addresses, reason, ..
-            } => {
-                let reason = reason
-                    .err()
-                    .map_or_else(|| "closed".to_owned(), |error| error.to_string());
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                let reason = reason.err().map_or_else(|| "closed".to_owned(), |error| error.to_string());
                 for address in addresses {
                     self.listener_closed(address, &reason);
                 }
@@ -449,11 +349,7 @@ impl Driver {
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(%error, "a listener reports an error");
             }
-            SwarmEvent::IncomingConnectionError {
-                error,
-                send_back_addr,
-                ..
-            } => {
+            SwarmEvent::IncomingConnectionError { error, send_back_addr, .. } => {
                 tracing::debug!(%error, %send_back_addr, "an incoming connection failed");
             }
             _ => {}
@@ -462,28 +358,15 @@ impl Driver {
 
     fn listener_closed(&mut self, address: Multiaddr, reason: &str) {
         let address = split_peer(address).0.to_string();
-        self.report(SwarmInput::ListenerClosed {
-            address,
-            reason: reason.to_owned(),
-        });
+        self.report(SwarmInput::ListenerClosed { address, reason: reason.to_owned() });
     }
 
     fn on_behaviour(&mut self, event: BehaviourEvent) {
         match event {
-            BehaviourEvent::Streams(streams::Event::Ready {
-                peer,
-                connection,
-                remote,
-                outbound,
-                lanes,
-            }) => {
+            BehaviourEvent::Streams(streams::Event::Ready { peer, connection, remote, outbound, lanes }) => {
                 self.dials.reached(&peer, connection);
                 let address = split_peer(remote).0.to_string();
-                let origin = Origin {
-                    address,
-                    outbound,
-                    previous: None,
-                };
+                let origin = Origin { address, outbound, previous: None };
                 self.start_session(peer, connection, origin, *lanes);
             }
             BehaviourEvent::Streams(streams::Event::Closing { connection, reason }) => {
@@ -493,31 +376,17 @@ impl Driver {
                 let input = self.meta.on_event(event);
                 self.report_all(input);
             }
-            BehaviourEvent::Gossip(gossipsub::Event::Message {
-                propagation_source,
-                message_id,
-                message,
-            }) => {
+            BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
                 if message.data.len() > MAX_HEAD_BYTES {
                     let gossip = &mut self.swarm.behaviour_mut().gossip;
-                    gossip::judge(
-                        gossip,
-                        &message_id.0,
-                        &propagation_source,
-                        GossipVerdict::Reject,
-                    );
+                    gossip::judge(gossip, &message_id.0, &propagation_source, GossipVerdict::Reject);
                 } else {
                     self.report(translate::gossip(&propagation_source, message_id, message));
                 }
             }
-            BehaviourEvent::Identify(identify::Event::Received {
-                connection_id,
-                peer_id,
-                info,
-            }) => {
+            BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 let remote = self.remotes.get(&connection_id);
-                let input =
-                    remote.and_then(|remote| translate::identified(&peer_id, &info, remote));
+                let input = remote.and_then(|remote| translate::identified(&peer_id, &info, remote));
                 self.report_all(input);
             }
             BehaviourEvent::Mdns(event) => {
@@ -555,10 +424,7 @@ impl Driver {
         }
         let deadline = deadline.max(Instant::now() + FAREWELL / 3);
         while self.swarm.connected_peers().next().is_some() {
-            if timeout_at(deadline, self.swarm.select_next_some())
-                .await
-                .is_err()
-            {
+            if timeout_at(deadline, self.swarm.select_next_some()).await.is_err() {
                 break;
             }
         }

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use libp2p::PeerId;
 use libp2p::gossipsub::{
-    Behaviour, ConfigBuilder, IdentTopic, IdentityTransform, Message, MessageAcceptance,
-    MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds, PublishError, TopicHash,
-    TopicScoreParams, ValidationMode, WhitelistSubscriptionFilter, score_parameter_decay,
+    Behaviour, ConfigBuilder, IdentTopic, IdentityTransform, Message, MessageAcceptance, MessageAuthenticity,
+    MessageId, PeerScoreParams, PeerScoreThresholds, PublishError, TopicHash, TopicScoreParams, ValidationMode,
+    WhitelistSubscriptionFilter, score_parameter_decay,
 };
 use updraft_protocol::digest::Digest;
 use updraft_protocol::limits::MAX_HEAD_BYTES;
@@ -60,13 +60,10 @@ pub(super) fn behaviour(repository: &Digest) -> Result<Gossipsub, String> {
         .build()
         .map_err(|error| error.to_string())?;
     let filter = WhitelistSubscriptionFilter(HashSet::from([topic.hash()]));
-    let mut gossipsub =
-        Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)
-            .map_err(ToOwned::to_owned)?;
+    let mut gossipsub = Behaviour::new_with_subscription_filter(MessageAuthenticity::Anonymous, config, filter)
+        .map_err(ToOwned::to_owned)?;
     gossipsub.with_peer_score(score(topic.hash()), thresholds())?;
-    gossipsub
-        .subscribe(&topic)
-        .map_err(|error| error.to_string())?;
+    gossipsub.subscribe(&topic).map_err(|error| error.to_string())?;
     Ok(gossipsub)
 }
 
@@ -114,19 +111,13 @@ pub(super) fn publish(gossipsub: &mut Gossipsub, topic: &IdentTopic, payload: Ve
 }
 
 /// Carries out the engine's verdict. A message that was forgotten meanwhile is not forwarded.
-pub(super) fn judge(
-    gossipsub: &mut Gossipsub,
-    message: &[u8],
-    source: &PeerId,
-    verdict: GossipVerdict,
-) {
+pub(super) fn judge(gossipsub: &mut Gossipsub, message: &[u8], source: &PeerId, verdict: GossipVerdict) {
     let acceptance = match verdict {
         GossipVerdict::Accept => MessageAcceptance::Accept,
         GossipVerdict::Ignore => MessageAcceptance::Ignore,
         GossipVerdict::Reject => MessageAcceptance::Reject,
     };
-    let known =
-        gossipsub.report_message_validation_result(&MessageId::new(message), source, acceptance);
+    let known = gossipsub.report_message_validation_result(&MessageId::new(message), source, acceptance);
     if !known {
         tracing::debug!(%source, "a verdict came after the message was forgotten");
     }

@@ -10,8 +10,7 @@ use libp2p::core::transport::PortUse;
 use libp2p::identify::{Behaviour as Inner, Config, Event};
 use libp2p::swarm::derive_prelude::Either;
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
-    THandlerOutEvent, ToSwarm,
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 
@@ -20,10 +19,7 @@ use super::addresses::is_local;
 type InnerHandler = THandler<Inner>;
 
 /// Identify that keeps local addresses local.
-#[allow(
-    missing_debug_implementations,
-    reason = "libp2p's identify has none, and nothing prints this"
-)]
+#[allow(missing_debug_implementations, reason = "libp2p's identify has none, and nothing prints this")]
 pub(super) struct Behaviour {
     near: Inner,
     far: Inner,
@@ -34,10 +30,7 @@ impl Behaviour {
     /// and a peer may have one of each kind.
     pub(super) fn new(config: Config) -> Self {
         let config = config.with_push_listen_addr_updates(false);
-        Self {
-            near: Inner::new(config.clone()),
-            far: Inner::new(config),
-        }
+        Self { near: Inner::new(config.clone()), far: Inner::new(config) }
     }
 }
 
@@ -58,13 +51,9 @@ impl NetworkBehaviour for Behaviour {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         if is_local(remote) {
-            self.near
-                .handle_established_inbound_connection(connection, peer, local, remote)
-                .map(Either::Left)
+            self.near.handle_established_inbound_connection(connection, peer, local, remote).map(Either::Left)
         } else {
-            self.far
-                .handle_established_inbound_connection(connection, peer, local, remote)
-                .map(Either::Right)
+            self.far.handle_established_inbound_connection(connection, peer, local, remote).map(Either::Right)
         }
     }
 
@@ -77,13 +66,9 @@ impl NetworkBehaviour for Behaviour {
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         if is_local(remote) {
-            self.near
-                .handle_established_outbound_connection(connection, peer, remote, role, port)
-                .map(Either::Left)
+            self.near.handle_established_outbound_connection(connection, peer, remote, role, port).map(Either::Left)
         } else {
-            self.far
-                .handle_established_outbound_connection(connection, peer, remote, role, port)
-                .map(Either::Right)
+            self.far.handle_established_outbound_connection(connection, peer, remote, role, port).map(Either::Right)
         }
     }
 
@@ -120,19 +105,10 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
         match event {
-            Either::Left(event) => self
-                .near
-                .on_connection_handler_event(peer, connection, event),
-            Either::Right(event) => self
-                .far
-                .on_connection_handler_event(peer, connection, event),
+            Either::Left(event) => self.near.on_connection_handler_event(peer, connection, event),
+            Either::Right(event) => self.far.on_connection_handler_event(peer, connection, event),
         }
     }
 

@@ -60,10 +60,7 @@ pub(super) struct Links {
 
 impl Links {
     pub(super) fn new(chooser: bool) -> Self {
-        Self {
-            chooser,
-            links: Vec::new(),
-        }
+        Self { chooser, links: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -71,25 +68,9 @@ impl Links {
     }
 
     /// A connection is up.
-    pub(super) fn add(
-        &mut self,
-        connection: ConnectionId,
-        remote: Multiaddr,
-        outbound: bool,
-        now: Instant,
-    ) {
-        let wait = if self.chooser && self.has_session() {
-            SURPLUS_GRACE
-        } else {
-            OPEN_DEADLINE
-        };
-        self.links.push(Link {
-            connection,
-            remote,
-            outbound,
-            phase: Phase::Idle,
-            deadline: now + wait,
-        });
+    pub(super) fn add(&mut self, connection: ConnectionId, remote: Multiaddr, outbound: bool, now: Instant) {
+        let wait = if self.chooser && self.has_session() { SURPLUS_GRACE } else { OPEN_DEADLINE };
+        self.links.push(Link { connection, remote, outbound, phase: Phase::Idle, deadline: now + wait });
     }
 
     /// A connection is gone.
@@ -99,15 +80,8 @@ impl Links {
 
     /// Both streams are open on a connection: the session is there now, and nowhere else. Tells the
     /// remote's address and whether we dialled; nothing if the connection is on its way out.
-    pub(super) fn opened(
-        &mut self,
-        connection: ConnectionId,
-        now: Instant,
-    ) -> Option<(Multiaddr, bool)> {
-        let at = self
-            .links
-            .iter()
-            .position(|link| link.connection == connection)?;
+    pub(super) fn opened(&mut self, connection: ConnectionId, now: Instant) -> Option<(Multiaddr, bool)> {
+        let at = self.links.iter().position(|link| link.connection == connection)?;
         if matches!(self.links[at].phase, Phase::Doomed | Phase::Failed(_)) {
             return None;
         }
@@ -127,10 +101,7 @@ impl Links {
 
     /// All connections but one are to be closed.
     pub(super) fn fail_others(&mut self, spared: Option<ConnectionId>, reason: &str) {
-        let others = self
-            .links
-            .iter_mut()
-            .filter(|link| Some(link.connection) != spared);
+        let others = self.links.iter_mut().filter(|link| Some(link.connection) != spared);
         for link in others.filter(|link| link.phase != Phase::Doomed) {
             link.phase = Phase::Failed(reason.to_owned());
         }
@@ -138,10 +109,7 @@ impl Links {
 
     /// The streams of a connection could not be opened, or are no more.
     pub(super) fn failed(&mut self, connection: ConnectionId, reason: String) {
-        let link = self
-            .links
-            .iter_mut()
-            .find(|link| link.connection == connection);
+        let link = self.links.iter_mut().find(|link| link.connection == connection);
         if let Some(link) = link.filter(|link| link.phase != Phase::Doomed) {
             link.phase = Phase::Failed(reason);
         }
@@ -161,9 +129,7 @@ impl Links {
         self.links.iter_mut().find_map(|link| {
             let close = match &link.phase {
                 Phase::Failed(reason) => Some(reason.clone()),
-                Phase::Idle if session && link.outbound => {
-                    Some("there is a session on another connection".to_owned())
-                }
+                Phase::Idle if session && link.outbound => Some("there is a session on another connection".to_owned()),
                 Phase::Idle if chooser && !opening && (!session || now >= link.deadline) => None,
                 Phase::Idle | Phase::Opening if now >= link.deadline => {
                     Some("the peer opened no session: it may not be an Updraft node".to_owned())
@@ -183,11 +149,7 @@ impl Links {
     /// When to ask again though nothing happened.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let waits = |link: &&Link| matches!(link.phase, Phase::Idle | Phase::Opening);
-        self.links
-            .iter()
-            .filter(waits)
-            .map(|link| link.deadline)
-            .min()
+        self.links.iter().filter(waits).map(|link| link.deadline).min()
     }
 }
 
@@ -200,9 +162,7 @@ mod tests {
     }
 
     fn remote() -> Multiaddr {
-        "/ip4/198.51.100.7/tcp/1"
-            .parse()
-            .expect("a valid multiaddress")
+        "/ip4/198.51.100.7/tcp/1".parse().expect("a valid multiaddress")
     }
 
     fn links(chooser: bool, now: Instant, outbound: &[bool]) -> Links {
@@ -213,7 +173,7 @@ mod tests {
         links
     }
 
-    fn closes(action: &Option<Action>, number: usize) -> bool {
+    fn closes(action: Option<&Action>, number: usize) -> bool {
         matches!(action, Some(Action::Close(connection, _)) if *connection == id(number))
     }
 
@@ -232,7 +192,7 @@ mod tests {
         for chooser in [true, false] {
             let mut links = links(chooser, now, &[false, true]);
             assert!(links.opened(id(0), now).is_some());
-            assert!(closes(&links.decide(now), 1));
+            assert!(closes(links.decide(now).as_ref(), 1));
             assert_eq!(links.decide(now), None);
         }
     }
@@ -248,7 +208,7 @@ mod tests {
         assert_eq!(links.next_deadline(), Some(later));
         assert_eq!(links.decide(later), Some(Action::Open(id(1))));
         assert!(links.opened(id(1), later).is_some());
-        assert!(closes(&links.decide(later), 0));
+        assert!(closes(links.decide(later).as_ref(), 0));
     }
 
     #[test]
@@ -259,7 +219,7 @@ mod tests {
         links.add(id(1), remote(), false, now);
         assert_eq!(links.decide(now), None);
         assert!(links.opened(id(1), now).is_some());
-        assert!(closes(&links.decide(now), 0));
+        assert!(closes(links.decide(now).as_ref(), 0));
     }
 
     #[test]
@@ -279,7 +239,7 @@ mod tests {
             let mut links = links(chooser, now, &[true]);
             while links.decide(now).is_some() {}
             let deadline = links.next_deadline().expect("it waits for a session");
-            assert!(closes(&links.decide(deadline), 0));
+            assert!(closes(links.decide(deadline).as_ref(), 0));
             assert_eq!(links.decide(deadline), None);
             assert_eq!(links.next_deadline(), None);
         }
@@ -291,9 +251,6 @@ mod tests {
         let mut links = links(true, now, &[true]);
         assert_eq!(links.decide(now), Some(Action::Open(id(0))));
         links.failed(id(0), "no".to_owned());
-        assert_eq!(
-            links.decide(now),
-            Some(Action::Close(id(0), "no".to_owned()))
-        );
+        assert_eq!(links.decide(now), Some(Action::Close(id(0), "no".to_owned())));
     }
 }

@@ -9,8 +9,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use libp2p::request_response::{
-    Behaviour, Config, Event, InboundRequestId, Message, OutboundRequestId, ProtocolSupport,
-    ResponseChannel,
+    Behaviour, Config, Event, InboundRequestId, Message, OutboundRequestId, ProtocolSupport, ResponseChannel,
 };
 use libp2p::{PeerId, StreamProtocol};
 use updraft_protocol::meta::{META_PROTOCOL, MetaRequest, MetaResponse};
@@ -35,14 +34,8 @@ pub(super) type Requests = Behaviour<Codec>;
 
 /// A behaviour with this module's bounds.
 pub(super) fn behaviour() -> Requests {
-    let config = Config::default()
-        .with_request_timeout(DEADLINE)
-        .with_max_concurrent_streams(2 * MAX_OPEN_PER_PEER);
-    Behaviour::with_codec(
-        Codec::new(),
-        [(StreamProtocol::new(META_PROTOCOL), ProtocolSupport::Full)],
-        config,
-    )
+    let config = Config::default().with_request_timeout(DEADLINE).with_max_concurrent_streams(2 * MAX_OPEN_PER_PEER);
+    Behaviour::with_codec(Codec::new(), [(StreamProtocol::new(META_PROTOCOL), ProtocolSupport::Full)], config)
 }
 
 /// A question of a peer's, open until it is answered or its stream gives up.
@@ -72,11 +65,7 @@ impl Book {
         peer: PeerId,
         request: MetaRequest,
     ) -> Option<SwarmInput> {
-        let open = self
-            .asked
-            .values()
-            .filter(|(asked, _)| *asked == peer)
-            .count();
+        let open = self.asked.values().filter(|(asked, _)| *asked == peer).count();
         let refusal = if !requests.is_connected(&peer) {
             "the peer is not connected"
         } else if open >= MAX_OPEN_PER_PEER || self.asked.len() >= MAX_ASKED {
@@ -99,9 +88,7 @@ impl Book {
             MetaResponse::NotFound | MetaResponse::Refused { .. } => 0,
         };
         let response = if self.answering_bytes + bytes > MAX_ANSWERING_BYTES {
-            MetaResponse::Refused {
-                reason: "busy with other answers, ask again later".to_owned(),
-            }
+            MetaResponse::Refused { reason: "busy with other answers, ask again later".to_owned() }
         } else {
             self.answering_bytes += bytes;
             self.answering.insert(question.request, bytes);
@@ -113,44 +100,22 @@ impl Book {
     }
 
     /// What an event of libp2p's means to the engine.
-    pub(super) fn on_event(
-        &mut self,
-        event: Event<MetaRequest, MetaResponse>,
-    ) -> Option<SwarmInput> {
+    pub(super) fn on_event(&mut self, event: Event<MetaRequest, MetaResponse>) -> Option<SwarmInput> {
         match event {
-            Event::Message {
-                peer,
-                message:
-                    Message::Request {
-                        request_id,
-                        request,
-                        channel,
-                    },
-                ..
-            } => self.asked_by(peer, request_id, request, channel),
-            Event::Message {
-                message:
-                    Message::Response {
-                        request_id,
-                        response,
-                    },
-                ..
-            } => {
+            Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
+                self.asked_by(peer, request_id, request, channel)
+            }
+            Event::Message { message: Message::Response { request_id, response }, .. } => {
                 let (peer, number) = self.asked.remove(&request_id)?;
                 Some(answered(number, &peer, Ok(response)))
             }
-            Event::OutboundFailure {
-                request_id, error, ..
-            } => {
+            Event::OutboundFailure { request_id, error, .. } => {
                 let (peer, number) = self.asked.remove(&request_id)?;
                 Some(answered(number, &peer, Err(error.to_string())))
             }
-            Event::InboundFailure {
-                request_id, error, ..
-            } => {
+            Event::InboundFailure { request_id, error, .. } => {
                 tracing::debug!(%error, "a metadata request was not answered");
-                self.questions
-                    .retain(|_, question| question.request != request_id);
+                self.questions.retain(|_, question| question.request != request_id);
                 self.sent(request_id);
                 None
             }
@@ -168,29 +133,14 @@ impl Book {
         request: MetaRequest,
         channel: ResponseChannel<MetaResponse>,
     ) -> Option<SwarmInput> {
-        let open = self
-            .questions
-            .values()
-            .filter(|question| question.peer == peer)
-            .count();
+        let open = self.questions.values().filter(|question| question.peer == peer).count();
         if open >= MAX_OPEN_PER_PEER || self.questions.len() >= MAX_CHANNELS {
             return None; // Dropping the channel closes the stream.
         }
         let number = self.next_channel;
         self.next_channel += 1;
-        self.questions.insert(
-            number,
-            Question {
-                peer,
-                request: request_id,
-                channel,
-            },
-        );
-        Some(SwarmInput::MetaAsked {
-            channel: number,
-            peer: translate::peer_to_protocol(&peer),
-            request,
-        })
+        self.questions.insert(number, Question { peer, request: request_id, channel });
+        Some(SwarmInput::MetaAsked { channel: number, peer: translate::peer_to_protocol(&peer), request })
     }
 
     fn sent(&mut self, request: InboundRequestId) {
@@ -201,9 +151,5 @@ impl Book {
 }
 
 fn answered(request_id: u64, peer: &PeerId, result: Result<MetaResponse, String>) -> SwarmInput {
-    SwarmInput::MetaAnswered {
-        request_id,
-        peer: translate::peer_to_protocol(peer),
-        result,
-    }
+    SwarmInput::MetaAnswered { request_id, peer: translate::peer_to_protocol(peer), result }
 }

@@ -127,12 +127,7 @@ impl Handle {
     }
 
     /// Asks for a block and expects it from now on.
-    pub(super) fn request(
-        &self,
-        handle: u32,
-        object: ObjectId,
-        block: BlockRange,
-    ) -> Result<(), Full> {
+    pub(super) fn request(&self, handle: u32, object: ObjectId, block: BlockRange) -> Result<(), Full> {
         lock(&self.wanted).insert(handle, block, object)?;
         self.control(&Control::Request { handle, block });
         Ok(())
@@ -145,21 +140,12 @@ impl Handle {
     }
 
     /// Queues a block to be read and sent.
-    pub(super) fn send_block(
-        &self,
-        handle: u32,
-        object: ObjectId,
-        block: BlockRange,
-    ) -> Result<(), Full> {
+    pub(super) fn send_block(&self, handle: u32, object: ObjectId, block: BlockRange) -> Result<(), Full> {
         let mut uploads = lock(&self.uploads);
         if uploads.len() >= MAX_QUEUED_REQUESTS {
             return Err(Full);
         }
-        uploads.push_back(Upload {
-            handle,
-            object,
-            block,
-        });
+        uploads.push_back(Upload { handle, object, block });
         self.uploads_changed.notify_one();
         Ok(())
     }
@@ -212,25 +198,11 @@ where
         previous.cancelled().await;
     }
     let peer = handle.peer.clone();
-    let Origin {
-        address, outbound, ..
-    } = origin;
-    if common
-        .inputs
-        .send(SwarmInput::Connected {
-            peer: peer.clone(),
-            address,
-            outbound,
-        })
-        .await
-        .is_ok()
-    {
+    let Origin { address, outbound, .. } = origin;
+    if common.inputs.send(SwarmInput::Connected { peer: peer.clone(), address, outbound }).await.is_ok() {
         let reason = converse(&common, &handle, control, data).await;
         handle.stop("");
-        let _ = common
-            .inputs
-            .send(SwarmInput::Disconnected { peer, reason })
-            .await;
+        let _ = common.inputs.send(SwarmInput::Disconnected { peer, reason }).await;
     }
     drop(done);
 }
@@ -245,19 +217,21 @@ where
     let up = Lane::new(&common.pool, UPLOAD_BUFFERS);
     let storing = download::Storing::default();
     let reason = {
-        let hear = Box::pin(control::receive(common, handle, control_in));
+        let mut hear = Box::pin(control::receive(common, handle, control_in));
         let mut say = pin!(control::send(common, handle, control_out));
         let take = Box::pin(download::run(common, handle, &down, &storing, data_in));
         let give = Box::pin(upload::run(common, handle, &up, data_out));
         let reason = tokio::select! {
-            reason = hear => reason,
-            reason = &mut say => reason,
-            reason = take => reason,
-            reason = give => reason,
+            reason = &mut hear => reason,
+            reason = lost(&mut say, take, give) => {
+                // The other stream may have failed because the peer left: hear why.
+                let _ = timeout(LAST_WORDS, hear).await;
+                reason
+            }
             () = handle.stop.cancelled() => {
                 handle.outbox.close();
-                let _ = timeout(LAST_WORDS, &mut say).await;
-                handle.reason.get().cloned().unwrap_or_default()
+                let _ = timeout(LAST_WORDS, say).await;
+                String::new()
             }
         };
         // A reason given by us explains an error that it caused.
@@ -267,12 +241,20 @@ where
     reason
 }
 
+/// The first of three loops to end.
+async fn lost(
+    say: impl Future<Output = Reason>,
+    take: impl Future<Output = Reason>,
+    give: impl Future<Output = Reason>,
+) -> Reason {
+    tokio::select! {
+        reason = say => reason,
+        reason = take => reason,
+        reason = give => reason,
+    }
+}
+
 /// Waits for an I/O step, but not for longer than [`STALL`].
 async fn progress<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(STALL, step).await.unwrap_or_else(|_| {
-        Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "no progress for 60 s",
-        ))
-    })
+    timeout(STALL, step).await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no progress for 60 s")))
 }

@@ -18,13 +18,11 @@ use std::time::Duration;
 
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint, UpgradeInfo, upgrade};
-use libp2p::swarm::handler::{
-    ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
-};
+use libp2p::swarm::handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound};
 use libp2p::swarm::{
-    CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent,
-    ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, StreamUpgradeError,
-    SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId,
+    FromSwarm, NetworkBehaviour, NotifyHandler, StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -46,18 +44,9 @@ pub(super) struct Lanes {
 #[derive(Debug)]
 pub(super) enum Event {
     /// Both streams of a session are open. Replaces the peer's earlier session, if any.
-    Ready {
-        peer: PeerId,
-        connection: ConnectionId,
-        remote: Multiaddr,
-        outbound: bool,
-        lanes: Box<Lanes>,
-    },
+    Ready { peer: PeerId, connection: ConnectionId, remote: Multiaddr, outbound: bool, lanes: Box<Lanes> },
     /// A connection is being closed because it carries no session.
-    Closing {
-        connection: ConnectionId,
-        reason: String,
-    },
+    Closing { connection: ConnectionId, reason: String },
 }
 
 /// Opens sessions' streams.
@@ -72,13 +61,7 @@ pub(super) struct Behaviour {
 
 impl Behaviour {
     pub(super) fn new(local: PeerId) -> Self {
-        Self {
-            local,
-            peers: HashMap::new(),
-            queue: VecDeque::new(),
-            timer: None,
-            waker: None,
-        }
+        Self { local, peers: HashMap::new(), queue: VecDeque::new(), timer: None, waker: None }
     }
 
     /// The session on `connection` ended: that connection goes, another may take over.
@@ -99,9 +82,7 @@ impl Behaviour {
 
     /// There is a connection to `peer` on which a session is about to come up.
     pub(super) fn is_opening(&self, peer: &PeerId) -> bool {
-        self.peers
-            .get(peer)
-            .is_some_and(|links| links.next_deadline().is_some())
+        self.peers.get(peer).is_some_and(|links| links.next_deadline().is_some())
     }
 
     fn wake(&mut self) {
@@ -113,10 +94,7 @@ impl Behaviour {
     fn established(&mut self, peer: PeerId, connection: ConnectionId, endpoint: &ConnectedPoint) {
         let chooser = self.local < peer;
         let remote = endpoint.get_remote_address().clone();
-        let links = self
-            .peers
-            .entry(peer)
-            .or_insert_with(|| Links::new(chooser));
+        let links = self.peers.entry(peer).or_insert_with(|| Links::new(chooser));
         links.add(connection, remote, endpoint.is_dialer(), Instant::now());
         self.settle(peer);
     }
@@ -146,14 +124,8 @@ impl Behaviour {
                 }),
                 Action::Close(connection, reason) => {
                     let connection_to_close = CloseConnection::One(connection);
-                    self.queue.push_back(ToSwarm::GenerateEvent(Event::Closing {
-                        connection,
-                        reason,
-                    }));
-                    self.queue.push_back(ToSwarm::CloseConnection {
-                        peer_id: peer,
-                        connection: connection_to_close,
-                    });
+                    self.queue.push_back(ToSwarm::GenerateEvent(Event::Closing { connection, reason }));
+                    self.queue.push_back(ToSwarm::CloseConnection { peer_id: peer, connection: connection_to_close });
                 }
             }
         }
@@ -169,9 +141,7 @@ impl Behaviour {
         if self.timer.as_ref().is_none_or(|(at, _)| *at != next) {
             self.timer = Some((next, Box::pin(sleep_until(next))));
         }
-        self.timer
-            .as_mut()
-            .is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready())
+        self.timer.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready())
     }
 }
 
@@ -205,23 +175,14 @@ impl NetworkBehaviour for Behaviour {
             FromSwarm::ConnectionEstablished(event) => {
                 self.established(event.peer_id, event.connection_id, event.endpoint);
             }
-            FromSwarm::ConnectionClosed(ConnectionClosed {
-                peer_id,
-                connection_id,
-                ..
-            }) => {
+            FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
                 self.closed(peer_id, connection_id);
             }
             _ => {}
         }
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
         let Some(links) = self.peers.get_mut(&peer) else {
             return;
         };
@@ -230,13 +191,7 @@ impl NetworkBehaviour for Behaviour {
                 let Some((remote, outbound)) = links.opened(connection, Instant::now()) else {
                     return;
                 };
-                let event = Event::Ready {
-                    peer,
-                    connection,
-                    remote,
-                    outbound,
-                    lanes,
-                };
+                let event = Event::Ready { peer, connection, remote, outbound, lanes };
                 self.queue.push_back(ToSwarm::GenerateEvent(event));
             }
             Opened::Failed(reason) => links.failed(connection, reason),
@@ -311,14 +266,7 @@ pub(super) struct Handler {
 
 impl Handler {
     fn new(chooser: bool) -> Self {
-        Self {
-            chooser,
-            to_open: VecDeque::new(),
-            control: None,
-            data: None,
-            done: false,
-            event: None,
-        }
+        Self { chooser, to_open: VecDeque::new(), control: None, data: None, done: false, event: None }
     }
 
     fn take(&mut self, lane: Lane, stream: Stream) {
@@ -373,8 +321,7 @@ impl ConnectionHandler for Handler {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(event));
         }
         if let Some(lane) = self.to_open.pop_front() {
-            let protocol =
-                SubstreamProtocol::new(Offer(vec![lane]), lane).with_timeout(OPEN_DEADLINE);
+            let protocol = SubstreamProtocol::new(Offer(vec![lane]), lane).with_timeout(OPEN_DEADLINE);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
         Poll::Pending
@@ -382,16 +329,12 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Offer, Offer, (), Lane>) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol: (lane, stream),
-                ..
-            }) if !self.chooser => {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (lane, stream), .. })
+                if !self.chooser =>
+            {
                 self.take(lane, stream);
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                protocol: (lane, stream),
-                ..
-            }) => {
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (lane, stream), .. }) => {
                 self.take(lane, stream);
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info: lane }) => {
@@ -431,11 +374,7 @@ impl UpgradeInfo for Offer {
     type InfoIter = std::vec::IntoIter<Offered>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        let offered: Vec<Offered> = self
-            .0
-            .iter()
-            .map(|lane| Offered(*lane, lane.protocol()))
-            .collect();
+        let offered: Vec<Offered> = self.0.iter().map(|lane| Offered(*lane, lane.protocol())).collect();
         offered.into_iter()
     }
 }

@@ -15,8 +15,7 @@ const MAX_REASON_BYTES: usize = 512;
 
 /// libp2p's peer id as every other layer knows it.
 pub(super) fn peer_to_protocol(peer: &PeerId) -> peer::PeerId {
-    peer::PeerId::from_bytes(&peer.to_bytes())
-        .expect("libp2p's peer ids are multihashes of at most 64 bytes")
+    peer::PeerId::from_bytes(&peer.to_bytes()).expect("libp2p's peer ids are multihashes of at most 64 bytes")
 }
 
 /// The peer id as libp2p knows it; nothing if it is not one.
@@ -43,40 +42,19 @@ pub(super) fn found_by_mdns(found: Vec<(PeerId, Multiaddr)>, own: &PeerId) -> Ve
 }
 
 /// What a peer told about itself over an authenticated connection from `remote`.
-pub(super) fn identified(
-    peer: &PeerId,
-    info: &identify::Info,
-    remote: &Multiaddr,
-) -> Option<SwarmInput> {
+pub(super) fn identified(peer: &PeerId, info: &identify::Info, remote: &Multiaddr) -> Option<SwarmInput> {
     discovered(peer, &info.listen_addrs, remote, DiscoverySource::Identify)
 }
 
-fn discovered(
-    peer: &PeerId,
-    told: &[Multiaddr],
-    remote: &Multiaddr,
-    source: DiscoverySource,
-) -> Option<SwarmInput> {
+fn discovered(peer: &PeerId, told: &[Multiaddr], remote: &Multiaddr, source: DiscoverySource) -> Option<SwarmInput> {
     let addresses = believable(peer, told, remote);
     let peer = peer_to_protocol(peer);
-    (!addresses.is_empty()).then_some(SwarmInput::Discovered {
-        peer,
-        addresses,
-        source,
-    })
+    (!addresses.is_empty()).then_some(SwarmInput::Discovered { peer, addresses, source })
 }
 
 /// A gossiped head.
-pub(super) fn gossip(
-    source: &PeerId,
-    id: gossipsub::MessageId,
-    message: gossipsub::Message,
-) -> SwarmInput {
-    SwarmInput::Gossip {
-        message: id.0,
-        peer: peer_to_protocol(source),
-        payload: message.data,
-    }
+pub(super) fn gossip(source: &PeerId, id: gossipsub::MessageId, message: gossipsub::Message) -> SwarmInput {
+    SwarmInput::Gossip { message: id.0, peer: peer_to_protocol(source), payload: message.data }
 }
 
 /// Peers and addresses in an mDNS event; expiry is no news, since sessions tell who is there.
@@ -90,15 +68,11 @@ pub(super) fn mdns(event: mdns::Event, own: &PeerId) -> Vec<SwarmInput> {
 /// Why a dial failed, one text per address where it is known.
 pub(super) fn dial_errors(error: &DialError) -> Vec<String> {
     match error {
-        DialError::Transport(errors) => errors
-            .iter()
-            .map(|(address, error)| shorten(format!("{}: {}", bare(address), chain(error))))
-            .collect(),
+        DialError::Transport(errors) => {
+            errors.iter().map(|(address, error)| shorten(format!("{}: {}", bare(address), chain(error)))).collect()
+        }
         DialError::WrongPeerId { obtained, address } => {
-            vec![format!(
-                "{}: another peer answers there: {obtained}",
-                bare(address)
-            )]
+            vec![format!("{}: another peer answers there: {obtained}", bare(address))]
         }
         DialError::LocalPeerId { address } => {
             vec![format!("{}: that is this node itself", bare(address))]
@@ -129,10 +103,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
 
 fn shorten(mut text: String) -> String {
     if text.len() > MAX_REASON_BYTES {
-        let end = (0..=MAX_REASON_BYTES)
-            .rev()
-            .find(|at| text.is_char_boundary(*at))
-            .unwrap_or(0);
+        let end = (0..=MAX_REASON_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
         text.push_str("...");
     }
@@ -154,11 +125,7 @@ mod tests {
     #[test]
     fn what_mdns_found_is_grouped_by_peer_and_without_ourselves() {
         let (own, other) = (PeerId::random(), PeerId::random());
-        let address = |text: &str, peer: &PeerId| {
-            format!("{text}/p2p/{peer}")
-                .parse()
-                .expect("a valid multiaddress")
-        };
+        let address = |text: &str, peer: &PeerId| format!("{text}/p2p/{peer}").parse().expect("a valid multiaddress");
         let found = vec![
             (other, address("/ip4/192.168.1.4/tcp/1", &other)),
             (own, address("/ip4/192.168.1.5/tcp/1", &own)),
@@ -166,10 +133,7 @@ mod tests {
         ];
         let expected = SwarmInput::Discovered {
             peer: peer_to_protocol(&other),
-            addresses: vec![
-                "/ip4/192.168.1.4/tcp/1".to_owned(),
-                "/ip4/192.168.1.4/udp/1/quic-v1".to_owned(),
-            ],
+            addresses: vec!["/ip4/192.168.1.4/tcp/1".to_owned(), "/ip4/192.168.1.4/udp/1/quic-v1".to_owned()],
             source: DiscoverySource::Mdns,
         };
         assert_eq!(found_by_mdns(found, &own), [expected]);

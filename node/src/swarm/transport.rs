@@ -49,8 +49,8 @@ pub(super) fn build(
     config.max_concurrent_stream_limit = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
     config.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
     config.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;
-    let over_quic = quic::tokio::Transport::new(config)
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+    let over_quic =
+        quic::tokio::Transport::new(config).map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
 
     let both = OrTransport::new(over_tcp, over_quic).map(|either, _| match either {
         Either::Left(connection) | Either::Right(connection) => connection,
@@ -68,7 +68,5 @@ where
 {
     dns::tokio::Transport::system(inner)
         .map(Transport::boxed)
-        .map_err(|error: io::Error| {
-            format!("the system's name resolution cannot be set up: {error}")
-        })
+        .map_err(|error: io::Error| format!("the system's name resolution cannot be set up: {error}"))
 }

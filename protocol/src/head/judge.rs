@@ -4,10 +4,7 @@ use std::cmp::Ordering;
 
 use crate::limits::MAX_HEAD_INLINES;
 use crate::time::UtcTime;
-use crate::tuf::{
-    Expiry, FormError, Resolution, RoleName, Snapshot, Timestamp, TopRole, Trusted, TufError,
-    Verified,
-};
+use crate::tuf::{Expiry, FormError, Resolution, RoleName, Snapshot, Timestamp, TopRole, Trusted, TufError, Verified};
 
 use super::wire::{Head, HeadError, Inline};
 
@@ -140,11 +137,7 @@ impl Evidence {
         } else {
             return Err(EvidenceError::Role(role.clone()));
         };
-        if conflict {
-            Ok(())
-        } else {
-            Err(EvidenceError::NoConflict(role.clone()))
-        }
+        if conflict { Ok(()) } else { Err(EvidenceError::NoConflict(role.clone())) }
     }
 }
 
@@ -154,9 +147,7 @@ fn timestamps_conflict(mine: &Verified<Timestamp>, theirs: &Verified<Timestamp>)
         return mine.signed_digest() != theirs.signed_digest();
     }
     mine.version.checked_add(1) == Some(theirs.version)
-        && theirs
-            .prev_sha256
-            .is_some_and(|previous| previous != mine.signed_digest())
+        && theirs.prev_sha256.is_some_and(|previous| previous != mine.signed_digest())
 }
 
 fn snapshots_conflict(mine: &Verified<Snapshot>, theirs: &Verified<Snapshot>) -> bool {
@@ -175,12 +166,8 @@ pub fn judge(payload: &[u8], trusted: &Trusted, now: UtcTime) -> Verdict {
 fn accept(payload: &[u8], trusted: &Trusted, now: UtcTime) -> Result<Accepted, Verdict> {
     let head = Head::decode(payload).map_err(|error| Verdict::Reject(error.into()))?;
     let is_current = trusted.missing_snapshot().is_none();
-    let same_timestamp = trusted
-        .timestamp()
-        .is_some_and(|mine| mine.bytes() == head.timestamp);
-    let same_snapshot = trusted
-        .snapshot()
-        .is_some_and(|mine| mine.bytes() == head.snapshot);
+    let same_timestamp = trusted.timestamp().is_some_and(|mine| mine.bytes() == head.timestamp);
+    let same_snapshot = trusted.snapshot().is_some_and(|mine| mine.bytes() == head.snapshot);
     if is_current && same_timestamp && same_snapshot {
         return Err(Verdict::Ignore(Ignored::Same));
     }
@@ -193,19 +180,11 @@ fn accept(payload: &[u8], trusted: &Trusted, now: UtcTime) -> Result<Accepted, V
     let mut next = trusted.clone();
     let expiry = Expiry::Enforce(now);
     let step = |error| refuse_step(error, head.root_version, trusted);
-    let _ = next
-        .update_timestamp(timestamp.bytes(), expiry)
-        .map_err(step)?;
-    let _ = next
-        .update_snapshot(snapshot.bytes(), expiry)
-        .map_err(step)?;
+    let _ = next.update_timestamp(timestamp.bytes(), expiry).map_err(step)?;
+    let _ = next.update_snapshot(snapshot.bytes(), expiry).map_err(step)?;
     apply_roles(&mut next, &snapshot, &head.inlines, expiry).map_err(step)?;
     let targets = take_targets(&next, head.inlines)?;
-    Ok(Accepted {
-        trusted: next,
-        targets,
-        root_version: head.root_version,
-    })
+    Ok(Accepted { trusted: next, targets, root_version: head.root_version })
 }
 
 /// Whether the verified head is newer than what is trusted here.
@@ -216,24 +195,14 @@ fn compare(
     snapshot: &Verified<Snapshot>,
 ) -> Result<(), Verdict> {
     let evidence = |role: RoleName, mine: &[u8], theirs: &[u8]| {
-        Verdict::Equivocation(Box::new(Evidence {
-            role,
-            mine: mine.to_vec(),
-            theirs: theirs.to_vec(),
-        }))
+        Verdict::Equivocation(Box::new(Evidence { role, mine: mine.to_vec(), theirs: theirs.to_vec() }))
     };
     if let Some(mine) = trusted.timestamp() {
         if timestamp.version < mine.version {
-            return Err(Verdict::Ignore(Ignored::Older {
-                timestamp_version: timestamp.version,
-            }));
+            return Err(Verdict::Ignore(Ignored::Older { timestamp_version: timestamp.version }));
         }
         if timestamps_conflict(mine, timestamp) {
-            return Err(evidence(
-                RoleName::timestamp(),
-                mine.bytes(),
-                timestamp.bytes(),
-            ));
+            return Err(evidence(RoleName::timestamp(), mine.bytes(), timestamp.bytes()));
         }
         if timestamp.version == mine.version && is_current {
             return Err(Verdict::Ignore(Ignored::Same));
@@ -242,11 +211,7 @@ fn compare(
     if let Some(mine) = trusted.snapshot()
         && snapshots_conflict(mine, snapshot)
     {
-        return Err(evidence(
-            RoleName::snapshot(),
-            mine.bytes(),
-            snapshot.bytes(),
-        ));
+        return Err(evidence(RoleName::snapshot(), mine.bytes(), snapshot.bytes()));
     }
     Ok(())
 }
@@ -261,29 +226,15 @@ fn apply_roles(
 ) -> Result<(), TufError> {
     let mut waiting: Vec<(&RoleName, &[u8])> = Vec::with_capacity(inlines.len());
     for inline in inlines {
-        let Inline::Role {
-            name,
-            version,
-            bytes,
-        } = inline
-        else {
+        let Inline::Role { name, version, bytes } = inline else {
             continue;
         };
-        let meta = snapshot
-            .role(name)
-            .ok_or_else(|| TufError::NotListed { role: name.clone() })?;
+        let meta = snapshot.role(name).ok_or_else(|| TufError::NotListed { role: name.clone() })?;
         if meta.version != *version {
-            return Err(TufError::Version {
-                role: name.clone(),
-                expected: meta.version,
-                found: *version,
-            });
+            return Err(TufError::Version { role: name.clone(), expected: meta.version, found: *version });
         }
         if !meta.pins(bytes) {
-            return Err(TufError::Hash {
-                role: name.clone(),
-                algorithm: "sha256".to_owned(),
-            });
+            return Err(TufError::Hash { role: name.clone(), algorithm: "sha256".to_owned() });
         }
         waiting.push((name, bytes));
     }
@@ -330,9 +281,7 @@ fn take_targets(next: &Trusted, inlines: Vec<Inline>) -> Result<Vec<(String, Vec
 /// Signatures that do not hold: a forgery if the sender has the same root, else perhaps another root.
 fn refuse_signatures(role: RoleName, root_version: u64, trusted: &Trusted) -> Verdict {
     match root_version.cmp(&trusted.root().version) {
-        Ordering::Greater => Verdict::Ignore(Ignored::NewerRoot {
-            version: root_version,
-        }),
+        Ordering::Greater => Verdict::Ignore(Ignored::NewerRoot { version: root_version }),
         Ordering::Less => Verdict::Ignore(Ignored::OlderRoot),
         Ordering::Equal => Verdict::Reject(Rejected::Signatures { role }),
     }
@@ -349,9 +298,7 @@ fn refuse_form(error: FormError, root_version: u64, trusted: &Trusted) -> Verdic
 fn refuse_step(error: TufError, root_version: u64, trusted: &Trusted) -> Verdict {
     match error {
         TufError::Expired { .. } => Verdict::Ignore(Ignored::Expired),
-        TufError::Rollback { .. } | TufError::Removed { .. } => {
-            Verdict::Ignore(Ignored::GoesBack(error))
-        }
+        TufError::Rollback { .. } | TufError::Removed { .. } => Verdict::Ignore(Ignored::GoesBack(error)),
         TufError::Signatures { role, .. } => refuse_signatures(role, root_version, trusted),
         other => Verdict::Reject(Rejected::Metadata(other)),
     }

@@ -106,45 +106,24 @@ struct WireTarget {
 impl Inline {
     fn to_wire(&self) -> WireInline {
         let file = match self {
-            Self::Role {
-                name,
-                version,
-                bytes,
-            } => WireFile::Role(WireRole {
-                name: name.as_str().to_owned(),
-                version: *version,
-                bytes: bytes.clone(),
-            }),
-            Self::Target { path, bytes } => WireFile::Target(WireTarget {
-                path: path.clone(),
-                bytes: bytes.clone(),
-            }),
+            Self::Role { name, version, bytes } => {
+                WireFile::Role(WireRole { name: name.as_str().to_owned(), version: *version, bytes: bytes.clone() })
+            }
+            Self::Target { path, bytes } => WireFile::Target(WireTarget { path: path.clone(), bytes: bytes.clone() }),
         };
         WireInline { file: Some(file) }
     }
 
     fn from_wire(wire: WireInline) -> Result<Self, HeadError> {
         match wire.file {
-            Some(WireFile::Role(WireRole {
-                name,
-                version,
-                bytes,
-            })) => {
-                let name = RoleName::try_from(name)
-                    .map_err(|error| HeadError::Malformed(error.to_string()))?;
-                Ok(Self::Role {
-                    name,
-                    version,
-                    bytes,
-                })
+            Some(WireFile::Role(WireRole { name, version, bytes })) => {
+                let name = RoleName::try_from(name).map_err(|error| HeadError::Malformed(error.to_string()))?;
+                Ok(Self::Role { name, version, bytes })
             }
             Some(WireFile::Target(WireTarget { path, .. }))
                 if path.is_empty() || path.len() > MAX_TARGET_PATH_BYTES =>
             {
-                Err(HeadError::Malformed(format!(
-                    "a target path of {} bytes",
-                    path.len()
-                )))
+                Err(HeadError::Malformed(format!("a target path of {} bytes", path.len())))
             }
             Some(WireFile::Target(WireTarget { path, bytes })) => Ok(Self::Target { path, bytes }),
             None => Err(HeadError::Malformed("a file of no known kind".to_owned())),
@@ -180,8 +159,7 @@ impl Head {
         if bytes.len() > MAX_HEAD_BYTES {
             return Err(HeadError::TooLarge { found: bytes.len() });
         }
-        let wire =
-            WireHead::decode(bytes).map_err(|error| HeadError::Malformed(error.to_string()))?;
+        let wire = WireHead::decode(bytes).map_err(|error| HeadError::Malformed(error.to_string()))?;
         if wire.inlines.len() > MAX_HEAD_INLINES {
             return Err(HeadError::Malformed(format!(
                 "{} files; at most {MAX_HEAD_INLINES} are read",
@@ -195,11 +173,7 @@ impl Head {
             root_version: wire.root_version,
             timestamp: wire.timestamp,
             snapshot: wire.snapshot,
-            inlines: wire
-                .inlines
-                .into_iter()
-                .map(Inline::from_wire)
-                .collect::<Result<_, _>>()?,
+            inlines: wire.inlines.into_iter().map(Inline::from_wire).collect::<Result<_, _>>()?,
         };
         let distinct: BTreeSet<(bool, &str)> = head.inlines.iter().map(Inline::key).collect();
         if distinct.len() != head.inlines.len() {
@@ -215,13 +189,8 @@ impl Head {
     /// one of them is not signed in the exact form that a head carries, or they alone are too large.
     /// A file that receivers would refuse (a role that the snapshot does not pin by hash, or a file of
     /// a name already taken) is left out.
-    pub fn from_trusted(
-        trusted: &Trusted,
-        inlines: impl IntoIterator<Item = Inline>,
-    ) -> Option<Self> {
-        let snapshot = trusted
-            .snapshot()
-            .filter(|_| trusted.missing_snapshot().is_none())?;
+    pub fn from_trusted(trusted: &Trusted, inlines: impl IntoIterator<Item = Inline>) -> Option<Self> {
+        let snapshot = trusted.snapshot().filter(|_| trusted.missing_snapshot().is_none())?;
         let (timestamp_form, snapshot_form) = trusted.gossip_form()?;
         if snapshot_form != snapshot.bytes() {
             return None;
@@ -241,16 +210,10 @@ impl Head {
                 break;
             }
             let pinned = match &inline {
-                Inline::Role {
-                    name,
-                    version,
-                    bytes,
-                } => snapshot
-                    .role(name)
-                    .is_some_and(|meta| meta.version == *version && meta.pins(bytes)),
-                Inline::Target { path, .. } => {
-                    !path.is_empty() && path.len() <= MAX_TARGET_PATH_BYTES
+                Inline::Role { name, version, bytes } => {
+                    snapshot.role(name).is_some_and(|meta| meta.version == *version && meta.pins(bytes))
                 }
+                Inline::Target { path, .. } => !path.is_empty() && path.len() <= MAX_TARGET_PATH_BYTES,
             };
             let taken = head.inlines.iter().any(|known| known.key() == inline.key());
             let wire = inline.to_wire().encoded_len();
@@ -271,18 +234,9 @@ mod tests {
 
     fn any_inline() -> impl Strategy<Value = Inline> {
         prop_oneof![
-            (
-                "[a-z-]{1,20}",
-                any::<u64>(),
-                prop::collection::vec(any::<u8>(), 0..40)
-            )
-                .prop_map(|(name, version, bytes)| {
-                    Inline::Role {
-                        name: name.parse().expect("a role name"),
-                        version,
-                        bytes,
-                    }
-                }),
+            ("[a-z-]{1,20}", any::<u64>(), prop::collection::vec(any::<u8>(), 0..40)).prop_map(
+                |(name, version, bytes)| { Inline::Role { name: name.parse().expect("a role name"), version, bytes } }
+            ),
             ("[a-z/]{1,20}", prop::collection::vec(any::<u8>(), 0..40))
                 .prop_map(|(path, bytes)| Inline::Target { path, bytes }),
         ]
@@ -301,21 +255,9 @@ mod tests {
     }
 
     fn head() -> Head {
-        let role = Inline::Role {
-            name: RoleName::targets(),
-            version: 3,
-            bytes: b"{}".to_vec(),
-        };
-        let target = Inline::Target {
-            path: "channels/editor/stable.json".to_owned(),
-            bytes: b"{}".to_vec(),
-        };
-        Head {
-            root_version: 1,
-            timestamp: b"{}".to_vec(),
-            snapshot: b"{}".to_vec(),
-            inlines: vec![role, target],
-        }
+        let role = Inline::Role { name: RoleName::targets(), version: 3, bytes: b"{}".to_vec() };
+        let target = Inline::Target { path: "channels/editor/stable.json".to_owned(), bytes: b"{}".to_vec() };
+        Head { root_version: 1, timestamp: b"{}".to_vec(), snapshot: b"{}".to_vec(), inlines: vec![role, target] }
     }
 
     #[test]
@@ -332,15 +274,8 @@ mod tests {
     #[test]
     fn two_files_of_one_name_are_refused() {
         let mut twice = head();
-        twice.inlines.push(Inline::Role {
-            name: RoleName::targets(),
-            version: 4,
-            bytes: Vec::new(),
-        });
-        assert!(matches!(
-            Head::decode(&twice.encode()),
-            Err(HeadError::Malformed(_))
-        ));
+        twice.inlines.push(Inline::Role { name: RoleName::targets(), version: 4, bytes: Vec::new() });
+        assert!(matches!(Head::decode(&twice.encode()), Err(HeadError::Malformed(_))));
     }
 
     #[test]
@@ -349,15 +284,7 @@ mod tests {
         let unknown_field = [&bytes[..], b"\x28\x01"].concat();
         let field_twice = [&bytes[..], b"\x08\x01"].concat();
         let padded_number = [b"\x08\x81\x00", &bytes[2..]].concat();
-        let default_written = [
-            &b"\x08\x00"[..],
-            &Head {
-                root_version: 0,
-                ..head()
-            }
-            .encode(),
-        ]
-        .concat();
+        let default_written = [&b"\x08\x00"[..], &Head { root_version: 0, ..head() }.encode()].concat();
         for other in [unknown_field, field_twice, padded_number, default_written] {
             assert_eq!(Head::decode(&other), Err(HeadError::NotExact));
         }
@@ -365,38 +292,13 @@ mod tests {
 
     #[test]
     fn a_head_is_bounded() {
-        let large = Head {
-            timestamp: vec![b'x'; MAX_HEAD_BYTES],
-            ..head()
-        }
-        .encode();
-        assert_eq!(
-            Head::decode(&large),
-            Err(HeadError::TooLarge { found: large.len() })
-        );
-        let target = |index: usize| Inline::Target {
-            path: format!("p{index}"),
-            bytes: Vec::new(),
-        };
-        let many = Head {
-            inlines: (0..=MAX_HEAD_INLINES).map(target).collect(),
-            ..head()
-        };
-        assert!(matches!(
-            Head::decode(&many.encode()),
-            Err(HeadError::Malformed(_))
-        ));
-        let nameless = Head {
-            inlines: vec![Inline::Target {
-                path: String::new(),
-                bytes: Vec::new(),
-            }],
-            ..head()
-        };
-        assert!(matches!(
-            Head::decode(&nameless.encode()),
-            Err(HeadError::Malformed(_))
-        ));
+        let large = Head { timestamp: vec![b'x'; MAX_HEAD_BYTES], ..head() }.encode();
+        assert_eq!(Head::decode(&large), Err(HeadError::TooLarge { found: large.len() }));
+        let target = |index: usize| Inline::Target { path: format!("p{index}"), bytes: Vec::new() };
+        let many = Head { inlines: (0..=MAX_HEAD_INLINES).map(target).collect(), ..head() };
+        assert!(matches!(Head::decode(&many.encode()), Err(HeadError::Malformed(_))));
+        let nameless = Head { inlines: vec![Inline::Target { path: String::new(), bytes: Vec::new() }], ..head() };
+        assert!(matches!(Head::decode(&nameless.encode()), Err(HeadError::Malformed(_))));
     }
 
     proptest! {

@@ -89,19 +89,11 @@ impl DelegatedRole {
             return Err(format!("a delegation to the top-level role {name}"));
         }
         if self.paths.is_some() == self.path_hash_prefixes.is_some() {
-            return Err(format!(
-                "the delegation to {name} must state paths or path hash prefixes, not both"
-            ));
+            return Err(format!("the delegation to {name} must state paths or path hash prefixes, not both"));
         }
         let too_long = |pattern: &String| pattern.len() > MAX_TARGET_PATH_BYTES;
-        if self
-            .paths
-            .as_ref()
-            .is_some_and(|patterns| patterns.iter().any(too_long))
-        {
-            return Err(format!(
-                "the delegation to {name} has a pattern of more than {MAX_TARGET_PATH_BYTES} bytes"
-            ));
+        if self.paths.as_ref().is_some_and(|patterns| patterns.iter().any(too_long)) {
+            return Err(format!("the delegation to {name} has a pattern of more than {MAX_TARGET_PATH_BYTES} bytes"));
         }
         Ok(())
     }
@@ -111,23 +103,16 @@ impl Delegations {
     /// Delegates to `role`, any `threshold` of `keys` signing it, at the lowest priority; a delegation
     /// to a role of the same name is replaced in its place.
     #[must_use]
-    pub fn with_role(
-        mut self,
-        mut role: DelegatedRole,
-        threshold: u64,
-        keys: &[PublicKey],
-    ) -> Self {
+    pub fn with_role(mut self, mut role: DelegatedRole, threshold: u64, keys: &[PublicKey]) -> Self {
         role.keyids = keys.iter().map(PublicKey::id).collect();
         role.threshold = threshold;
-        self.keys
-            .extend(role.keyids.iter().cloned().zip(keys.iter().cloned()));
+        self.keys.extend(role.keyids.iter().cloned().zip(keys.iter().cloned()));
         match self.roles.iter_mut().find(|known| known.name == role.name) {
             Some(known) => *known = role,
             None => self.roles.push(role),
         }
         let roles = &self.roles;
-        self.keys
-            .retain(|keyid, _| roles.iter().any(|role| role.keyids.contains(keyid)));
+        self.keys.retain(|keyid, _| roles.iter().any(|role| role.keyids.contains(keyid)));
         self
     }
 
@@ -138,22 +123,14 @@ impl Delegations {
 
     pub(super) fn authority(&self, name: &RoleName) -> Option<Authority<'_>> {
         let role = self.role(name)?;
-        Some(Authority {
-            keys: &self.keys,
-            keyids: &role.keyids,
-            threshold: role.threshold,
-        })
+        Some(Authority { keys: &self.keys, keyids: &role.keyids, threshold: role.threshold })
     }
 
     pub(super) fn validate(&self) -> Result<(), String> {
         check_keys(&self.keys)?;
         self.roles.iter().try_for_each(DelegatedRole::validate)?;
         let distinct: BTreeSet<&RoleName> = self.roles.iter().map(|role| &role.name).collect();
-        if distinct.len() == self.roles.len() {
-            Ok(())
-        } else {
-            Err("two delegations to one role".to_owned())
-        }
+        if distinct.len() == self.roles.len() { Ok(()) } else { Err("two delegations to one role".to_owned()) }
     }
 }
 
@@ -242,26 +219,10 @@ mod tests {
     #[test]
     fn wildcards_stay_inside_their_segment() {
         for (pattern, path, expected) in [
-            (
-                "releases/editor/*/*/*",
-                "releases/editor/1.2.3/any/a.zip",
-                true,
-            ),
-            (
-                "releases/editor/*/*/*",
-                "releases/editor/1.2.3/any/a/b.zip",
-                false,
-            ),
-            (
-                "releases/editor/*/*/*",
-                "releases/editor/1.2.3/a.zip",
-                false,
-            ),
-            (
-                "releases/editor/*/*/*",
-                "releases/other/1.2.3/any/a.zip",
-                false,
-            ),
+            ("releases/editor/*/*/*", "releases/editor/1.2.3/any/a.zip", true),
+            ("releases/editor/*/*/*", "releases/editor/1.2.3/any/a/b.zip", false),
+            ("releases/editor/*/*/*", "releases/editor/1.2.3/a.zip", false),
+            ("releases/editor/*/*/*", "releases/other/1.2.3/any/a.zip", false),
             ("*", "a", true),
             ("*", "", true),
             ("*", "a/b", false),
@@ -311,10 +272,7 @@ mod tests {
     #[test]
     fn a_pattern_of_many_stars_is_matched_quickly() {
         let pattern = "*a".repeat(MAX_TARGET_PATH_BYTES / 2);
-        assert!(!path_matches(
-            &pattern,
-            &format!("{}b", "a".repeat(MAX_TARGET_PATH_BYTES - 1))
-        ));
+        assert!(!path_matches(&pattern, &format!("{}b", "a".repeat(MAX_TARGET_PATH_BYTES - 1))));
     }
 
     #[test]
@@ -332,30 +290,18 @@ mod tests {
     fn delegations(edit: impl FnOnce(&mut DelegatedRole)) -> Delegations {
         let mut role = DelegatedRole::new("a".parse().expect("a role name"), &["*"]);
         edit(&mut role);
-        Delegations {
-            roles: vec![role],
-            ..Delegations::default()
-        }
+        Delegations { roles: vec![role], ..Delegations::default() }
     }
 
     #[test]
     fn ambiguous_delegations_are_refused() {
         assert_eq!(delegations(|_| ()).validate(), Ok(()));
         assert!(delegations(|role| role.paths = None).validate().is_err());
-        assert!(
-            delegations(|role| role.path_hash_prefixes = Some(Vec::new()))
-                .validate()
-                .is_err()
-        );
+        assert!(delegations(|role| role.path_hash_prefixes = Some(Vec::new())).validate().is_err());
         assert!(delegations(|role| role.threshold = 0).validate().is_err());
-        assert!(
-            delegations(|role| role.paths = Some(vec!["a".repeat(MAX_TARGET_PATH_BYTES + 1)]))
-                .validate()
-                .is_err()
-        );
+        assert!(delegations(|role| role.paths = Some(vec!["a".repeat(MAX_TARGET_PATH_BYTES + 1)])).validate().is_err());
         for name in ["root", "timestamp", "snapshot", "targets"] {
-            let found =
-                delegations(|role| role.name = name.parse().expect("a role name")).validate();
+            let found = delegations(|role| role.name = name.parse().expect("a role name")).validate();
             assert!(found.is_err(), "{name}");
         }
         let mut twice = delegations(|_| ());

@@ -29,11 +29,7 @@ pub(super) struct Signature {
 
 impl Signature {
     pub(super) fn new(keyid: KeyId, bytes: &[u8]) -> Self {
-        Self {
-            keyid,
-            sig: HEXLOWER.encode(bytes),
-            other: BTreeMap::new(),
-        }
+        Self { keyid, sig: HEXLOWER.encode(bytes), other: BTreeMap::new() }
     }
 
     pub(super) fn bytes(&self) -> Option<Vec<u8>> {
@@ -56,37 +52,23 @@ impl Envelope {
     pub(super) fn parse(role: &RoleName, bytes: &[u8], limit: u64) -> Result<Self, TufError> {
         let found = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         if found > limit {
-            return Err(TufError::TooLarge {
-                role: role.clone(),
-                found,
-                limit,
-            });
+            return Err(TufError::TooLarge { role: role.clone(), found, limit });
         }
-        let malformed = |reason: String| TufError::Malformed {
-            role: role.clone(),
-            reason,
-        };
+        let malformed = |reason: String| TufError::Malformed { role: role.clone(), reason };
         let value = canonical::parse(bytes).map_err(|error| malformed(error.to_string()))?;
         let Value::Object(mut fields) = value else {
             return Err(malformed("the envelope is not an object".to_owned()));
         };
         let Some(Value::Object(signed)) = fields.remove("signed") else {
-            return Err(malformed(
-                "the field 'signed' is missing or not an object".to_owned(),
-            ));
+            return Err(malformed("the field 'signed' is missing or not an object".to_owned()));
         };
         let signatures = match fields.remove("signatures") {
             Some(Value::Array(items)) if items.len() <= MAX_SIGNATURES => items,
             Some(Value::Array(items)) => {
-                return Err(malformed(format!(
-                    "{} signatures; at most {MAX_SIGNATURES} are read",
-                    items.len()
-                )));
+                return Err(malformed(format!("{} signatures; at most {MAX_SIGNATURES} are read", items.len())));
             }
             _ => {
-                return Err(malformed(
-                    "the field 'signatures' is missing or not an array".to_owned(),
-                ));
+                return Err(malformed("the field 'signatures' is missing or not an array".to_owned()));
             }
         };
         let signatures = signatures
@@ -96,10 +78,7 @@ impl Envelope {
             .map_err(|error| malformed(format!("a signature: {error}")))?;
         // TUF 4.2.1: "The KEYID MUST be unique in the "signatures" array: multiple signatures with
         // the same keyid are not allowed."
-        let distinct: BTreeSet<&KeyId> = signatures
-            .iter()
-            .map(|signature| &signature.keyid)
-            .collect();
+        let distinct: BTreeSet<&KeyId> = signatures.iter().map(|signature| &signature.keyid).collect();
         if distinct.len() != signatures.len() {
             return Err(malformed("two signatures name one key id".to_owned()));
         }
@@ -108,13 +87,7 @@ impl Envelope {
         let Value::Object(signed) = signed else {
             return Err(malformed("the field 'signed' is not an object".to_owned()));
         };
-        Ok(Self {
-            role: role.clone(),
-            bytes: bytes.to_vec(),
-            signatures,
-            signed,
-            message,
-        })
+        Ok(Self { role: role.clone(), bytes: bytes.to_vec(), signatures, signed, message })
     }
 
     /// The role that the envelope was asked to be.
@@ -150,9 +123,7 @@ impl Envelope {
     fn signatures_plain(&self) -> Vec<Signature> {
         self.signatures
             .iter()
-            .filter_map(|signature| {
-                Some(Signature::new(signature.keyid.clone(), &signature.bytes()?))
-            })
+            .filter_map(|signature| Some(Signature::new(signature.keyid.clone(), &signature.bytes()?)))
             .collect()
     }
 }

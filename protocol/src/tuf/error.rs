@@ -121,10 +121,7 @@ impl TufError {
     /// Whether the metadata is right in itself and only too old, so that whoever sent it may be
     /// honest: expired, or behind what is trusted here.
     pub fn is_age(&self) -> bool {
-        matches!(
-            self,
-            Self::Expired { .. } | Self::Rollback { .. } | Self::Removed { .. }
-        )
+        matches!(self, Self::Expired { .. } | Self::Rollback { .. } | Self::Removed { .. })
     }
 
     /// Whether the signatures did not reach the threshold: a forgery, or another root.

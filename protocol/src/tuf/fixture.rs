@@ -10,8 +10,8 @@ use crate::key::{PublicKey, SigningKey};
 use crate::time::UtcTime;
 
 use super::{
-    Change, DelegatedRole, Delegations, Expiry, FileMeta, RepositoryId, RoleName, Root, Snapshot,
-    TargetInfo, Targets, Timestamp, TopRole, Trusted, sign_role,
+    Change, DelegatedRole, Delegations, Expiry, FileMeta, RepositoryId, RoleName, Root, Snapshot, TargetInfo, Targets,
+    Timestamp, TopRole, Trusted, sign_role,
 };
 
 /// The time of the tests.
@@ -88,13 +88,9 @@ impl Repository {
             .with_role(TopRole::Targets, 1, &[public(TARGETS)]);
 
         let mut releases = Targets::new(1, later());
-        releases
-            .targets
-            .insert(ARTIFACT.to_owned(), TargetInfo::of(b"artifact"));
+        releases.targets.insert(ARTIFACT.to_owned(), TargetInfo::of(b"artifact"));
         let mut channels = Targets::new(1, later());
-        channels
-            .targets
-            .insert(CHANNEL.to_owned(), TargetInfo::of(POLICY));
+        channels.targets.insert(CHANNEL.to_owned(), TargetInfo::of(POLICY));
         let mut targets = Targets::new(1, later());
         targets.delegations = Some(
             Delegations::default()
@@ -125,32 +121,16 @@ impl Repository {
     }
 
     pub(crate) fn targets(&mut self, name: &str) -> &mut Targets {
-        &mut self
-            .roles
-            .get_mut(&role(name))
-            .expect("a role of the repository")
-            .0
+        &mut self.roles.get_mut(&role(name)).expect("a role of the repository").0
     }
 
     /// Delegates from `parent` to `child`, a new role with one target, signed by `seed`.
-    pub(crate) fn delegate(
-        &mut self,
-        parent: &str,
-        delegation: DelegatedRole,
-        seed: u8,
-        target: Option<&str>,
-    ) {
+    pub(crate) fn delegate(&mut self, parent: &str, delegation: DelegatedRole, seed: u8, target: Option<&str>) {
         let mut child = Targets::new(1, later());
-        child.targets.extend(target.map(|path| {
-            (
-                path.to_owned(),
-                TargetInfo::of(delegation.name.as_str().as_bytes()),
-            )
-        }));
+        child.targets.extend(target.map(|path| (path.to_owned(), TargetInfo::of(delegation.name.as_str().as_bytes()))));
         let name = delegation.name.clone();
         let delegations = self.targets(parent).delegations.take().unwrap_or_default();
-        self.targets(parent).delegations =
-            Some(delegations.with_role(delegation, 1, &[public(seed)]));
+        self.targets(parent).delegations = Some(delegations.with_role(delegation, 1, &[public(seed)]));
         self.roles.entry(name).or_insert((child, vec![seed]));
     }
 
@@ -171,11 +151,8 @@ impl Repository {
 
     /// Signs everything as it stands.
     pub(crate) fn files(&self) -> Files {
-        let roles: BTreeMap<RoleName, Vec<u8>> = self
-            .roles
-            .iter()
-            .map(|(name, (targets, seeds))| (name.clone(), sign(targets, seeds)))
-            .collect();
+        let roles: BTreeMap<RoleName, Vec<u8>> =
+            self.roles.iter().map(|(name, (targets, seeds))| (name.clone(), sign(targets, seeds))).collect();
         let mut snapshot = self.snapshot.clone();
         for (name, bytes) in &roles {
             let version = self.roles[name].0.version;
@@ -185,16 +162,9 @@ impl Repository {
     }
 
     /// Signs everything around a snapshot that may not fit the roles.
-    pub(crate) fn files_of(
-        &self,
-        snapshot: &Snapshot,
-        roles: BTreeMap<RoleName, Vec<u8>>,
-    ) -> Files {
+    pub(crate) fn files_of(&self, snapshot: &Snapshot, roles: BTreeMap<RoleName, Vec<u8>>) -> Files {
         let bytes = sign(snapshot, &self.snapshot_signers);
-        let timestamp = Timestamp {
-            snapshot: FileMeta::of(snapshot.version, &bytes),
-            ..self.timestamp.clone()
-        };
+        let timestamp = Timestamp { snapshot: FileMeta::of(snapshot.version, &bytes), ..self.timestamp.clone() };
         Files {
             root: sign(&self.root, &self.root_signers),
             timestamp: sign(&timestamp, &self.timestamp_signers),
@@ -223,12 +193,8 @@ impl Repository {
 impl Files {
     /// Loads timestamp, snapshot and every role, as a client does that finds nothing wrong.
     pub(crate) fn load(&self, trusted: &mut Trusted) {
-        let _ = trusted
-            .update_timestamp(&self.timestamp, enforce())
-            .expect("a good timestamp");
-        let _ = trusted
-            .update_snapshot(&self.snapshot, enforce())
-            .expect("a good snapshot");
+        let _ = trusted.update_timestamp(&self.timestamp, enforce()).expect("a good timestamp");
+        let _ = trusted.update_snapshot(&self.snapshot, enforce()).expect("a good snapshot");
         self.load_roles(trusted);
         assert!(trusted.is_complete());
     }
@@ -243,9 +209,7 @@ impl Files {
             for request in missing {
                 let bytes = &self.roles[&request.role];
                 assert_eq!(request.sha256, Some(Digest::of(bytes)));
-                let change = trusted
-                    .update_targets(&request.role, bytes, enforce())
-                    .expect("a good role");
+                let change = trusted.update_targets(&request.role, bytes, enforce()).expect("a good role");
                 assert_eq!(change, Change::New);
             }
         }

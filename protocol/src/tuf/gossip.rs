@@ -48,11 +48,7 @@ impl Trusted {
 
     /// Reads one top-level role in the form that a head carries: canonical, exactly signed under the
     /// root trusted here. Whether it is newer or current is not judged.
-    pub(crate) fn read_exact<T: Role>(
-        &self,
-        role: TopRole,
-        bytes: &[u8],
-    ) -> Result<Verified<T>, FormError> {
+    pub(crate) fn read_exact<T: Role>(&self, role: TopRole, bytes: &[u8]) -> Result<Verified<T>, FormError> {
         let envelope = Envelope::parse(&role.name(), bytes, T::MAX_BYTES)?;
         if !envelope.is_canonical() {
             return Err(FormError::NotCanonical(role.name()));
@@ -61,15 +57,8 @@ impl Trusted {
     }
 
     /// Reads one top-level role that is validly signed under the root trusted here, in any form.
-    pub(crate) fn read_signed<T: Role>(
-        &self,
-        role: TopRole,
-        bytes: &[u8],
-    ) -> Result<Verified<T>, TufError> {
-        Verified::check(
-            Envelope::parse(&role.name(), bytes, T::MAX_BYTES)?,
-            &self.root.authority(role),
-        )
+    pub(crate) fn read_signed<T: Role>(&self, role: TopRole, bytes: &[u8]) -> Result<Verified<T>, TufError> {
+        Verified::check(Envelope::parse(&role.name(), bytes, T::MAX_BYTES)?, &self.root.authority(role))
     }
 
     /// Reads the timestamp and the snapshot of one head, which must belong together.
@@ -84,11 +73,7 @@ impl Trusted {
         let snapshot: Verified<Snapshot> = self.read_exact(TopRole::Snapshot, snapshot)?;
         if snapshot.version != timestamp.snapshot.version {
             let (expected, found) = (timestamp.snapshot.version, snapshot.version);
-            return Err(FormError::Metadata(TufError::Version {
-                role,
-                expected,
-                found,
-            }));
+            return Err(FormError::Metadata(TufError::Version { role, expected, found }));
         }
         Ok((timestamp, snapshot))
     }

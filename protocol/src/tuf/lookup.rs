@@ -8,9 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use semver::Version;
 
 use crate::digest::Digest;
-use crate::limits::{
-    MAX_DELEGATIONS_VISITED, MAX_SNAPSHOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES,
-};
+use crate::limits::{MAX_DELEGATIONS_VISITED, MAX_SNAPSHOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES};
 use crate::names::Product;
 use crate::time::UtcTime;
 
@@ -32,12 +30,7 @@ pub struct RoleRequest {
 
 impl RoleRequest {
     fn new(role: RoleName, meta: &FileMeta, limit: u64) -> Self {
-        Self {
-            role,
-            version: meta.version,
-            max_length: meta.max_length(limit),
-            sha256: meta.sha256(),
-        }
+        Self { role, version: meta.version, max_length: meta.max_length(limit), sha256: meta.sha256() }
     }
 }
 
@@ -86,9 +79,10 @@ impl Trusted {
     pub fn missing_snapshot(&self) -> Option<RoleRequest> {
         let meta = &self.timestamp.as_ref()?.snapshot;
         let role = RoleName::snapshot();
-        let current = self.snapshot.as_ref().is_some_and(|snapshot| {
-            snapshot.version == meta.version && meta.check(&role, snapshot.bytes()).is_ok()
-        });
+        let current = self
+            .snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.version == meta.version && meta.check(&role, snapshot.bytes()).is_ok());
         (!current).then(|| RoleRequest::new(role, meta, MAX_SNAPSHOT_BYTES))
     }
 
@@ -109,12 +103,7 @@ impl Trusted {
                 }
                 continue;
             };
-            for child in loaded
-                .metadata
-                .delegations
-                .iter()
-                .flat_map(|delegations| &delegations.roles)
-            {
+            for child in loaded.metadata.delegations.iter().flat_map(|delegations| &delegations.roles) {
                 if seen.insert(child.name.clone()) {
                     queue.push_back(child.name.clone());
                 }
@@ -137,10 +126,7 @@ impl Trusted {
     /// asks, ends the search: what it would have said is unknown, and nobody below may speak for it.
     pub fn resolve(&self, path: &str) -> Resolution {
         match self.find(path) {
-            Lookup::Found(role, target) => Resolution::Found {
-                role: role.clone(),
-                target: target.clone(),
-            },
+            Lookup::Found(role, target) => Resolution::Found { role: role.clone(), target: target.clone() },
             Lookup::Needs(request) => Resolution::Needs(request),
             Lookup::NotFound => Resolution::NotFound,
         }
@@ -177,12 +163,7 @@ impl Trusted {
             }
             visited.insert(name);
             let mut below = Vec::new();
-            for child in loaded
-                .metadata
-                .delegations
-                .iter()
-                .flat_map(|delegations| &delegations.roles)
-            {
+            for child in loaded.metadata.delegations.iter().flat_map(|delegations| &delegations.roles) {
                 if child.covers(path) {
                     below.push((name, &child.name));
                     if child.terminating {
@@ -224,10 +205,7 @@ impl Trusted {
         let Some(timestamp) = &self.timestamp else {
             return missing(RoleName::timestamp());
         };
-        let current = self
-            .snapshot
-            .as_ref()
-            .filter(|_| self.missing_snapshot().is_none());
+        let current = self.snapshot.as_ref().filter(|_| self.missing_snapshot().is_none());
         let Some(snapshot) = current else {
             return missing(RoleName::snapshot());
         };
@@ -252,9 +230,7 @@ impl Trusted {
             return top;
         };
         match self.role_expiry(role) {
-            None => Freshness::Incomplete {
-                missing: role.clone(),
-            },
+            None => Freshness::Incomplete { missing: role.clone() },
             Some((own, by)) if own < until => fresh_until((own, by), now),
             Some(_) => top,
         }
@@ -286,10 +262,7 @@ impl Trusted {
 
     /// The lowest version of `product` that may be installed: the top-level targets role's word.
     pub fn security_floor(&self, product: &Product) -> Option<Version> {
-        self.role(&RoleName::targets())?
-            .security_floor
-            .get(product)
-            .cloned()
+        self.role(&RoleName::targets())?.security_floor.get(product).cloned()
     }
 }
 
@@ -300,11 +273,7 @@ enum Lookup<'a> {
 }
 
 fn fresh_until((until, role): (UtcTime, RoleName), now: UtcTime) -> Freshness {
-    if until <= now {
-        Freshness::Expired { role, since: until }
-    } else {
-        Freshness::Fresh { until }
-    }
+    if until <= now { Freshness::Expired { role, since: until } } else { Freshness::Fresh { until } }
 }
 
 #[cfg(test)]

@@ -142,20 +142,12 @@ pub struct RoleKeys {
 impl RoleKeys {
     /// A role of these keys.
     pub fn new(keyids: Vec<KeyId>, threshold: u64) -> Self {
-        Self {
-            keyids,
-            threshold,
-            other: BTreeMap::new(),
-        }
+        Self { keyids, threshold, other: BTreeMap::new() }
     }
 }
 
 pub(super) fn check_threshold(threshold: u64) -> Result<(), String> {
-    if threshold == 0 {
-        Err("a threshold of 0 would need no signature".to_owned())
-    } else {
-        Ok(())
-    }
+    if threshold == 0 { Err("a threshold of 0 would need no signature".to_owned()) } else { Ok(()) }
 }
 
 pub(super) fn check_keys(keys: &Keys) -> Result<(), String> {
@@ -184,9 +176,7 @@ impl Hashes {
     /// Every stated hash: its algorithm, and its text as signed. Whoever makes a file name of the
     /// text (TUF's consistent snapshots) must check first that it is hexadecimal.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(algorithm, hash)| (algorithm.as_str(), hash.as_str()))
+        self.0.iter().map(|(algorithm, hash)| (algorithm.as_str(), hash.as_str()))
     }
 
     /// The SHA-256, when one is stated.
@@ -209,11 +199,7 @@ impl Hashes {
                 return Err(algorithm.clone());
             }
         }
-        if known {
-            Ok(())
-        } else {
-            Err("sha256".to_owned())
-        }
+        if known { Ok(()) } else { Err("sha256".to_owned()) }
     }
 }
 
@@ -266,11 +252,7 @@ impl FileMeta {
     }
 
     pub(super) fn validate(&self) -> Result<(), String> {
-        if self.version == 0 {
-            Err("version 0; versions start at 1".to_owned())
-        } else {
-            Ok(())
-        }
+        if self.version == 0 { Err("version 0; versions start at 1".to_owned()) } else { Ok(()) }
     }
 
     /// TUF 5.5.2 and 5.6.2: the hashes and the length, as far as they are stated.
@@ -279,21 +261,12 @@ impl FileMeta {
         if let Some(expected) = self.length
             && expected != found
         {
-            return Err(TufError::Length {
-                role: role.clone(),
-                expected,
-                found,
-            });
+            return Err(TufError::Length { role: role.clone(), expected, found });
         }
         if self.hashes.is_empty() {
             return Ok(());
         }
-        self.hashes
-            .check(bytes)
-            .map_err(|algorithm| TufError::Hash {
-                role: role.clone(),
-                algorithm,
-            })
+        self.hashes.check(bytes).map_err(|algorithm| TufError::Hash { role: role.clone(), algorithm })
     }
 }
 
@@ -315,20 +288,12 @@ pub struct TargetInfo {
 impl TargetInfo {
     /// A target of this length and SHA-256.
     pub fn new(length: u64, sha256: Digest) -> Self {
-        Self {
-            length,
-            hashes: Hashes::of_sha256(sha256),
-            custom: None,
-            other: BTreeMap::new(),
-        }
+        Self { length, hashes: Hashes::of_sha256(sha256), custom: None, other: BTreeMap::new() }
     }
 
     /// The target of these exact bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        Self::new(
-            u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            Digest::of(bytes),
-        )
+        Self::new(u64::try_from(bytes.len()).unwrap_or(u64::MAX), Digest::of(bytes))
     }
 
     /// The SHA-256, when one is stated.
@@ -338,8 +303,7 @@ impl TargetInfo {
 
     /// Whether `bytes` are this target: length and every stated hash that is known, one at least.
     pub fn matches(&self, bytes: &[u8]) -> bool {
-        u64::try_from(bytes.len()).is_ok_and(|found| found == self.length)
-            && self.hashes.check(bytes).is_ok()
+        u64::try_from(bytes.len()).is_ok_and(|found| found == self.length) && self.hashes.check(bytes).is_ok()
     }
 }
 
@@ -362,11 +326,7 @@ mod tests {
     fn role_names_are_bounded() {
         assert!("".parse::<RoleName>().is_err());
         assert!("r".repeat(MAX_ROLE_NAME_BYTES).parse::<RoleName>().is_ok());
-        assert!(
-            "r".repeat(MAX_ROLE_NAME_BYTES + 1)
-                .parse::<RoleName>()
-                .is_err()
-        );
+        assert!("r".repeat(MAX_ROLE_NAME_BYTES + 1).parse::<RoleName>().is_err());
     }
 
     #[test]
@@ -379,26 +339,10 @@ mod tests {
         let hashes = |text: &str| serde_json::from_str::<Hashes>(text).expect("hashes");
         let sha256 = Digest::of(b"x");
         let sha512 = HEXLOWER.encode(&Sha512::digest(b"x"));
-        assert_eq!(
-            hashes(&format!(
-                r#"{{"sha256":"{sha256}","sha512":"{sha512}","md5":"0"}}"#
-            ))
-            .check(b"x"),
-            Ok(())
-        );
-        assert_eq!(
-            hashes(&format!(r#"{{"sha512":"{sha512}"}}"#)).check(b"x"),
-            Ok(())
-        );
-        assert_eq!(
-            hashes(&format!(r#"{{"sha256":"{sha256}","sha512":"00"}}"#)).check(b"x"),
-            Err("sha512".to_owned())
-        );
-        assert!(
-            hashes(r#"{"md5":"9dd4e461268c8034f5c8564e155c67a6"}"#)
-                .check(b"x")
-                .is_err()
-        );
+        assert_eq!(hashes(&format!(r#"{{"sha256":"{sha256}","sha512":"{sha512}","md5":"0"}}"#)).check(b"x"), Ok(()));
+        assert_eq!(hashes(&format!(r#"{{"sha512":"{sha512}"}}"#)).check(b"x"), Ok(()));
+        assert_eq!(hashes(&format!(r#"{{"sha256":"{sha256}","sha512":"00"}}"#)).check(b"x"), Err("sha512".to_owned()));
+        assert!(hashes(r#"{"md5":"9dd4e461268c8034f5c8564e155c67a6"}"#).check(b"x").is_err());
     }
 
     #[test]
@@ -406,12 +350,6 @@ mod tests {
         let target = TargetInfo::of(b"artifact");
         assert!(target.matches(b"artifact"));
         assert!(!target.matches(b"artifacT"));
-        assert!(
-            !TargetInfo {
-                length: 7,
-                ..target
-            }
-            .matches(b"artifact")
-        );
+        assert!(!TargetInfo { length: 7, ..target }.matches(b"artifact"));
     }
 }

@@ -11,8 +11,7 @@ use serde_json::{Map, Value};
 use crate::digest::Digest;
 use crate::key::{KeyId, PublicKey};
 use crate::limits::{
-    MAX_ROOT_BYTES, MAX_SNAPSHOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES,
-    MAX_TIMESTAMP_BYTES,
+    MAX_ROOT_BYTES, MAX_SNAPSHOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES, MAX_TIMESTAMP_BYTES,
 };
 use crate::names::{Product, parse_version};
 use crate::time::UtcTime;
@@ -105,8 +104,7 @@ impl Root {
     #[must_use]
     pub fn with_role(mut self, role: TopRole, threshold: u64, keys: &[PublicKey]) -> Self {
         let keyids: Vec<KeyId> = keys.iter().map(PublicKey::id).collect();
-        self.keys
-            .extend(keyids.iter().cloned().zip(keys.iter().cloned()));
+        self.keys.extend(keyids.iter().cloned().zip(keys.iter().cloned()));
         let place = match role {
             TopRole::Root => &mut self.roles.root,
             TopRole::Timestamp => &mut self.roles.timestamp,
@@ -117,14 +115,9 @@ impl Root {
         place.threshold = threshold;
         let roles = &self.roles;
         self.keys.retain(|keyid, _| {
-            [
-                &roles.root,
-                &roles.timestamp,
-                &roles.snapshot,
-                &roles.targets,
-            ]
-            .iter()
-            .any(|role| role.keyids.contains(keyid))
+            [&roles.root, &roles.timestamp, &roles.snapshot, &roles.targets]
+                .iter()
+                .any(|role| role.keyids.contains(keyid))
         });
         self
     }
@@ -141,11 +134,7 @@ impl Root {
 
     pub(super) fn authority(&self, role: TopRole) -> Authority<'_> {
         let role = self.role(role);
-        Authority {
-            keys: &self.keys,
-            keyids: &role.keyids,
-            threshold: role.threshold,
-        }
+        Authority { keys: &self.keys, keyids: &role.keyids, threshold: role.threshold }
     }
 }
 
@@ -174,12 +163,7 @@ impl SignedPart for Root {
             other: fields.rest(),
         };
         check_keys(&root.keys)?;
-        for role in [
-            TopRole::Root,
-            TopRole::Timestamp,
-            TopRole::Snapshot,
-            TopRole::Targets,
-        ] {
+        for role in [TopRole::Root, TopRole::Timestamp, TopRole::Snapshot, TopRole::Targets] {
             check_threshold(root.role(role).threshold)?;
         }
         Ok(root)
@@ -214,14 +198,7 @@ pub struct Timestamp {
 impl Timestamp {
     /// A timestamp that names `snapshot` as the newest.
     pub fn new(version: u64, expires: UtcTime, snapshot: FileMeta) -> Self {
-        Self {
-            version,
-            expires,
-            snapshot,
-            signed_at: None,
-            prev_sha256: None,
-            other: BTreeMap::new(),
-        }
+        Self { version, expires, snapshot, signed_at: None, prev_sha256: None, other: BTreeMap::new() }
     }
 }
 
@@ -261,12 +238,7 @@ impl SignedPart for Timestamp {
 
     fn to_signed(&self) -> Map<String, Value> {
         let mut fields = Fields::close(self, &self.other);
-        fields.put(
-            "meta",
-            &TimestampFiles {
-                snapshot: self.snapshot.clone(),
-            },
-        );
+        fields.put("meta", &TimestampFiles { snapshot: self.snapshot.clone() });
         if let Some(signed_at) = &self.signed_at {
             fields.put("signed_at", signed_at);
         }
@@ -293,12 +265,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// A snapshot that lists no role yet: add them with [`Snapshot::with_role`].
     pub fn new(version: u64, expires: UtcTime) -> Self {
-        Self {
-            version,
-            expires,
-            meta: BTreeMap::new(),
-            other: BTreeMap::new(),
-        }
+        Self { version, expires, meta: BTreeMap::new(), other: BTreeMap::new() }
     }
 
     /// Lists `role`.
@@ -401,18 +368,10 @@ impl Role for Targets {
 impl SignedPart for Targets {
     fn from_signed(mut fields: Fields) -> Result<Self, String> {
         fields.open(Self::TYPE)?;
-        let floors = fields
-            .optional::<UpdraftFields>("updraft")?
-            .unwrap_or_default()
-            .security_floor;
+        let floors = fields.optional::<UpdraftFields>("updraft")?.unwrap_or_default().security_floor;
         let security_floor = floors
             .into_iter()
-            .map(|(product, version)| {
-                Ok((
-                    product,
-                    parse_version(&version).map_err(|error| error.to_string())?,
-                ))
-            })
+            .map(|(product, version)| Ok((product, parse_version(&version).map_err(|error| error.to_string())?)))
             .collect::<Result<_, String>>()?;
         let targets = Self {
             version: fields.version()?,
@@ -422,20 +381,10 @@ impl SignedPart for Targets {
             security_floor,
             other: fields.rest(),
         };
-        if let Some(path) = targets
-            .targets
-            .keys()
-            .find(|path| path.len() > MAX_TARGET_PATH_BYTES)
-        {
-            return Err(format!(
-                "a target path of {} bytes; at most {MAX_TARGET_PATH_BYTES} are read",
-                path.len()
-            ));
+        if let Some(path) = targets.targets.keys().find(|path| path.len() > MAX_TARGET_PATH_BYTES) {
+            return Err(format!("a target path of {} bytes; at most {MAX_TARGET_PATH_BYTES} are read", path.len()));
         }
-        targets
-            .delegations
-            .as_ref()
-            .map_or(Ok(()), Delegations::validate)?;
+        targets.delegations.as_ref().map_or(Ok(()), Delegations::validate)?;
         Ok(targets)
     }
 
@@ -446,11 +395,8 @@ impl SignedPart for Targets {
             fields.put("delegations", delegations);
         }
         if !self.security_floor.is_empty() {
-            let security_floor = self
-                .security_floor
-                .iter()
-                .map(|(product, version)| (product.clone(), version.to_string()))
-                .collect();
+            let security_floor =
+                self.security_floor.iter().map(|(product, version)| (product.clone(), version.to_string())).collect();
             fields.put("updraft", &UpdraftFields { security_floor });
         }
         fields.into_signed()

@@ -30,11 +30,7 @@ pub fn signed_digest<T: Role>(role: &T) -> Digest {
 
 /// Adds the signatures of `keys` to metadata that others have signed already: a ceremony whose keys
 /// are not in one place. Signatures of the same keys are replaced. Nothing is verified.
-pub fn cosign<T: Role>(
-    role: &RoleName,
-    bytes: &[u8],
-    keys: &[&SigningKey],
-) -> Result<Vec<u8>, TufError> {
+pub fn cosign<T: Role>(role: &RoleName, bytes: &[u8], keys: &[&SigningKey]) -> Result<Vec<u8>, TufError> {
     let envelope = Envelope::parse(role, bytes, T::MAX_BYTES)?;
     let signatures = envelope.signatures().to_vec();
     Ok(seal(envelope.message(), signatures, keys))

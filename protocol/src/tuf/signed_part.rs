@@ -51,34 +51,22 @@ impl Fields {
     pub(super) fn open(&mut self, kind: &str) -> Result<(), String> {
         let found: String = self.required("_type")?;
         if found != kind {
-            return Err(format!(
-                "the type is '{}', not '{kind}'",
-                found.escape_debug()
-            ));
+            return Err(format!("the type is '{}', not '{kind}'", found.escape_debug()));
         }
         let spec: String = self.required("spec_version")?;
         let parts: Vec<&str> = spec.split('.').collect();
-        let numeric = parts
-            .iter()
-            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+        let numeric = parts.iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
         if !numeric || !(2..=3).contains(&parts.len()) || parts.first() != Some(&"1") {
-            return Err(format!(
-                "the specification version '{}' is not 1.x",
-                spec.escape_debug()
-            ));
+            return Err(format!("the specification version '{}' is not 1.x", spec.escape_debug()));
         }
         Ok(())
     }
 
     pub(super) fn required<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, String> {
-        self.optional(name)?
-            .ok_or_else(|| format!("the field '{name}' is missing"))
+        self.optional(name)?.ok_or_else(|| format!("the field '{name}' is missing"))
     }
 
-    pub(super) fn optional<T: DeserializeOwned>(
-        &mut self,
-        name: &str,
-    ) -> Result<Option<T>, String> {
+    pub(super) fn optional<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, String> {
         match self.0.remove(name) {
             None => Ok(None),
             Some(value) => match serde_json::from_value(value) {

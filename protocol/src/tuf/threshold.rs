@@ -40,9 +40,7 @@ impl<'a> Authority<'a> {
     /// Whether every key that may sign under `self` may also sign under `newer`.
     pub(super) fn is_kept_by(&self, newer: &Authority<'_>) -> bool {
         let kept = newer.members();
-        self.members()
-            .iter()
-            .all(|(_, key)| kept.iter().any(|(_, other)| other.is_same_key(key)))
+        self.members().iter().all(|(_, key)| kept.iter().any(|(_, other)| other.is_same_key(key)))
     }
 }
 
@@ -59,10 +57,7 @@ pub(super) fn check(envelope: &Envelope, authority: &Authority<'_>) -> Result<()
         if counted.iter().any(|seen| seen.is_same_key(key)) {
             continue;
         }
-        if signature
-            .bytes()
-            .is_some_and(|bytes| key.verify(envelope.message(), &bytes))
-        {
+        if signature.bytes().is_some_and(|bytes| key.verify(envelope.message(), &bytes)) {
             counted.push(key);
         }
     }
@@ -87,11 +82,7 @@ pub(super) fn check_exact(envelope: &Envelope, authority: &Authority<'_>) -> Res
     if u64::try_from(found).is_ok_and(|found| found == authority.threshold) {
         return check(envelope, authority);
     }
-    Err(TufError::Signatures {
-        role: envelope.role().clone(),
-        valid: 0,
-        threshold: authority.threshold,
-    })
+    Err(TufError::Signatures { role: envelope.role().clone(), valid: 0, threshold: authority.threshold })
 }
 
 /// The canonical envelope with the first `threshold` many of the signatures that count, in the order
@@ -100,10 +91,7 @@ pub(super) fn exact_form(envelope: &Envelope, authority: &Authority<'_>) -> Opti
     let needed = usize::try_from(authority.threshold).ok()?;
     let mut signatures: Vec<Signature> = Vec::new();
     for (keyid, key) in authority.members() {
-        let found = envelope
-            .signatures()
-            .iter()
-            .find(|signature| signature.keyid == *keyid);
+        let found = envelope.signatures().iter().find(|signature| signature.keyid == *keyid);
         if let Some(bytes) = found.and_then(Signature::bytes)
             && signatures.len() < needed
             && key.verify(envelope.message(), &bytes)

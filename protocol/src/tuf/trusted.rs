@@ -24,9 +24,7 @@ use super::threshold::Authority;
 use super::verified::Verified;
 
 /// The name of a repository: SHA-256 of the canonical signed part of its first root.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct RepositoryId(pub Digest);
 
@@ -108,11 +106,7 @@ fn first_root(bytes: &[u8]) -> Result<Verified<Root>, TufError> {
     let role = RoleName::root();
     let root = Verified::self_signed(&Envelope::parse(&role, bytes, MAX_ROOT_BYTES)?)?;
     if root.version != 1 {
-        return Err(TufError::Version {
-            role,
-            expected: 1,
-            found: root.version,
-        });
+        return Err(TufError::Version { role, expected: 1, found: root.version });
     }
     Ok(root)
 }
@@ -120,10 +114,9 @@ fn first_root(bytes: &[u8]) -> Result<Verified<Root>, TufError> {
 /// The only place where expiry is checked on the way in.
 fn check_expiry<T: Role>(metadata: &Verified<T>, expiry: Expiry) -> Result<(), TufError> {
     match expiry {
-        Expiry::Enforce(now) if metadata.expires() <= now => Err(TufError::Expired {
-            role: metadata.role_name().clone(),
-            since: metadata.expires(),
-        }),
+        Expiry::Enforce(now) if metadata.expires() <= now => {
+            Err(TufError::Expired { role: metadata.role_name().clone(), since: metadata.expires() })
+        }
         Expiry::Enforce(_) | Expiry::Deferred => Ok(()),
     }
 }
@@ -131,22 +124,14 @@ fn check_expiry<T: Role>(metadata: &Verified<T>, expiry: Expiry) -> Result<(), T
 /// The only place where versions are compared with what is trusted already.
 fn check_rollback(role: &RoleName, trusted: u64, found: u64) -> Result<(), TufError> {
     if found < trusted {
-        return Err(TufError::Rollback {
-            role: role.clone(),
-            trusted,
-            found,
-        });
+        return Err(TufError::Rollback { role: role.clone(), trusted, found });
     }
     Ok(())
 }
 
 fn check_version(role: &RoleName, expected: u64, found: u64) -> Result<(), TufError> {
     if found != expected {
-        return Err(TufError::Version {
-            role: role.clone(),
-            expected,
-            found,
-        });
+        return Err(TufError::Version { role: role.clone(), expected, found });
     }
     Ok(())
 }
@@ -158,10 +143,7 @@ impl Trusted {
         if root.signed_digest() != repository.0 {
             return Err(TufError::WrongRepository);
         }
-        Ok(Self {
-            repository: Some(*repository),
-            ..Self::of_root(root)
-        })
+        Ok(Self { repository: Some(*repository), ..Self::of_root(root) })
     }
 
     /// Starts from any root that the caller trusts, as plain TUF clients do (TUF 5.2).
@@ -171,13 +153,7 @@ impl Trusted {
     }
 
     fn of_root(root: Verified<Root>) -> Self {
-        Self {
-            repository: None,
-            root,
-            timestamp: None,
-            snapshot: None,
-            roles: Arc::default(),
-        }
+        Self { repository: None, root, timestamp: None, snapshot: None, roles: Arc::default() }
     }
 
     /// The repository, when trust started from its first root.
@@ -211,9 +187,7 @@ impl Trusted {
     /// before a timestamp is taken.
     pub fn update_root(&mut self, bytes: &[u8]) -> Result<(), TufError> {
         let role = RoleName::root();
-        let new = self
-            .root
-            .successor(&Envelope::parse(&role, bytes, MAX_ROOT_BYTES)?)?;
+        let new = self.root.successor(&Envelope::parse(&role, bytes, MAX_ROOT_BYTES)?)?;
         // TUF 5.3.5: "The version number of the new root metadata (version N+1) MUST be exactly
         // equal to version N + 1."
         check_version(&role, self.root.version.saturating_add(1), new.version)?;
@@ -227,14 +201,8 @@ impl Trusted {
             self.timestamp = None;
             self.snapshot = None;
         }
-        self.timestamp = self
-            .timestamp
-            .take()
-            .filter(|old| old.is_vouched_by(&new.authority(TopRole::Timestamp)));
-        self.snapshot = self
-            .snapshot
-            .take()
-            .filter(|old| old.is_vouched_by(&new.authority(TopRole::Snapshot)));
+        self.timestamp = self.timestamp.take().filter(|old| old.is_vouched_by(&new.authority(TopRole::Timestamp)));
+        self.snapshot = self.snapshot.take().filter(|old| old.is_vouched_by(&new.authority(TopRole::Snapshot)));
         self.root = new;
         self.settle_roles();
         Ok(())
@@ -257,11 +225,7 @@ impl Trusted {
                 return Ok(Change::Same);
             }
             // TUF 5.4.3.2: the same for the snapshot version that it names.
-            check_rollback(
-                &RoleName::snapshot(),
-                old.snapshot.version,
-                new.snapshot.version,
-            )?;
+            check_rollback(&RoleName::snapshot(), old.snapshot.version, new.snapshot.version)?;
         }
         check_expiry(&new, expiry)?;
         self.timestamp = Some(new);
@@ -272,10 +236,7 @@ impl Trusted {
     pub fn update_snapshot(&mut self, bytes: &[u8], expiry: Expiry) -> Result<Change, TufError> {
         let role = RoleName::snapshot();
         let Some(timestamp) = &self.timestamp else {
-            return Err(TufError::OutOfOrder {
-                role,
-                needs: RoleName::timestamp(),
-            });
+            return Err(TufError::OutOfOrder { role, needs: RoleName::timestamp() });
         };
         check_expiry(timestamp, expiry)?;
         let meta = &timestamp.snapshot;
@@ -300,32 +261,16 @@ impl Trusted {
     }
 
     /// Takes a targets role that the snapshot lists, top-level or delegated (TUF 5.6).
-    pub fn update_targets(
-        &mut self,
-        role: &RoleName,
-        bytes: &[u8],
-        expiry: Expiry,
-    ) -> Result<Change, TufError> {
-        let out_of_order = |needs| TufError::OutOfOrder {
-            role: role.clone(),
-            needs,
-        };
-        let timestamp = self
-            .timestamp
-            .as_ref()
-            .ok_or_else(|| out_of_order(RoleName::timestamp()))?;
-        let snapshot = self
-            .snapshot
-            .as_ref()
-            .ok_or_else(|| out_of_order(RoleName::snapshot()))?;
+    pub fn update_targets(&mut self, role: &RoleName, bytes: &[u8], expiry: Expiry) -> Result<Change, TufError> {
+        let out_of_order = |needs| TufError::OutOfOrder { role: role.clone(), needs };
+        let timestamp = self.timestamp.as_ref().ok_or_else(|| out_of_order(RoleName::timestamp()))?;
+        let snapshot = self.snapshot.as_ref().ok_or_else(|| out_of_order(RoleName::snapshot()))?;
         check_expiry(timestamp, expiry)?;
         check_expiry(snapshot, expiry)?;
         if matches!(expiry, Expiry::Enforce(_)) && self.missing_snapshot().is_some() {
             return Err(out_of_order(RoleName::snapshot()));
         }
-        let meta = snapshot
-            .role(role)
-            .ok_or_else(|| TufError::NotListed { role: role.clone() })?;
+        let meta = snapshot.role(role).ok_or_else(|| TufError::NotListed { role: role.clone() })?;
         meta.check(role, bytes)?;
         if let Some(loaded) = self.roles.get(role)
             && loaded.metadata.bytes() == bytes
@@ -352,11 +297,7 @@ impl Trusted {
         // number listed in the snapshot metadata."
         check_version(role, meta.version, metadata.version)?;
         check_expiry(&metadata, expiry)?;
-        let loaded = Loaded {
-            metadata,
-            vouchers,
-            listed_by: snapshot.signed_digest(),
-        };
+        let loaded = Loaded { metadata, vouchers, listed_by: snapshot.signed_digest() };
         Arc::make_mut(&mut self.roles).insert(role.clone(), loaded);
         self.settle_roles();
         Ok(Change::New)
@@ -365,11 +306,7 @@ impl Trusted {
     /// Every trusted delegator of `role`, with the digest of its metadata and whom it lets sign.
     fn delegators(&self, role: &RoleName) -> Vec<(RoleName, Digest, Authority<'_>)> {
         if *role == RoleName::targets() {
-            return vec![(
-                RoleName::root(),
-                self.root.signed_digest(),
-                self.root.authority(TopRole::Targets),
-            )];
+            return vec![(RoleName::root(), self.root.signed_digest(), self.root.authority(TopRole::Targets))];
         }
         self.roles
             .iter()
@@ -388,10 +325,7 @@ impl Trusted {
         let mut kept: BTreeMap<RoleName, Loaded> = BTreeMap::new();
         let mut edges = VecDeque::from([(RoleName::root(), RoleName::targets())]);
         while let Some((delegator, role)) = edges.pop_front() {
-            let Some(listed_by) = old
-                .get(&role)
-                .and_then(|loaded| self.listing(&role, loaded))
-            else {
+            let Some(listed_by) = old.get(&role).and_then(|loaded| self.listing(&role, loaded)) else {
                 continue;
             };
             let Some(loaded) = old.get(&role) else {
@@ -404,10 +338,7 @@ impl Trusted {
                     .as_ref()
                     .and_then(|delegations| delegations.authority(&role))
                     .map(|authority| (above.metadata.signed_digest(), authority)),
-                None => Some((
-                    self.root.signed_digest(),
-                    self.root.authority(TopRole::Targets),
-                )),
+                None => Some((self.root.signed_digest(), self.root.authority(TopRole::Targets))),
             };
             let Some((digest, authority)) = authority else {
                 continue;
@@ -420,21 +351,10 @@ impl Trusted {
                 already.vouchers.insert(delegator, digest);
                 continue;
             }
-            let below = loaded
-                .metadata
-                .delegations
-                .iter()
-                .flat_map(|delegations| &delegations.roles);
+            let below = loaded.metadata.delegations.iter().flat_map(|delegations| &delegations.roles);
             edges.extend(below.map(|child| (role.clone(), child.name.clone())));
             let vouchers = BTreeMap::from([(delegator, digest)]);
-            kept.insert(
-                role,
-                Loaded {
-                    metadata: loaded.metadata.clone(),
-                    vouchers,
-                    listed_by,
-                },
-            );
+            kept.insert(role, Loaded { metadata: loaded.metadata.clone(), vouchers, listed_by });
         }
         self.roles = Arc::new(kept);
     }
@@ -449,8 +369,7 @@ impl Trusted {
             return Some(loaded.listed_by);
         }
         let meta = snapshot.role(role)?;
-        let same = meta.version == loaded.metadata.version
-            && meta.check(role, loaded.metadata.bytes()).is_ok();
+        let same = meta.version == loaded.metadata.version && meta.check(role, loaded.metadata.bytes()).is_ok();
         same.then(|| snapshot.signed_digest())
     }
 }

@@ -51,18 +51,14 @@ impl<T: Role> Verified<T> {
     }
 
     /// The same for an envelope that must carry exactly threshold many signatures.
-    pub(super) fn check_exact(
-        envelope: Envelope,
-        authority: &Authority<'_>,
-    ) -> Result<Self, TufError> {
+    pub(super) fn check_exact(envelope: Envelope, authority: &Authority<'_>) -> Result<Self, TufError> {
         threshold::check_exact(&envelope, authority)?;
         Self::typed(envelope)
     }
 
     /// Whether the same bytes are also signed as `authority` asks.
     pub(super) fn is_vouched_by(&self, authority: &Authority<'_>) -> bool {
-        self.envelope()
-            .is_ok_and(|envelope| threshold::check(&envelope, authority).is_ok())
+        self.envelope().is_ok_and(|envelope| threshold::check(&envelope, authority).is_ok())
     }
 
     /// The envelope again, for a check against other keys.
@@ -74,16 +70,9 @@ impl<T: Role> Verified<T> {
         let role = envelope.role().clone();
         let signed_digest = envelope.signed_digest();
         let (bytes, signed) = envelope.into_parts();
-        let value = T::from_signed(Fields::of(signed)).map_err(|reason| TufError::Malformed {
-            role: role.clone(),
-            reason,
-        })?;
-        Ok(Self(Arc::new(Inner {
-            value,
-            role,
-            bytes,
-            signed_digest,
-        })))
+        let value =
+            T::from_signed(Fields::of(signed)).map_err(|reason| TufError::Malformed { role: role.clone(), reason })?;
+        Ok(Self(Arc::new(Inner { value, role, bytes, signed_digest })))
     }
 }
 
@@ -131,11 +120,6 @@ impl<T> Eq for Verified<T> {}
 
 impl<T> fmt::Debug for Verified<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Verified({} {})",
-            self.0.role,
-            self.0.signed_digest.short()
-        )
+        write!(f, "Verified({} {})", self.0.role, self.0.signed_digest.short())
     }
 }

@@ -18,30 +18,17 @@ fn survive(format: Format, bytes: &[u8]) {
 }
 
 fn any_archive() -> impl Strategy<Value = Format> {
-    prop_oneof![
-        Just(Format::Tar),
-        Just(Format::TarGz),
-        Just(Format::TarXz),
-        Just(Format::TarZst),
-        Just(Format::Zip),
-    ]
+    prop_oneof![Just(Format::Tar), Just(Format::TarGz), Just(Format::TarXz), Just(Format::TarZst), Just(Format::Zip),]
 }
 
 /// A well-formed archive in any format.
 fn sound(format: Format) -> Vec<u8> {
     if format == Format::Zip {
-        return zip_of(&[
-            ("d/", 0o40_755, b""),
-            ("d/f", 0o100_644, &[3; 3000]),
-            ("l", 0o120_777, b"d/f"),
-        ]);
+        return zip_of(&[("d/", 0o40_755, b""), ("d/f", 0o100_644, &[3; 3000]), ("l", 0o120_777, b"d/f")]);
     }
     let mut tar = RawTar::default();
-    tar.extension(b'x', &pax("path", b"dir/long"))
-        .file(b"short", &[1; 700]);
-    tar.extension(b'L', b"dir/longer\0")
-        .entry(b'0', b"s", 0o755, b"")
-        .entry(b'2', b"link", 0o777, b"dir");
+    tar.extension(b'x', &pax("path", b"dir/long")).file(b"short", &[1; 700]);
+    tar.extension(b'L', b"dir/longer\0").entry(b'0', b"s", 0o755, b"").entry(b'2', b"link", 0o777, b"dir");
     tar.entry(b'1', b"hard", 0o644, b"dir/long");
     compress(format, &tar.end())
 }

@@ -31,20 +31,10 @@ fn neither_creation_order_nor_times_nor_odd_modes_change_the_artifact() {
     make(other.path(), tree.iter().rev());
     let data = other.path().join("one block");
     fs::set_permissions(&data, fs::Permissions::from_mode(0o600)).expect("a mode");
-    fs::set_permissions(
-        other.path().join("bin/run"),
-        fs::Permissions::from_mode(0o700),
-    )
-    .expect("a mode");
+    fs::set_permissions(other.path().join("bin/run"), fs::Permissions::from_mode(0o700)).expect("a mode");
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_001);
-    fs::File::open(&data)
-        .expect("a file")
-        .set_modified(long_ago)
-        .expect("a time");
-    assert_eq!(
-        pack_bytes(one.path(), 3).expect("packed"),
-        pack_bytes(other.path(), 3).expect("packed")
-    );
+    fs::File::open(&data).expect("a file").set_modified(long_ago).expect("a time");
+    assert_eq!(pack_bytes(one.path(), 3).expect("packed"), pack_bytes(other.path(), 3).expect("packed"));
 }
 
 #[test]
@@ -53,14 +43,7 @@ fn the_number_of_workers_does_not_change_the_artifact() {
     fs::write(tree.path().join("large"), noise(20_000_000)).expect("a file");
     let pack = |workers| {
         let mut bytes = Vec::new();
-        pack_with(
-            tree.path(),
-            &mut bytes,
-            PackOptions { level: 1 },
-            workers,
-            &mut |_| (),
-        )
-        .expect("packed");
+        pack_with(tree.path(), &mut bytes, PackOptions { level: 1 }, workers, &mut |_| ()).expect("packed");
         Digest::of(&bytes)
     };
     let one = pack(1);
@@ -73,10 +56,7 @@ fn the_tar_stream_of_a_known_tree_never_changes() {
     let source = temporary();
     make(source.path(), &nasty_tree());
     let (_, packed) = pack_bytes(source.path(), 1).expect("packed");
-    assert_eq!(
-        packed.content.sha256.to_string(),
-        "dd5158c77d5f99213ab13c89596bef90567aafba4cd3eae8aaa5db0f5838a907"
-    );
+    assert_eq!(packed.content.sha256.to_string(), "dd5158c77d5f99213ab13c89596bef90567aafba4cd3eae8aaa5db0f5838a907");
 }
 
 #[test]
@@ -103,26 +83,15 @@ fn the_manifest_and_the_content_describe_the_bytes_written() {
     let (bytes, packed) = pack_bytes(source.path(), 1).expect("packed");
     let content = zstd::decode_all(&bytes[..]).expect("zstd");
     assert_eq!(*packed.manifest.artifact(), Digest::of(&bytes));
-    assert_eq!(
-        packed.manifest.length(),
-        u64::try_from(bytes.len()).expect("fits")
-    );
+    assert_eq!(packed.manifest.length(), u64::try_from(bytes.len()).expect("fits"));
     assert_eq!(packed.content.sha256, Digest::of(&content));
-    assert_eq!(
-        packed.content.length,
-        u64::try_from(content.len()).expect("fits")
-    );
-    assert_eq!(
-        packed.content.entries,
-        u64::try_from(with_directories(nasty_tree()).len()).expect("fits")
-    );
+    assert_eq!(packed.content.length, u64::try_from(content.len()).expect("fits"));
+    assert_eq!(packed.content.entries, u64::try_from(with_directories(nasty_tree()).len()).expect("fits"));
 }
 
 #[test]
 fn an_empty_directory_is_refused() {
-    assert!(
-        refused(temporary().path()).ends_with("is an empty directory; there is nothing to publish")
-    );
+    assert!(refused(temporary().path()).ends_with("is an empty directory; there is nothing to publish"));
 }
 
 #[test]
@@ -134,13 +103,7 @@ fn a_directory_that_does_not_exist_is_named() {
 #[test]
 fn a_level_out_of_range_is_refused() {
     for level in [i32::MIN, 0, 20, 22] {
-        assert!(
-            matches!(
-                pack_bytes(temporary().path(), level),
-                Err(ArchiveError::Level(_))
-            ),
-            "{level}"
-        );
+        assert!(matches!(pack_bytes(temporary().path(), level), Err(ArchiveError::Level(_))), "{level}");
     }
 }
 
@@ -161,28 +124,15 @@ fn special_files_are_refused_by_name() {
 #[test]
 fn a_setuid_file_is_refused_by_name() {
     let tree = temporary();
-    make(
-        tree.path(),
-        &Tree::from([(path(b"bin/su"), program(*b"x"))]),
-    );
-    fs::set_permissions(
-        tree.path().join("bin/su"),
-        fs::Permissions::from_mode(0o4755),
-    )
-    .expect("a mode");
+    make(tree.path(), &Tree::from([(path(b"bin/su"), program(*b"x"))]));
+    fs::set_permissions(tree.path().join("bin/su"), fs::Permissions::from_mode(0o4755)).expect("a mode");
     assert!(refused(tree.path()).starts_with("entry `bin/su` has mode 4755"));
 }
 
 #[test]
 fn names_that_differ_only_by_case_are_refused() {
     let tree = temporary();
-    make(
-        tree.path(),
-        &Tree::from([
-            (path(b"README"), plain(*b"")),
-            (path(b"readme"), plain(*b"")),
-        ]),
-    );
+    make(tree.path(), &Tree::from([(path(b"README"), plain(*b"")), (path(b"readme"), plain(*b""))]));
     assert!(refused(tree.path()).starts_with("entry `readme` differs from `README` only by case"));
 }
 
@@ -212,45 +162,26 @@ fn a_file_that_cannot_be_read_is_named() {
     }
     let tree = temporary();
     make(tree.path(), &Tree::from([(path(b"etc/key"), plain(*b"x"))]));
-    fs::set_permissions(
-        tree.path().join("etc/key"),
-        fs::Permissions::from_mode(0o000),
-    )
-    .expect("a mode");
+    fs::set_permissions(tree.path().join("etc/key"), fs::Permissions::from_mode(0o000)).expect("a mode");
     assert!(refused(tree.path()).contains("etc/key"));
 }
 
 /// Packs a tree of two large files, and meddles once the first is being read.
 fn meddled(meddle: impl Fn(&Path)) -> ArchiveError {
     let tree = temporary();
-    make(
-        tree.path(),
-        &Tree::from([
-            (path(b"d/1"), plain(noise(3 << 20))),
-            (path(b"d/2"), plain(noise(3 << 20))),
-        ]),
-    );
+    make(tree.path(), &Tree::from([(path(b"d/1"), plain(noise(3 << 20))), (path(b"d/2"), plain(noise(3 << 20)))]));
     let mut meddle = Some(meddle);
     let mut progress = |_: &Progress| {
         if let Some(meddle) = meddle.take() {
             meddle(tree.path());
         }
     };
-    pack(
-        tree.path(),
-        &mut io::sink(),
-        &PackOptions { level: 1 },
-        &mut progress,
-    )
-    .expect_err("noticed")
+    pack(tree.path(), &mut io::sink(), &PackOptions { level: 1 }, &mut progress).expect_err("noticed")
 }
 
 fn changed_path(error: &ArchiveError) -> &str {
     match error {
-        ArchiveError::Changed(path) => path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .expect("a name"),
+        ArchiveError::Changed(path) => path.file_name().and_then(|name| name.to_str()).expect("a name"),
         other => panic!("{other}"),
     }
 }
@@ -293,13 +224,7 @@ fn progress_ends_with_everything_done() {
     let tree = temporary();
     make(tree.path(), &nasty_tree());
     let mut last = Progress::default();
-    pack(
-        tree.path(),
-        &mut io::sink(),
-        &PackOptions::default(),
-        &mut |now| last = *now,
-    )
-    .expect("packed");
+    pack(tree.path(), &mut io::sink(), &PackOptions::default(), &mut |now| last = *now).expect("packed");
     assert_eq!(last.bytes_done, last.bytes_total);
     assert!(last.bytes_total > 300_000 && last.entries_done > 19);
 }
@@ -317,7 +242,6 @@ fn a_full_disk_is_reported() {
     }
     let tree = temporary();
     make(tree.path(), &nasty_tree());
-    let error =
-        pack(tree.path(), &mut Full, &PackOptions::default(), &mut |_| ()).expect_err("full");
+    let error = pack(tree.path(), &mut Full, &PackOptions::default(), &mut |_| ()).expect_err("full");
     assert!(matches!(error, ArchiveError::Output(_)), "{error}");
 }

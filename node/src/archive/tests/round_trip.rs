@@ -9,9 +9,7 @@ fn round_trip(tree: &Tree) -> Tree {
     let (bytes, packed) = pack_bytes(source.path(), 1).expect("packed");
     let bench = Bench::new(&bytes);
     assert_eq!(bench.inspect(Format::TarZst).expect("publishable"), packed);
-    bench
-        .unpack(Format::TarZst, &expected(&packed))
-        .expect("unpacked");
+    bench.unpack(Format::TarZst, &expected(&packed)).expect("unpacked");
     read(&bench.staging())
 }
 
@@ -32,14 +30,8 @@ fn every_tar_format_holds_the_same_content() {
         let bench = Bench::new(&compress(format, &content));
         let inspected = bench.inspect(format).expect("publishable");
         assert_eq!(inspected.content, packed.content, "{format:?}");
-        bench
-            .unpack(format, &expected(&inspected))
-            .expect("unpacked");
-        assert_eq!(
-            read(&bench.staging()),
-            with_directories(tree.clone()),
-            "{format:?}"
-        );
+        bench.unpack(format, &expected(&inspected)).expect("unpacked");
+        assert_eq!(read(&bench.staging()), with_directories(tree.clone()), "{format:?}");
     }
 }
 
@@ -55,22 +47,11 @@ fn another_tar_reader_sees_the_same_names() {
     let names: Vec<PathBuf> = archive
         .entries()
         .expect("entries")
-        .map(|entry| {
-            path(
-                entry
-                    .expect("an entry")
-                    .path_bytes()
-                    .strip_suffix(b"/")
-                    .unwrap_or(&[]),
-            )
-        })
+        .map(|entry| path(entry.expect("an entry").path_bytes().strip_suffix(b"/").unwrap_or(&[])))
         .filter(|path| !path.as_os_str().is_empty())
         .collect();
-    let directories: Vec<PathBuf> = with_directories(tree)
-        .into_iter()
-        .filter(|(_, node)| *node == Node::Directory)
-        .map(|(path, _)| path)
-        .collect();
+    let directories: Vec<PathBuf> =
+        with_directories(tree).into_iter().filter(|(_, node)| *node == Node::Directory).map(|(path, _)| path).collect();
     let mut sorted = names.clone();
     sorted.sort();
     assert_eq!(sorted, directories);
@@ -88,9 +69,7 @@ fn a_zip_unpacks_with_modes_and_links() {
     let packed = bench.inspect(Format::Zip).expect("publishable");
     assert_eq!(packed.content.sha256, Digest::of(&bytes));
     assert_eq!(packed.content.entries, 4);
-    bench
-        .unpack(Format::Zip, &expected(&packed))
-        .expect("unpacked");
+    bench.unpack(Format::Zip, &expected(&packed)).expect("unpacked");
     let tree = Tree::from([
         (path(b"bin/tool"), program(*b"program")),
         (path(b"share/deep/data"), plain(vec![9; 70_000])),
@@ -103,65 +82,34 @@ fn a_zip_unpacks_with_modes_and_links() {
 fn a_single_file_becomes_an_executable_of_the_given_name() {
     let bench = Bench::new(b"\x7fELF and so on");
     let packed = bench.inspect(Format::File).expect("publishable");
-    assert_eq!(
-        packed.content,
-        ContentSummary {
-            sha256: Digest::of(b"\x7fELF and so on"),
-            length: 14,
-            entries: 1
-        }
-    );
-    bench
-        .unpack(Format::File, &expected(&packed))
-        .expect("unpacked");
-    assert_eq!(
-        read(&bench.staging()),
-        Tree::from([(path(b"tool"), program(*b"\x7fELF and so on"))])
-    );
+    assert_eq!(packed.content, ContentSummary { sha256: Digest::of(b"\x7fELF and so on"), length: 14, entries: 1 });
+    bench.unpack(Format::File, &expected(&packed)).expect("unpacked");
+    assert_eq!(read(&bench.staging()), Tree::from([(path(b"tool"), program(*b"\x7fELF and so on"))]));
 }
 
 #[test]
 fn a_foreign_tar_with_a_root_entry_and_dot_slash_names_unpacks() {
     let mut tar = RawTar::default();
-    tar.entry(b'5', b"./", 0o700, b"")
-        .entry(b'5', b"./a/", 0o2775, b"")
-        .file(b"./a/f", b"x");
+    tar.entry(b'5', b"./", 0o700, b"").entry(b'5', b"./a/", 0o2775, b"").file(b"./a/f", b"x");
     let bench = Bench::new(&tar.end());
     let packed = bench.inspect(Format::Tar).expect("publishable");
     assert_eq!(packed.content.entries, 3);
-    bench
-        .unpack(Format::Tar, &expected(&packed))
-        .expect("unpacked");
-    assert_eq!(
-        read(&bench.staging()),
-        with_directories(Tree::from([(path(b"a/f"), plain(*b"x"))]))
-    );
+    bench.unpack(Format::Tar, &expected(&packed)).expect("unpacked");
+    assert_eq!(read(&bench.staging()), with_directories(Tree::from([(path(b"a/f"), plain(*b"x"))])));
 }
 
 #[test]
 fn pax_names_targets_and_sizes_override_the_header() {
     let mut tar = RawTar::default();
     let long = format!("{}/name", "p".repeat(200));
-    let records = [
-        pax("path", long.as_bytes()),
-        pax("size", b"5"),
-        pax("mtime", b"1.5"),
-    ]
-    .concat();
-    tar.extension(b'g', &pax("comment", b"made by a tool"))
-        .extension(b'x', &records);
+    let records = [pax("path", long.as_bytes()), pax("size", b"5"), pax("mtime", b"1.5")].concat();
+    tar.extension(b'g', &pax("comment", b"made by a tool")).extension(b'x', &records);
     tar.header(b'0', b"short", 0o644, 0, b"").data(b"12345");
-    tar.extension(b'x', &pax("linkpath", long.as_bytes()))
-        .entry(b'2', b"link", 0o777, b"short");
+    tar.extension(b'x', &pax("linkpath", long.as_bytes())).entry(b'2', b"link", 0o777, b"short");
     let bench = Bench::new(&tar.end());
     let packed = bench.inspect(Format::Tar).expect("publishable");
-    bench
-        .unpack(Format::Tar, &expected(&packed))
-        .expect("unpacked");
-    let tree = Tree::from([
-        (path(long.as_bytes()), plain(*b"12345")),
-        (path(b"link"), Node::Link(long.into())),
-    ]);
+    bench.unpack(Format::Tar, &expected(&packed)).expect("unpacked");
+    let tree = Tree::from([(path(long.as_bytes()), plain(*b"12345")), (path(b"link"), Node::Link(long.into()))]);
     assert_eq!(read(&bench.staging()), with_directories(tree));
 }
 
@@ -169,24 +117,13 @@ fn pax_names_targets_and_sizes_override_the_header() {
 fn a_hard_link_shares_its_file() {
     use std::os::unix::fs::MetadataExt as _;
     let mut tar = RawTar::default();
-    tar.header(b'0', b"bin/git", 0o755, 3, b"")
-        .data(b"git")
-        .entry(b'1', b"libexec/git-add", 0o755, b"bin/git");
+    tar.header(b'0', b"bin/git", 0o755, 3, b"").data(b"git").entry(b'1', b"libexec/git-add", 0o755, b"bin/git");
     let bench = Bench::new(&tar.end());
     let packed = bench.inspect(Format::Tar).expect("publishable");
-    bench
-        .unpack(Format::Tar, &expected(&packed))
-        .expect("unpacked");
-    let inode = |name: &str| {
-        fs::metadata(bench.staging().join(name))
-            .expect("a file")
-            .ino()
-    };
+    bench.unpack(Format::Tar, &expected(&packed)).expect("unpacked");
+    let inode = |name: &str| fs::metadata(bench.staging().join(name)).expect("a file").ino();
     assert_eq!(inode("bin/git"), inode("libexec/git-add"));
-    assert_eq!(
-        fs::read(bench.staging().join("libexec/git-add")).expect("bytes"),
-        b"git"
-    );
+    assert_eq!(fs::read(bench.staging().join("libexec/git-add")).expect("bytes"), b"git");
 }
 
 #[test]
@@ -199,11 +136,7 @@ fn gzip_members_zstd_frames_and_xz_streams_may_follow_one_another() {
         let bench = Bench::new(&joined);
         let packed = bench.inspect(format).expect("publishable");
         assert_eq!(packed.content.sha256, Digest::of(&bytes), "{format:?}");
-        assert_eq!(
-            *packed.manifest.artifact(),
-            Digest::of(&joined),
-            "{format:?}"
-        );
+        assert_eq!(*packed.manifest.artifact(), Digest::of(&joined), "{format:?}");
         bench.unpack(format, &expected(&packed)).expect("unpacked");
     }
 }
@@ -212,9 +145,7 @@ fn gzip_members_zstd_frames_and_xz_streams_may_follow_one_another() {
 fn zeros_after_the_end_of_a_tar_belong_to_the_content() {
     let mut tar = RawTar::default();
     let bytes = [tar.file(b"a", b"x").end(), vec![0; 10_240]].concat();
-    let packed = Bench::new(&compress(Format::TarGz, &bytes))
-        .inspect(Format::TarGz)
-        .expect("publishable");
+    let packed = Bench::new(&compress(Format::TarGz, &bytes)).inspect(Format::TarGz).expect("publishable");
     assert_eq!(packed.content.sha256, Digest::of(&bytes));
 }
 

@@ -39,8 +39,8 @@ struct Show {
     product: Product,
     directory: PathBuf,
     fleet: Vec<Member>,
-    events: mpsc::Receiver<(usize, Event)>,
-    event_sender: mpsc::Sender<(usize, Event)>,
+    events: mpsc::Receiver<(usize, Instant, Event)>,
+    event_sender: mpsc::Sender<(usize, Instant, Event)>,
     started: Instant,
 }
 
@@ -67,7 +67,11 @@ fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig {
 }
 
 /// Plays the demo in `directory`.
-pub(super) async fn play(options: &DemoOptions, directory: &Path, output: &mut Output) -> Result<ExitCode, CommandError> {
+pub(super) async fn play(
+    options: &DemoOptions,
+    directory: &Path,
+    output: &mut Output,
+) -> Result<ExitCode, CommandError> {
     let mut show = Show::open(directory, output).await?;
     for version in [FIRST, SECOND] {
         show.release(version, output).await?;
@@ -89,7 +93,8 @@ impl Show {
         let product: Product = "hello".parse().map_err(|error| failed("the demo's product", error))?;
         let seed_dir = directory.join("seed");
         output.line(format_args!("In {}:", directory.display()))?;
-        let made = Opened::create(&seed_dir, std::slice::from_ref(&product)).map_err(|error| failed("no repository", error))?;
+        let made = Opened::create(&seed_dir, std::slice::from_ref(&product))
+            .map_err(|error| failed("no repository", error))?;
         output.line(format_args!("  a repository {} with keys of its own", made.repository.digest().short()))?;
         drop(made);
         let (event_sender, events) = mpsc::channel(EVENTS);
@@ -122,7 +127,29 @@ impl Show {
             output.line(format_args!("  peer-{number}  joined by ticket, fingerprint {}", ticket.fingerprint))?;
             show.enlist(format!("peer-{number}"), node, data_dir, install_dir).await?;
         }
+        show.gather().await?;
+        while show.events.try_recv().is_ok() {}
         Ok(show)
+    }
+
+    /// Waits until everybody knows the repository, so that what follows is gossip and not joining.
+    async fn gather(&self) -> Result<(), CommandError> {
+        let begun = Instant::now();
+        loop {
+            let mut joined = true;
+            for member in &self.fleet[1..] {
+                joined &= status(&member.node).await?.repositories.iter().any(|repository| repository.head.is_some());
+            }
+            if joined {
+                return Ok(());
+            }
+            if begun.elapsed() > DEADLINE {
+                return Err(CommandError::error(
+                    "the peers did not reach the seed over loopback within a minute".to_owned(),
+                ));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     async fn enlist(
@@ -139,7 +166,7 @@ impl Show {
         tokio::spawn(async move {
             while let Some(line) = receiver.next().await {
                 if let Line::Event(event) = line
-                    && events.send((index, event)).await.is_err()
+                    && events.send((index, Instant::now(), event)).await.is_err()
                 {
                     return;
                 }
@@ -153,8 +180,11 @@ impl Show {
         let source = self.directory.join(format!("hello-{version}"));
         tree::make(&source, version).map_err(|error| failed("the demo's software cannot be made", error))?;
         output.line("")?;
-        output.line(format_args!("Publishing {} {version}: this program, its manual, completions and documents", self.product))?;
-        let begun = Instant::now();
+        output.line(format_args!(
+            "Publishing {} {version}: this program, its manual, completions and documents",
+            self.product
+        ))?;
+        self.started = Instant::now();
         let request = Request::Publish(PublishRequest {
             path: source,
             product: self.product.clone(),
@@ -177,9 +207,8 @@ impl Show {
             bytes(view.size_bytes),
             view.pieces,
             view.sha256.short(),
-            begun.elapsed().as_secs_f64()
+            self.started.elapsed().as_secs_f64()
         ))?;
-        self.started = Instant::now();
         self.watch(version, output).await
     }
 
@@ -192,11 +221,12 @@ impl Show {
             for member in &self.fleet[1..] {
                 statuses.push(status(&member.node).await?);
             }
-            while let Ok((index, event)) = self.events.try_recv() {
+            while let Ok((index, at, event)) = self.events.try_recv() {
                 if let Some(text) = shown(&event, version) {
                     live.clear(output)?;
                     let name = &self.fleet[index].name;
-                    output.line(format_args!("  {:>7.3} s  {name:<7} {text}", self.started.elapsed().as_secs_f64()))?;
+                    let seconds = at.saturating_duration_since(self.started).as_secs_f64();
+                    output.line(format_args!("  {seconds:>7.3} s  {name:<7} {text}"))?;
                 }
             }
             live.draw(output, &statuses)?;
@@ -264,7 +294,10 @@ impl Show {
         output.line(format_args!("  {program} --data-dir {peer} peers"))?;
         output.line(format_args!("  {program} --data-dir {peer} rollback {}", self.product))?;
         output.line(format_args!("  {program} --data-dir {seed} releases"))?;
-        output.line(format_args!("  {program} --data-dir {seed} publish DIRECTORY --product {} --version 1.2.0", self.product))?;
+        output.line(format_args!(
+            "  {program} --data-dir {seed} publish DIRECTORY --product {} --version 1.2.0",
+            self.product
+        ))?;
         output.line(format_args!("  {program} --data-dir {seed} events -f"))?;
         if let Some(http) = self.fleet[0].node.http {
             output.line(format_args!("  curl 'http://{http}/update?product={}&version={FIRST}'", self.product))?;

@@ -23,12 +23,7 @@ fn node() -> Node {
     let (sender, calls) = mpsc::channel(4);
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(server.run(sender, shutdown.clone()));
-    Node {
-        dir,
-        calls,
-        shutdown,
-        task,
-    }
+    Node { dir, calls, shutdown, task }
 }
 
 fn event(seq: u64, text: &str) -> Event {
@@ -45,10 +40,7 @@ fn event(seq: u64, text: &str) -> Event {
 }
 
 fn events() -> Request {
-    Request::Events {
-        follow: true,
-        since: None,
-    }
+    Request::Events { follow: true, since: None }
 }
 
 #[tokio::test]
@@ -61,11 +53,7 @@ async fn progress_then_a_result_make_the_round_trip() {
         from: None,
         to: "1.0.0".to_owned(),
     };
-    let request = Request::Install {
-        product: view.product.clone(),
-        version: None,
-        now: true,
-    };
+    let request = Request::Install { product: view.product.clone(), version: None, now: true };
     let data_dir = node.dir.path().to_owned();
     let asked = request.clone();
     let client = spawn_blocking(move || {
@@ -88,18 +76,9 @@ async fn progress_then_a_result_make_the_round_trip() {
 async fn an_error_keeps_its_code_message_and_hint() {
     let mut node = node();
     let data_dir = node.dir.path().to_owned();
-    let client = spawn_blocking(move || {
-        Client::connect(&data_dir)?
-            .send(&Request::Peers {})?
-            .finish::<IgnoredAny>()
-    });
+    let client = spawn_blocking(move || Client::connect(&data_dir)?.send(&Request::Peers {})?.finish::<IgnoredAny>());
     let body = ErrorBody::new(ErrorCode::BlockedByPolicy, "paused").with_hint("ask the publisher");
-    node.calls
-        .recv()
-        .await
-        .expect("a call")
-        .reply
-        .finish(Err(body.clone()));
+    node.calls.recv().await.expect("a call").reply.finish(Err(body.clone()));
     let error = client.await.expect("no panic").expect_err("refused");
     assert!(matches!(error, ClientError::Refused(refusal) if refusal == body));
 }
@@ -143,9 +122,7 @@ async fn a_client_that_leaves_cancels_its_request() {
     let conversation = spawn_blocking(move || Client::connect(&data_dir)?.send(&events()));
     let call = node.calls.recv().await.expect("a call");
     drop(conversation.await.expect("no panic").expect("sent"));
-    timeout(Duration::from_secs(5), call.reply.closed())
-        .await
-        .expect("is noticed");
+    timeout(Duration::from_secs(5), call.reply.closed()).await.expect("is noticed");
 }
 
 #[tokio::test]
@@ -193,17 +170,10 @@ async fn one_client_too_many_is_told_so() {
     for _ in 0..MAX_CLIENTS {
         let data_dir = node.dir.path().to_owned();
         let conversation = spawn_blocking(move || Client::connect(&data_dir)?.send(&events()));
-        kept.push((
-            node.calls.recv().await.expect("a call"),
-            conversation.await.expect("no panic").expect("sent"),
-        ));
+        kept.push((node.calls.recv().await.expect("a call"), conversation.await.expect("no panic").expect("sent")));
     }
     let data_dir = node.dir.path().to_owned();
-    let refused = spawn_blocking(move || {
-        Client::connect(&data_dir)?
-            .send(&events())?
-            .finish::<IgnoredAny>()
-    });
+    let refused = spawn_blocking(move || Client::connect(&data_dir)?.send(&events())?.finish::<IgnoredAny>());
     let error = refused.await.expect("no panic").expect_err("refused");
     assert!(matches!(error, ClientError::Refused(body) if body.message.contains("already serves")));
 }
@@ -212,17 +182,10 @@ async fn one_client_too_many_is_told_so() {
 async fn stopping_ends_every_conversation_and_removes_the_socket() {
     let mut node = node();
     let data_dir = node.dir.path().to_owned();
-    let client = spawn_blocking(move || {
-        Client::connect(&data_dir)?
-            .send(&events())?
-            .finish::<IgnoredAny>()
-    });
+    let client = spawn_blocking(move || Client::connect(&data_dir)?.send(&events())?.finish::<IgnoredAny>());
     let _call = node.calls.recv().await.expect("a call");
     node.shutdown.cancel();
-    let error = client
-        .await
-        .expect("no panic")
-        .expect_err("the node stopped");
+    let error = client.await.expect("no panic").expect_err("the node stopped");
     assert!(matches!(error, ClientError::Refused(body) if body.code == ErrorCode::NodeUnreachable));
     node.task.await.expect("no panic");
     assert!(!socket::socket_path(node.dir.path()).exists());

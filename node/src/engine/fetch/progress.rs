@@ -50,7 +50,8 @@ impl PieceProgress {
 
     fn block(&self, leaves: Range<usize>) -> BlockRange {
         let start = u64::try_from(leaves.start).expect("leaves fit u64") * u64::from(LEAF_BYTES);
-        let end = (u64::try_from(leaves.end).expect("leaves fit u64") * u64::from(LEAF_BYTES)).min(u64::from(self.length));
+        let end =
+            (u64::try_from(leaves.end).expect("leaves fit u64") * u64::from(LEAF_BYTES)).min(u64::from(self.length));
         BlockRange {
             offset: self.offset + start,
             length: u32::try_from(end - start).expect("a block lies inside a piece"),

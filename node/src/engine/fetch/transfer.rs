@@ -240,8 +240,7 @@ impl Transfer {
         if self.duplicates.len() >= MAX_DUPLICATES || self.progress.values().any(PieceProgress::has_missing) {
             return None;
         }
-        let everything_begun =
-            self.have.ones() as usize + self.progress.len() >= self.manifest.piece_count() as usize;
+        let everything_begun = self.have.ones() as usize + self.progress.len() >= self.manifest.piece_count() as usize;
         if !everything_begun {
             return None;
         }

@@ -52,18 +52,14 @@ impl StateDb {
 
     /// The repository with this id.
     pub fn repository(&self, repository: &Digest) -> Result<Option<RepositoryRow>, StateError> {
-        Ok(self
-            .repositories()?
-            .into_iter()
-            .find(|row| row.id == *repository))
+        Ok(self.repositories()?.into_iter().find(|row| row.id == *repository))
     }
 
     /// All repositories, in the order in which they were added.
     pub fn repositories(&self) -> Result<Vec<RepositoryRow>, StateError> {
         self.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT id, ticket, added_at FROM repositories ORDER BY added_at, id",
-            )?;
+            let mut statement =
+                connection.prepare_cached("SELECT id, ticket, added_at FROM repositories ORDER BY added_at, id")?;
             let rows = statement.query_map([], |row| {
                 Ok(RepositoryRow {
                     id: parsed(row, "id")?,
@@ -94,10 +90,7 @@ impl StateDb {
         now: UtcTime,
     ) -> Result<Vec<Seen>, StateError> {
         self.write(|transaction| {
-            targets
-                .iter()
-                .map(|(path, sha256)| remember(transaction, repository, path, sha256, now))
-                .collect()
+            targets.iter().map(|(path, sha256)| remember(transaction, repository, path, sha256, now)).collect()
         })
     }
 
@@ -110,9 +103,7 @@ impl StateDb {
         version: &Version,
     ) -> Result<Version, StateError> {
         self.write(|transaction| {
-            if let Some(floor) =
-                floor(transaction, repository, product)?.filter(|floor| floor >= version)
-            {
+            if let Some(floor) = floor(transaction, repository, product)?.filter(|floor| floor >= version) {
                 return Ok(floor);
             }
             transaction.execute(
@@ -125,11 +116,7 @@ impl StateDb {
     }
 
     /// The lowest version of `product` that may be installed.
-    pub fn floor(
-        &self,
-        repository: &Digest,
-        product: &Product,
-    ) -> Result<Option<Version>, StateError> {
+    pub fn floor(&self, repository: &Digest, product: &Product) -> Result<Option<Version>, StateError> {
         self.read(|connection| floor(connection, repository, product))
     }
 
@@ -172,7 +159,9 @@ fn remember(
         Some(was) => Ok(Seen::Changed { was }),
         None => {
             transaction
-                .prepare_cached("INSERT INTO seen_targets (repository, path, sha256, first_seen) VALUES (?1, ?2, ?3, ?4)")?
+                .prepare_cached(
+                    "INSERT INTO seen_targets (repository, path, sha256, first_seen) VALUES (?1, ?2, ?3, ?4)",
+                )?
                 .execute(params![id(repository), path, sha256.to_string(), now.unix()])?;
             Ok(Seen::New)
         }
@@ -186,8 +175,6 @@ fn floor(
 ) -> rusqlite::Result<Option<Version>> {
     connection
         .prepare_cached("SELECT version FROM floors WHERE repository = ?1 AND product = ?2")?
-        .query_row(params![id(repository), product.as_str()], |row| {
-            parsed(row, "version")
-        })
+        .query_row(params![id(repository), product.as_str()], |row| parsed(row, "version"))
         .optional()
 }

@@ -45,19 +45,13 @@ impl StateDb {
     }
 
     /// The last `limit` entries, of one product if named, latest first.
-    pub fn history(
-        &self,
-        limit: u32,
-        product: Option<&Product>,
-    ) -> Result<Vec<HistoryEntry>, StateError> {
+    pub fn history(&self, limit: u32, product: Option<&Product>) -> Result<Vec<HistoryEntry>, StateError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT id, at, repository, product, version, kind, detail FROM history
                  WHERE ?1 IS NULL OR product = ?1 ORDER BY id DESC LIMIT ?2",
             )?;
-            statement
-                .query_map(params![product.map(Product::as_str), limit], read_row)?
-                .collect()
+            statement.query_map(params![product.map(Product::as_str), limit], read_row)?.collect()
         })
     }
 }
@@ -65,7 +59,9 @@ impl StateDb {
 /// Appends within the transaction that `connection` is in.
 pub(super) fn append(connection: &Connection, row: &HistoryRow) -> rusqlite::Result<i64> {
     connection
-        .prepare_cached("INSERT INTO history (at, repository, product, version, kind, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .prepare_cached(
+            "INSERT INTO history (at, repository, product, version, kind, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
         .execute(params![
             row.at.unix(),
             id(&row.repository),

@@ -78,17 +78,11 @@ pub struct QuarantineRow {
 impl StateDb {
     /// Writes the journal row of a directory, and what happened if people should know, in one
     /// transaction.
-    pub fn journal(
-        &self,
-        row: &InstallRow,
-        happened: Option<&HistoryRow>,
-    ) -> Result<(), StateError> {
+    pub fn journal(&self, row: &InstallRow, happened: Option<&HistoryRow>) -> Result<(), StateError> {
         let directory = directory_text(&row.directory)?;
         self.write(|transaction| {
             put_install(transaction, directory, row)?;
-            happened.map_or(Ok(()), |happened| {
-                history::append(transaction, happened).map(drop)
-            })
+            happened.map_or(Ok(()), |happened| history::append(transaction, happened).map(drop))
         })
     }
 
@@ -113,19 +107,15 @@ impl StateDb {
     pub fn install(&self, directory: &Path) -> Result<Option<InstallRow>, StateError> {
         let directory = directory_text(directory)?;
         self.read(|connection| {
-            let mut statement =
-                connection.prepare_cached(&format!("{SELECT_INSTALLS} WHERE directory = ?1"))?;
-            statement
-                .query_row(params![directory], read_install)
-                .optional()
+            let mut statement = connection.prepare_cached(&format!("{SELECT_INSTALLS} WHERE directory = ?1"))?;
+            statement.query_row(params![directory], read_install).optional()
         })
     }
 
     /// All journal rows, by directory.
     pub fn installs(&self) -> Result<Vec<InstallRow>, StateError> {
         self.read(|connection| {
-            let mut statement =
-                connection.prepare_cached(&format!("{SELECT_INSTALLS} ORDER BY directory"))?;
+            let mut statement = connection.prepare_cached(&format!("{SELECT_INSTALLS} ORDER BY directory"))?;
             statement.query_map([], read_install)?.collect()
         })
     }
@@ -134,19 +124,15 @@ impl StateDb {
     pub fn installed(&self, directory: &Path) -> Result<Option<InstalledRow>, StateError> {
         let directory = directory_text(directory)?;
         self.read(|connection| {
-            let mut statement =
-                connection.prepare_cached(&format!("{SELECT_INSTALLED} WHERE directory = ?1"))?;
-            statement
-                .query_row(params![directory], read_installed)
-                .optional()
+            let mut statement = connection.prepare_cached(&format!("{SELECT_INSTALLED} WHERE directory = ?1"))?;
+            statement.query_row(params![directory], read_installed).optional()
         })
     }
 
     /// What is installed, by directory.
     pub fn all_installed(&self) -> Result<Vec<InstalledRow>, StateError> {
         self.read(|connection| {
-            let mut statement =
-                connection.prepare_cached(&format!("{SELECT_INSTALLED} ORDER BY directory"))?;
+            let mut statement = connection.prepare_cached(&format!("{SELECT_INSTALLED} ORDER BY directory"))?;
             statement.query_map([], read_installed)?.collect()
         })
     }
@@ -156,14 +142,8 @@ impl StateDb {
     pub fn forget_install(&self, directory: &Path) -> Result<bool, StateError> {
         let directory = directory_text(directory)?;
         self.write(|transaction| {
-            let rows = transaction.execute(
-                "DELETE FROM installs WHERE directory = ?1",
-                params![directory],
-            )?;
-            let releases = transaction.execute(
-                "DELETE FROM installed WHERE directory = ?1",
-                params![directory],
-            )?;
+            let rows = transaction.execute("DELETE FROM installs WHERE directory = ?1", params![directory])?;
+            let releases = transaction.execute("DELETE FROM installed WHERE directory = ?1", params![directory])?;
             Ok(rows + releases > 0)
         })
     }
@@ -206,10 +186,7 @@ impl StateDb {
         let directory = directory_text(directory)?;
         let lifted = self.write(|transaction| {
             let key = params![directory, artifact.to_string()];
-            transaction.execute(
-                "DELETE FROM quarantine WHERE directory = ?1 AND artifact = ?2",
-                key,
-            )
+            transaction.execute("DELETE FROM quarantine WHERE directory = ?1 AND artifact = ?2", key)
         })?;
         Ok(lifted > 0)
     }
@@ -250,11 +227,7 @@ fn put_install(connection: &Connection, directory: &str, row: &InstallRow) -> ru
     Ok(())
 }
 
-fn put_installed(
-    connection: &Connection,
-    directory: &str,
-    row: &InstalledRow,
-) -> rusqlite::Result<()> {
+fn put_installed(connection: &Connection, directory: &str, row: &InstalledRow) -> rusqlite::Result<()> {
     let previous = row.previous.as_ref();
     connection
         .prepare_cached(
@@ -304,10 +277,7 @@ fn read_installed(row: &Row<'_>) -> rusqlite::Result<InstalledRow> {
     let directory: Option<String> = row.get("previous_release_dir")?;
     Ok(InstalledRow {
         directory: super::path(row, "directory")?,
-        release: ReleaseRef {
-            version: parsed(row, "version")?,
-            artifact: parsed(row, "artifact")?,
-        },
+        release: ReleaseRef { version: parsed(row, "version")?, artifact: parsed(row, "artifact")? },
         release_dir: row.get("release_dir")?,
         installed_at: time(row, "installed_at")?,
         previous: release(row, "previous_version", "previous_artifact")?.zip(directory),

@@ -25,11 +25,7 @@ pub struct KnownPeer {
 impl StateDb {
     /// Adds or replaces peers of `repository`, then drops those that were connected longest ago
     /// until [`KNOWN_PEERS`] are left.
-    pub fn remember_peers(
-        &self,
-        repository: &Digest,
-        peers: &[KnownPeer],
-    ) -> Result<(), StateError> {
+    pub fn remember_peers(&self, repository: &Digest, peers: &[KnownPeer]) -> Result<(), StateError> {
         let repository = id(repository);
         self.write(|transaction| {
             let mut statement = transaction.prepare_cached(
@@ -58,9 +54,7 @@ impl StateDb {
                 "SELECT peer, addresses, last_connected_at FROM known_peers
                  WHERE repository = ?1 ORDER BY last_connected_at DESC, peer",
             )?;
-            statement
-                .query_map(params![id(repository)], read_row)?
-                .collect()
+            statement.query_map(params![id(repository)], read_row)?.collect()
         })
     }
 
@@ -68,10 +62,7 @@ impl StateDb {
     pub fn forget_peer(&self, repository: &Digest, peer: &PeerId) -> Result<bool, StateError> {
         let key = (id(repository), peer.to_string());
         let forgotten = self.write(|transaction| {
-            transaction.execute(
-                "DELETE FROM known_peers WHERE repository = ?1 AND peer = ?2",
-                key,
-            )
+            transaction.execute("DELETE FROM known_peers WHERE repository = ?1 AND peer = ?2", key)
         })?;
         Ok(forgotten > 0)
     }
@@ -81,8 +72,7 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<KnownPeer> {
     let addresses: String = row.get("addresses")?;
     Ok(KnownPeer {
         peer: parsed(row, "peer")?,
-        addresses: serde_json::from_str(&addresses)
-            .map_err(|error| column_error(row, "addresses", error))?,
+        addresses: serde_json::from_str(&addresses).map_err(|error| column_error(row, "addresses", error))?,
         last_connected_at: time(row, "last_connected_at")?,
     })
 }

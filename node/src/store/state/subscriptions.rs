@@ -99,10 +99,7 @@ impl StateDb {
             Ok(None)
         })?;
         match taken {
-            Some(product) => Err(StateError::DirectoryTaken {
-                directory: directory.into(),
-                product,
-            }),
+            Some(product) => Err(StateError::DirectoryTaken { directory: directory.into(), product }),
             None => Ok(()),
         }
     }
@@ -121,12 +118,7 @@ impl StateDb {
     }
 
     /// Removes a subscription; its installed release stays. `false` when there was none.
-    pub fn remove_subscription(
-        &self,
-        repository: &Digest,
-        product: &Product,
-        mode: &Mode,
-    ) -> Result<bool, StateError> {
+    pub fn remove_subscription(&self, repository: &Digest, product: &Product, mode: &Mode) -> Result<bool, StateError> {
         let directory = mode.column()?;
         let removed = self.write(|transaction| {
             transaction.execute(
@@ -142,9 +134,7 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Subscription> {
     let mode: String = row.get("mode")?;
     let mode = match mode.as_str() {
         "mirror" => Mode::Mirror,
-        _ => Mode::Install {
-            directory: super::path(row, "directory")?,
-        },
+        _ => Mode::Install { directory: super::path(row, "directory")? },
     };
     Ok(Subscription {
         repository: parsed(row, "repository")?,

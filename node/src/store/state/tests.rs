@@ -23,10 +23,7 @@ fn at(seconds: i64) -> UtcTime {
 }
 
 fn release(patch: u64) -> ReleaseRef {
-    ReleaseRef {
-        version: Version::new(1, 0, patch),
-        artifact: Digest::of(&patch.to_be_bytes()),
-    }
+    ReleaseRef { version: Version::new(1, 0, patch), artifact: Digest::of(&patch.to_be_bytes()) }
 }
 
 fn subscription(name: &str, mode: Mode) -> Subscription {
@@ -43,9 +40,7 @@ fn subscription(name: &str, mode: Mode) -> Subscription {
 }
 
 fn into(directory: &str) -> Mode {
-    Mode::Install {
-        directory: directory.into(),
-    }
+    Mode::Install { directory: directory.into() }
 }
 
 fn install_row(state: &str) -> InstallRow {
@@ -86,18 +81,11 @@ fn happened(kind: &str, name: &str) -> HistoryRow {
 #[test]
 fn a_repository_keeps_its_first_date_and_its_last_ticket() {
     let (_directory, database) = database();
-    let row = |ticket: &str, added| RepositoryRow {
-        id: repository(),
-        ticket: ticket.to_owned(),
-        added_at: at(added),
-    };
+    let row = |ticket: &str, added| RepositoryRow { id: repository(), ticket: ticket.to_owned(), added_at: at(added) };
     database.put_repository(&row("old", 1)).expect("put");
     database.put_repository(&row("new", 2)).expect("put");
     assert_eq!(database.repositories().expect("read"), [row("new", 1)]);
-    assert_eq!(
-        database.repository(&repository()).expect("read"),
-        Some(row("new", 1))
-    );
+    assert_eq!(database.repository(&repository()).expect("read"), Some(row("new", 1)));
     assert_eq!(database.repository(&Digest::ZERO).expect("read"), None);
 }
 
@@ -105,138 +93,66 @@ fn a_repository_keeps_its_first_date_and_its_last_ticket() {
 fn a_subscription_is_one_for_each_product_and_directory() {
     let (_directory, database) = database();
     let first = subscription("editor", into("/srv/a"));
-    let held = Subscription {
-        hold: true,
-        hold_reason: Some("fair week".to_owned()),
-        created_at: at(999),
-        ..first.clone()
-    };
+    let held =
+        Subscription { hold: true, hold_reason: Some("fair week".to_owned()), created_at: at(999), ..first.clone() };
     let mirror = subscription("editor", Mode::Mirror);
-    for row in [
-        &first,
-        &held,
-        &mirror,
-        &mirror,
-        &subscription("editor", into("/srv/b")),
-    ] {
+    for row in [&first, &held, &mirror, &mirror, &subscription("editor", into("/srv/b"))] {
         database.put_subscription(row).expect("put");
     }
     let rows = database.subscriptions().expect("read");
     assert_eq!(rows.len(), 3);
-    assert!(rows.contains(&Subscription {
-        created_at: at(100),
-        ..held
-    }));
-    assert!(
-        database
-            .remove_subscription(&repository(), &product("editor"), &Mode::Mirror)
-            .expect("removed")
-    );
-    assert!(
-        !database
-            .remove_subscription(&repository(), &product("editor"), &Mode::Mirror)
-            .expect("gone")
-    );
+    assert!(rows.contains(&Subscription { created_at: at(100), ..held }));
+    assert!(database.remove_subscription(&repository(), &product("editor"), &Mode::Mirror).expect("removed"));
+    assert!(!database.remove_subscription(&repository(), &product("editor"), &Mode::Mirror).expect("gone"));
     assert_eq!(database.subscriptions().expect("read").len(), 2);
 }
 
 #[test]
 fn two_products_never_share_a_directory() {
     let (_directory, database) = database();
-    database
-        .put_subscription(&subscription("editor", into("/srv/a")))
-        .expect("put");
-    let error = database
-        .put_subscription(&subscription("kiosk", into("/srv/a")))
-        .expect_err("taken");
-    assert!(
-        matches!(&error, StateError::DirectoryTaken { product, .. } if product == "editor"),
-        "{error}"
-    );
-    database
-        .put_subscription(&subscription("kiosk", Mode::Mirror))
-        .expect("mirrors take none");
+    database.put_subscription(&subscription("editor", into("/srv/a"))).expect("put");
+    let error = database.put_subscription(&subscription("kiosk", into("/srv/a"))).expect_err("taken");
+    assert!(matches!(&error, StateError::DirectoryTaken { product, .. } if product == "editor"), "{error}");
+    database.put_subscription(&subscription("kiosk", Mode::Mirror)).expect("mirrors take none");
 }
 
 #[test]
 fn a_relative_directory_is_refused() {
     let (_directory, database) = database();
-    let error = database
-        .put_subscription(&subscription("editor", into("srv/a")))
-        .expect_err("relative");
+    let error = database.put_subscription(&subscription("editor", into("srv/a"))).expect_err("relative");
     assert!(matches!(error, StateError::Path { .. }));
 }
 
 #[test]
 fn the_journal_has_one_row_for_each_directory() {
     let (_directory, database) = database();
-    database
-        .journal(&install_row("fetching"), None)
-        .expect("journalled");
-    let armed = InstallRow {
-        from: Some(release(1)),
-        error: None,
-        ..install_row("armed")
-    };
-    database
-        .journal(&armed, Some(&happened("armed", "editor")))
-        .expect("journalled");
-    assert_eq!(
-        database.installs().expect("read"),
-        std::slice::from_ref(&armed)
-    );
-    assert_eq!(
-        database.install(Path::new("/srv/editor")).expect("read"),
-        Some(armed)
-    );
+    database.journal(&install_row("fetching"), None).expect("journalled");
+    let armed = InstallRow { from: Some(release(1)), error: None, ..install_row("armed") };
+    database.journal(&armed, Some(&happened("armed", "editor"))).expect("journalled");
+    assert_eq!(database.installs().expect("read"), std::slice::from_ref(&armed));
+    assert_eq!(database.install(Path::new("/srv/editor")).expect("read"), Some(armed));
     assert_eq!(database.history(10, None).expect("read").len(), 1);
 }
 
 #[test]
 fn a_commit_is_all_or_nothing() {
     let (_directory, database) = database();
-    database
-        .journal(&install_row("probation"), None)
-        .expect("journalled");
-    lock(&database.connection)
-        .execute_batch("DROP TABLE history")
-        .expect("dropped");
-    let commit = || {
-        database.commit_install(
-            &installed_row(),
-            &install_row("committed"),
-            &happened("installed", "editor"),
-        )
-    };
+    database.journal(&install_row("probation"), None).expect("journalled");
+    lock(&database.connection).execute_batch("DROP TABLE history").expect("dropped");
+    let commit =
+        || database.commit_install(&installed_row(), &install_row("committed"), &happened("installed", "editor"));
     assert!(commit().is_err());
-    assert_eq!(
-        database.installs().expect("read"),
-        [install_row("probation")]
-    );
-    assert_eq!(
-        database.installed(Path::new("/srv/editor")).expect("read"),
-        None
-    );
+    assert_eq!(database.installs().expect("read"), [install_row("probation")]);
+    assert_eq!(database.installed(Path::new("/srv/editor")).expect("read"), None);
 
     lock(&database.connection)
         .execute_batch("CREATE TABLE history (id INTEGER PRIMARY KEY AUTOINCREMENT, at, repository, product, version, kind, detail)")
         .expect("made");
     commit().expect("committed");
-    assert_eq!(
-        database.installs().expect("read"),
-        [install_row("committed")]
-    );
+    assert_eq!(database.installs().expect("read"), [install_row("committed")]);
     assert_eq!(database.all_installed().expect("read"), [installed_row()]);
-    assert!(
-        database
-            .forget_install(Path::new("/srv/editor"))
-            .expect("forgotten")
-    );
-    assert!(
-        !database
-            .forget_install(Path::new("/srv/editor"))
-            .expect("nothing left")
-    );
+    assert!(database.forget_install(Path::new("/srv/editor")).expect("forgotten"));
+    assert!(!database.forget_install(Path::new("/srv/editor")).expect("nothing left"));
 }
 
 #[test]
@@ -250,27 +166,10 @@ fn a_quarantine_holds_in_its_directory_until_lifted() {
     };
     database.quarantine(&row("crashed", 1)).expect("put");
     database.quarantine(&row("crashed again", 2)).expect("put");
-    assert_eq!(
-        database.quarantined(None).expect("read"),
-        [row("crashed again", 2)]
-    );
-    assert_eq!(
-        database
-            .quarantined(Some(Path::new("/srv/b")))
-            .expect("read"),
-        []
-    );
-    assert!(
-        database
-            .lift_quarantine(Path::new("/srv/a"), &release(1).artifact)
-            .expect("lifted")
-    );
-    assert_eq!(
-        database
-            .quarantined(Some(Path::new("/srv/a")))
-            .expect("read"),
-        []
-    );
+    assert_eq!(database.quarantined(None).expect("read"), [row("crashed again", 2)]);
+    assert_eq!(database.quarantined(Some(Path::new("/srv/b"))).expect("read"), []);
+    assert!(database.lift_quarantine(Path::new("/srv/a"), &release(1).artifact).expect("lifted"));
+    assert_eq!(database.quarantined(Some(Path::new("/srv/a"))).expect("read"), []);
 }
 
 #[test]
@@ -278,60 +177,29 @@ fn history_is_bounded_and_read_latest_first() {
     let (_directory, database) = database();
     database
         .write(|transaction| {
-            (0..HISTORY_ROWS).try_for_each(|_| {
-                history::append(transaction, &happened("fetched", "editor")).map(drop)
-            })
+            (0..HISTORY_ROWS).try_for_each(|_| history::append(transaction, &happened("fetched", "editor")).map(drop))
         })
         .expect("appended");
-    database
-        .append_history(&happened("installed", "kiosk"))
-        .expect("appended");
-    let last = database
-        .append_history(&happened("refused", "editor"))
-        .expect("appended");
+    database.append_history(&happened("installed", "kiosk")).expect("appended");
+    let last = database.append_history(&happened("refused", "editor")).expect("appended");
     let all = database.history(u32::MAX, None).expect("read");
     assert_eq!(all.len(), HISTORY_ROWS as usize);
-    assert_eq!(
-        (all[0].id, all[0].row.clone()),
-        (last, happened("refused", "editor"))
-    );
+    assert_eq!((all[0].id, all[0].row.clone()), (last, happened("refused", "editor")));
     let kiosk = database.history(10, Some(&product("kiosk"))).expect("read");
-    assert_eq!(
-        kiosk
-            .iter()
-            .map(|entry| entry.row.kind.as_str())
-            .collect::<Vec<_>>(),
-        ["installed"]
-    );
+    assert_eq!(kiosk.iter().map(|entry| entry.row.kind.as_str()).collect::<Vec<_>>(), ["installed"]);
 }
 
 #[test]
 fn a_release_whose_bytes_change_is_an_alarm_every_time() {
     let (_directory, database) = database();
-    let (path, was, is) = (
-        "releases/editor/1.0.0/any/a",
-        Digest::of(b"was"),
-        Digest::of(b"is"),
-    );
-    assert_eq!(
-        database
-            .remember_target(&repository(), path, &was, at(1))
-            .expect("kept"),
-        Seen::New
-    );
+    let (path, was, is) = ("releases/editor/1.0.0/any/a", Digest::of(b"was"), Digest::of(b"is"));
+    assert_eq!(database.remember_target(&repository(), path, &was, at(1)).expect("kept"), Seen::New);
     let batch = [(path, is), (path, was), ("channels/editor/stable.json", is)];
     for last in [Seen::New, Seen::Same] {
-        let seen = database
-            .remember_targets(&repository(), &batch, at(2))
-            .expect("kept");
+        let seen = database.remember_targets(&repository(), &batch, at(2)).expect("kept");
         assert_eq!(seen, [Seen::Changed { was }, Seen::Same, last]);
     }
-    assert_eq!(
-        database
-            .remember_target(&Digest::ZERO, path, &is, at(3))
-            .expect("kept"),
-        Seen::New
-    );
+    assert_eq!(database.remember_target(&Digest::ZERO, path, &is, at(3)).expect("kept"), Seen::New);
 }
 
 #[test]
@@ -339,43 +207,21 @@ fn a_floor_only_rises() {
     let (_directory, database) = database();
     let editor = product("editor");
     assert_eq!(database.floor(&repository(), &editor).expect("read"), None);
-    for (version, holds) in [
-        ((1, 9, 0), (1, 9, 0)),
-        ((1, 10, 0), (1, 10, 0)),
-        ((1, 2, 0), (1, 10, 0)),
-    ] {
+    for (version, holds) in [((1, 9, 0), (1, 9, 0)), ((1, 10, 0), (1, 10, 0)), ((1, 2, 0), (1, 10, 0))] {
         let version = Version::new(version.0, version.1, version.2);
-        let floor = database
-            .raise_floor(&repository(), &editor, &version)
-            .expect("raised");
+        let floor = database.raise_floor(&repository(), &editor, &version).expect("raised");
         assert_eq!(floor, Version::new(holds.0, holds.1, holds.2));
-        assert_eq!(
-            database.floor(&repository(), &editor).expect("read"),
-            Some(floor)
-        );
+        assert_eq!(database.floor(&repository(), &editor).expect("read"), Some(floor));
     }
 }
 
 #[test]
 fn facts_belong_to_their_repository() {
     let (_directory, database) = database();
-    database
-        .put_fact(&repository(), "signed_at", "1")
-        .expect("put");
-    database
-        .put_fact(&repository(), "signed_at", "2")
-        .expect("put");
-    assert_eq!(
-        database
-            .fact(&repository(), "signed_at")
-            .expect("read")
-            .as_deref(),
-        Some("2")
-    );
-    assert_eq!(
-        database.fact(&Digest::ZERO, "signed_at").expect("read"),
-        None
-    );
+    database.put_fact(&repository(), "signed_at", "1").expect("put");
+    database.put_fact(&repository(), "signed_at", "2").expect("put");
+    assert_eq!(database.fact(&repository(), "signed_at").expect("read").as_deref(), Some("2"));
+    assert_eq!(database.fact(&Digest::ZERO, "signed_at").expect("read"), None);
 }
 
 #[test]
@@ -391,29 +237,11 @@ fn invented_peers_drive_out_the_oldest_only() {
     let known = database.known_peers(&repository()).expect("read");
     assert_eq!(known.len(), KNOWN_PEERS as usize);
     assert_eq!((&known[0], &known[511]), (&peer(600), &peer(89)));
-    let crowd = KnownPeer {
-        addresses: vec!["/ip4/192.0.2.2".to_owned(); 40],
-        ..peer(600)
-    };
-    database
-        .remember_peers(&repository(), &[crowd])
-        .expect("kept");
-    assert_eq!(
-        database.known_peers(&repository()).expect("read")[0]
-            .addresses
-            .len(),
-        16
-    );
-    assert!(
-        database
-            .forget_peer(&repository(), &peer(600).peer)
-            .expect("forgotten")
-    );
-    assert!(
-        !database
-            .forget_peer(&repository(), &peer(600).peer)
-            .expect("gone")
-    );
+    let crowd = KnownPeer { addresses: vec!["/ip4/192.0.2.2".to_owned(); 40], ..peer(600) };
+    database.remember_peers(&repository(), &[crowd]).expect("kept");
+    assert_eq!(database.known_peers(&repository()).expect("read")[0].addresses.len(), 16);
+    assert!(database.forget_peer(&repository(), &peer(600).peer).expect("forgotten"));
+    assert!(!database.forget_peer(&repository(), &peer(600).peer).expect("gone"));
 }
 
 #[test]
@@ -421,12 +249,8 @@ fn an_older_node_reads_and_writes_a_newer_file_and_spoils_nothing() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("state.db");
     let older = StateDb::open(&path).expect("opened");
-    older
-        .put_subscription(&subscription("editor", into("/srv/a")))
-        .expect("put");
-    older
-        .journal(&install_row("fetching"), None)
-        .expect("journalled");
+    older.put_subscription(&subscription("editor", into("/srv/a"))).expect("put");
+    older.journal(&install_row("fetching"), None).expect("journalled");
     drop(older);
 
     let mut steps = migrations::STEPS.to_vec();
@@ -446,24 +270,11 @@ fn an_older_node_reads_and_writes_a_newer_file_and_spoils_nothing() {
     drop(newer);
 
     let older = StateDb::open(&path).expect("a newer file opens");
-    let held = Subscription {
-        hold: true,
-        ..subscription("editor", into("/srv/a"))
-    };
+    let held = Subscription { hold: true, ..subscription("editor", into("/srv/a")) };
     older.put_subscription(&held).expect("put");
-    older
-        .journal(
-            &install_row("verified"),
-            Some(&happened("fetched", "editor")),
-        )
-        .expect("journalled");
-    older
-        .put_subscription(&subscription("kiosk", into("/srv/b")))
-        .expect("put");
-    assert_eq!(
-        older.subscriptions().expect("read"),
-        [held, subscription("kiosk", into("/srv/b"))]
-    );
+    older.journal(&install_row("verified"), Some(&happened("fetched", "editor"))).expect("journalled");
+    older.put_subscription(&subscription("kiosk", into("/srv/b"))).expect("put");
+    assert_eq!(older.subscriptions().expect("read"), [held, subscription("kiosk", into("/srv/b"))]);
     assert_eq!(older.installs().expect("read"), [install_row("verified")]);
     drop(older);
 
@@ -484,18 +295,13 @@ fn an_older_node_reads_and_writes_a_newer_file_and_spoils_nothing() {
 #[test]
 fn rows_written_before_a_kill_are_there_after_it() {
     let (directory, database) = database();
-    database
-        .put_fact(&repository(), "key", "value")
-        .expect("put");
+    database.put_fact(&repository(), "key", "value").expect("put");
     let copy = tempfile::tempdir().expect("a temporary directory");
     for name in ["state.db", "state.db-wal"] {
         std::fs::copy(directory.path().join(name), copy.path().join(name)).expect("copied");
     }
     let revived = StateDb::open(&copy.path().join("state.db")).expect("opened");
-    assert_eq!(
-        revived.fact(&repository(), "key").expect("read").as_deref(),
-        Some("value")
-    );
+    assert_eq!(revived.fact(&repository(), "key").expect("read").as_deref(), Some("value"));
 }
 
 #[test]
@@ -512,14 +318,9 @@ fn a_file_that_is_no_database_is_named_in_the_error() {
 fn the_database_is_private() {
     use std::os::unix::fs::PermissionsExt;
     let (directory, database) = database();
-    database
-        .put_fact(&repository(), "key", "value")
-        .expect("put");
+    database.put_fact(&repository(), "key", "value").expect("put");
     for name in ["state.db", "state.db-wal", "state.db-shm"] {
-        let mode = std::fs::metadata(directory.path().join(name))
-            .expect("there")
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(directory.path().join(name)).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 }

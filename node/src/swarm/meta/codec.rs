@@ -28,10 +28,7 @@ pub(crate) struct Codec {
 
 impl Codec {
     pub(super) fn new() -> Self {
-        Self {
-            max_response_bytes: 0,
-            receiving: Arc::new(Semaphore::new(RECEIVING_KIB)),
-        }
+        Self { max_response_bytes: 0, receiving: Arc::new(Semaphore::new(RECEIVING_KIB)) }
     }
 }
 
@@ -40,23 +37,14 @@ fn invalid(error: impl std::fmt::Display) -> io::Error {
 }
 
 /// Reads a message whose announced length is within `limit`.
-async fn read_bounded(
-    stream: &mut (impl AsyncRead + Unpin),
-    limit: u64,
-    budget: &Semaphore,
-) -> io::Result<Vec<u8>> {
+async fn read_bounded(stream: &mut (impl AsyncRead + Unpin), limit: u64, budget: &Semaphore) -> io::Result<Vec<u8>> {
     let mut header = [0; 4];
     stream.read_exact(&mut header).await?;
     let announced = u32::from_be_bytes(header);
     if u64::from(announced) > limit {
-        return Err(invalid(format!(
-            "a message of {announced} bytes; the most here is {limit}"
-        )));
+        return Err(invalid(format!("a message of {announced} bytes; the most here is {limit}")));
     }
-    let permits = budget
-        .acquire_many(announced.div_ceil(1024))
-        .await
-        .map_err(invalid)?;
+    let permits = budget.acquire_many(announced.div_ceil(1024)).await.map_err(invalid)?;
     let announced = usize::try_from(announced).map_err(invalid)?;
     let mut message = Vec::new();
     while message.len() < announced {
@@ -80,11 +68,7 @@ impl request_response::Codec for Codec {
     type Request = MetaRequest;
     type Response = MetaResponse;
 
-    async fn read_request<T>(
-        &mut self,
-        _: &StreamProtocol,
-        stream: &mut T,
-    ) -> io::Result<MetaRequest>
+    async fn read_request<T>(&mut self, _: &StreamProtocol, stream: &mut T) -> io::Result<MetaRequest>
     where
         T: AsyncRead + Unpin + Send,
     {
@@ -94,11 +78,7 @@ impl request_response::Codec for Codec {
         MetaRequest::decode(&message).map_err(invalid)
     }
 
-    async fn read_response<T>(
-        &mut self,
-        _: &StreamProtocol,
-        stream: &mut T,
-    ) -> io::Result<MetaResponse>
+    async fn read_response<T>(&mut self, _: &StreamProtocol, stream: &mut T) -> io::Result<MetaResponse>
     where
         T: AsyncRead + Unpin + Send,
     {
@@ -106,12 +86,7 @@ impl request_response::Codec for Codec {
         MetaResponse::decode(&message).map_err(invalid)
     }
 
-    async fn write_request<T>(
-        &mut self,
-        _: &StreamProtocol,
-        stream: &mut T,
-        request: MetaRequest,
-    ) -> io::Result<()>
+    async fn write_request<T>(&mut self, _: &StreamProtocol, stream: &mut T, request: MetaRequest) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -119,12 +94,7 @@ impl request_response::Codec for Codec {
         write_message(stream, &request.encode()).await
     }
 
-    async fn write_response<T>(
-        &mut self,
-        _: &StreamProtocol,
-        stream: &mut T,
-        response: MetaResponse,
-    ) -> io::Result<()>
+    async fn write_response<T>(&mut self, _: &StreamProtocol, stream: &mut T, response: MetaResponse) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {

@@ -13,11 +13,7 @@ use crate::engine::input::SwarmInput;
 const HEADER_BYTES: u64 = 4;
 
 /// Reads messages and hands them to the engine, until the stream or the peer fails.
-pub(super) async fn receive(
-    common: &Common,
-    handle: &Arc<Handle>,
-    mut stream: impl AsyncRead + Unpin,
-) -> Reason {
+pub(super) async fn receive(common: &Common, handle: &Arc<Handle>, mut stream: impl AsyncRead + Unpin) -> Reason {
     let mut body = Vec::new();
     loop {
         let mut header = [0; 4];
@@ -33,9 +29,7 @@ pub(super) async fn receive(
             return format!("the control stream broke inside a frame: {error}");
         }
         handle.heard();
-        common
-            .counters
-            .add_control_in(HEADER_BYTES + u64::try_from(length).unwrap_or(u64::MAX));
+        common.counters.add_control_in(HEADER_BYTES + u64::try_from(length).unwrap_or(u64::MAX));
         if length == 0 {
             continue; // A sign of life.
         }
@@ -43,15 +37,7 @@ pub(super) async fn receive(
             Ok(message) => message,
             Err(error) => return error.to_string(),
         };
-        if common
-            .inputs
-            .send(SwarmInput::Control {
-                peer: handle.peer.clone(),
-                message,
-            })
-            .await
-            .is_err()
-        {
+        if common.inputs.send(SwarmInput::Control { peer: handle.peer.clone(), message }).await.is_err() {
             return "the node is stopping".to_owned();
         }
     }
@@ -80,11 +66,7 @@ async fn read_header(
 
 /// Writes what is queued, and a sign of life where nothing is. Ends when the outbox is closed and
 /// empty, or the peer does not read.
-pub(super) async fn send(
-    common: &Common,
-    handle: &Arc<Handle>,
-    mut stream: impl AsyncWrite + Unpin,
-) -> Reason {
+pub(super) async fn send(common: &Common, handle: &Arc<Handle>, mut stream: impl AsyncWrite + Unpin) -> Reason {
     const SIGN_OF_LIFE: [u8; 4] = 0u32.to_be_bytes();
     let mut batch = Vec::new();
     loop {
@@ -103,9 +85,7 @@ pub(super) async fn send(
         if let Err(error) = progress(written).await {
             return format!("the peer does not take its control messages: {error}");
         }
-        common
-            .counters
-            .add_control_out(u64::try_from(batch.len()).unwrap_or(u64::MAX));
+        common.counters.add_control_out(u64::try_from(batch.len()).unwrap_or(u64::MAX));
         if batch.capacity() > 2 * 64 * 1024 {
             batch = Vec::new();
         }

@@ -56,16 +56,8 @@ pub(super) async fn run(
                 let mut buffer = lane.buffer().await;
                 let received = receive(handle, &mut stream, &mut buffer, header.block).await;
                 if received.is_ok() {
-                    common
-                        .counters
-                        .add_payload_in(u64::from(header.block.length));
-                    storing.0.spawn(store(
-                        common.clone(),
-                        Arc::clone(handle),
-                        object,
-                        header.block,
-                        buffer,
-                    ));
+                    common.counters.add_payload_in(u64::from(header.block.length));
+                    storing.0.spawn(store(common.clone(), Arc::clone(handle), object, header.block, buffer));
                 }
                 received
             }
@@ -115,9 +107,7 @@ async fn skip(
     let mut left = block.length as usize;
     while left > 0 {
         let most = left.min(sink.len());
-        let read = progress(stream.read(&mut sink[..most]))
-            .await
-            .map_err(broken)?;
+        let read = progress(stream.read(&mut sink[..most])).await.map_err(broken)?;
         if read == 0 {
             return Err(broken(std::io::ErrorKind::UnexpectedEof.into()));
         }
@@ -125,33 +115,17 @@ async fn skip(
         left -= read;
     }
     common.counters.add_unsolicited_in(u64::from(block.length));
-    let input = SwarmInput::BlockUnsolicited {
-        peer: handle.peer.clone(),
-        block,
-    };
-    common
-        .inputs
-        .send(input)
-        .await
-        .map_err(|_| "the node is stopping".to_owned())
+    let input = SwarmInput::BlockUnsolicited { peer: handle.peer.clone(), block };
+    common.inputs.send(input).await.map_err(|_| "the node is stopping".to_owned())
 }
 
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "it is used as a mapping of errors"
-)]
+#[allow(clippy::needless_pass_by_value, reason = "it is used as a mapping of errors")]
 fn broken(error: std::io::Error) -> Reason {
     format!("the data stream broke inside a block: {error}")
 }
 
 /// Stores a block on the blocking pool and reports what came of it.
-async fn store(
-    common: Common,
-    handle: Arc<Handle>,
-    object: ObjectId,
-    block: BlockRange,
-    buffer: Buffer,
-) {
+async fn store(common: Common, handle: Arc<Handle>, object: ObjectId, block: BlockRange, buffer: Buffer) {
     let slot = Arc::clone(&common.io_slots).acquire_owned().await;
     let io = Arc::clone(&common.io);
     let written = tokio::task::spawn_blocking(move || {
@@ -161,20 +135,9 @@ async fn store(
     });
     let (outcome, buffer) = match written.await {
         Ok((outcome, buffer)) => (outcome, Some(buffer)),
-        Err(error) => (
-            BlockOutcome::Failed(format!("the store failed: {error}")),
-            None,
-        ),
+        Err(error) => (BlockOutcome::Failed(format!("the store failed: {error}")), None),
     };
     let peer = handle.peer.clone();
-    let _ = common
-        .inputs
-        .send(SwarmInput::BlockArrived {
-            peer,
-            object,
-            block,
-            outcome,
-        })
-        .await;
+    let _ = common.inputs.send(SwarmInput::BlockArrived { peer, object, block, outcome }).await;
     drop(buffer);
 }

@@ -47,10 +47,7 @@ impl Outbox {
 
     /// Lets [`Self::batch`] end once what waits is taken.
     pub(super) fn close(&self) {
-        self.queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .closed = true;
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.changed.notify_one();
     }
 
@@ -85,10 +82,7 @@ mod tests {
     async fn frames_leave_in_order_and_the_queue_is_bounded() {
         let outbox = Outbox::default();
         let mut pushed = 0;
-        while outbox
-            .push(vec![u8::try_from(pushed % 251).expect("below 256"); 1024])
-            .is_ok()
-        {
+        while outbox.push(vec![u8::try_from(pushed % 251).expect("below 256"); 1024]).is_ok() {
             pushed += 1;
         }
         assert_eq!(pushed, MAX_BYTES / 1024);
@@ -99,10 +93,6 @@ mod tests {
             all.extend_from_slice(&batch);
         }
         assert_eq!(all.len(), pushed * 1024);
-        assert!(
-            all.chunks(1024)
-                .enumerate()
-                .all(|(at, frame)| usize::from(frame[0]) == at % 251)
-        );
+        assert!(all.chunks(1024).enumerate().all(|(at, frame)| usize::from(frame[0]) == at % 251));
     }
 }

@@ -14,12 +14,7 @@ use crate::engine::input::SwarmInput;
 use crate::swarm::buffers::{Buffer, Lane};
 
 /// Sends queued blocks until the stream or the peer fails.
-pub(super) async fn run(
-    common: &Common,
-    handle: &Arc<Handle>,
-    lane: &Lane,
-    stream: impl AsyncWrite + Unpin,
-) -> Reason {
+pub(super) async fn run(common: &Common, handle: &Arc<Handle>, lane: &Lane, stream: impl AsyncWrite + Unpin) -> Reason {
     let (read, blocks) = mpsc::channel(1);
     tokio::select! {
         reason = read_ahead(common, handle, lane, read) => reason,
@@ -49,12 +44,7 @@ async fn read_ahead(
             }
             Err(reason) => {
                 let Upload { object, block, .. } = upload;
-                let input = SwarmInput::BlockUnreadable {
-                    peer: handle.peer.clone(),
-                    object,
-                    block,
-                    reason,
-                };
+                let input = SwarmInput::BlockUnreadable { peer: handle.peer.clone(), object, block, reason };
                 if common.inputs.send(input).await.is_err() {
                     return "the node is stopping".to_owned();
                 }
@@ -79,26 +69,18 @@ async fn read(common: &Common, upload: Upload, mut buffer: Buffer) -> Result<Buf
     let slot = Arc::clone(&common.io_slots).acquire_owned().await;
     let io = Arc::clone(&common.io);
     let read = tokio::task::spawn_blocking(move || {
-        let header = BlockHeader {
-            handle: upload.handle,
-            block: upload.block,
-        };
+        let header = BlockHeader { handle: upload.handle, block: upload.block };
         buffer.clear();
         buffer.extend_from_slice(&header.encode());
         let read = io.read(&upload.object, upload.block, &mut buffer);
         drop(slot);
         read.map(|()| buffer)
     });
-    let buffer = read
-        .await
-        .map_err(|error| format!("the store failed: {error}"))??;
+    let buffer = read.await.map_err(|error| format!("the store failed: {error}"))??;
     if buffer.len() == BlockHeader::BYTES + upload.block.length as usize {
         Ok(buffer)
     } else {
-        Err(format!(
-            "the store returned {} bytes",
-            buffer.len().saturating_sub(BlockHeader::BYTES)
-        ))
+        Err(format!("the store returned {} bytes", buffer.len().saturating_sub(BlockHeader::BYTES)))
     }
 }
 
@@ -124,16 +106,7 @@ async fn write(
         drop(buffer);
         let Upload { object, block, .. } = upload;
         common.counters.add_payload_out(u64::from(block.length));
-        if common
-            .inputs
-            .send(SwarmInput::BlockSent {
-                peer: handle.peer.clone(),
-                object,
-                block,
-            })
-            .await
-            .is_err()
-        {
+        if common.inputs.send(SwarmInput::BlockSent { peer: handle.peer.clone(), object, block }).await.is_err() {
             return "the node is stopping".to_owned();
         }
     }

@@ -30,12 +30,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn insert(
-        &mut self,
-        handle: u32,
-        block: BlockRange,
-        object: ObjectId,
-    ) -> Result<(), Full> {
+    pub(super) fn insert(&mut self, handle: u32, block: BlockRange, object: ObjectId) -> Result<(), Full> {
         if self.requests.len() >= MAX_QUEUED_REQUESTS {
             return Err(Full);
         }
@@ -56,11 +51,7 @@ impl Wanted {
         if let Some(object) = self.requests.remove(&(handle, block)) {
             return Arrival::Expected(object);
         }
-        match self
-            .cancelled
-            .iter()
-            .position(|cancelled| *cancelled == (handle, block))
-        {
+        match self.cancelled.iter().position(|cancelled| *cancelled == (handle, block)) {
             Some(at) => {
                 self.cancelled.remove(at);
                 Arrival::Late
@@ -77,16 +68,10 @@ mod tests {
 
     use super::*;
 
-    const OBJECT: ObjectId = ObjectId {
-        kind: ObjectKind::Artifact,
-        digest: Digest::ZERO,
-    };
+    const OBJECT: ObjectId = ObjectId { kind: ObjectKind::Artifact, digest: Digest::ZERO };
 
     fn block(number: usize) -> BlockRange {
-        BlockRange {
-            offset: 16_384 * u64::try_from(number).expect("fits"),
-            length: 16_384,
-        }
+        BlockRange { offset: 16_384 * u64::try_from(number).expect("fits"), length: 16_384 }
     }
 
     #[test]
@@ -115,16 +100,10 @@ mod tests {
         for number in 0..MAX_QUEUED_REQUESTS {
             assert_eq!(wanted.insert(1, block(number), OBJECT), Ok(()));
         }
-        assert_eq!(
-            wanted.insert(1, block(MAX_QUEUED_REQUESTS), OBJECT),
-            Err(Full)
-        );
+        assert_eq!(wanted.insert(1, block(MAX_QUEUED_REQUESTS), OBJECT), Err(Full));
         for number in 0..2 * MAX_QUEUED_REQUESTS {
             wanted.cancel(1, block(number));
-            assert_eq!(
-                wanted.insert(1, block(MAX_QUEUED_REQUESTS + number), OBJECT),
-                Ok(())
-            );
+            assert_eq!(wanted.insert(1, block(MAX_QUEUED_REQUESTS + number), OBJECT), Ok(()));
         }
         assert_eq!(wanted.cancelled.len(), MAX_QUEUED_REQUESTS);
     }

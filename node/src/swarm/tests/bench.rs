@@ -27,8 +27,7 @@ impl BlockIo for Null {
     }
 
     fn write(&self, _: &ObjectId, _: BlockRange, bytes: &[u8]) -> BlockOutcome {
-        self.bytes
-            .fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Ordering::Relaxed);
+        self.bytes.fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Ordering::Relaxed);
         BlockOutcome::Stored
     }
 }
@@ -36,16 +35,12 @@ impl BlockIo for Null {
 /// User and system time of this process, in clock ticks of 10 ms.
 fn cpu_ticks() -> u64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .collect();
-    [11, 12]
-        .iter()
-        .filter_map(|at| fields.get(*at)?.parse::<u64>().ok())
-        .sum()
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<u64>().ok()).sum()
+}
+
+fn greeting() -> Control {
+    Control::Hello(Hello { repository: vec![0; 32], ..Hello::default() })
 }
 
 struct End {
@@ -56,55 +51,27 @@ struct End {
 impl End {
     fn start(seed: u16, listen: &str) -> Self {
         let (sender, inputs) = mpsc::channel(1024);
-        let handle = spawn(
-            &config(identity(seed), &[listen]),
-            Arc::new(Null::default()),
-            sender,
-        )
-        .expect("loopback");
+        let handle = spawn(&config(identity(seed), &[listen]), Arc::new(Null::default()), sender).expect("loopback");
         Self { handle, inputs }
     }
 
     async fn tell(&self, effect: SwarmEffect) {
-        self.handle
-            .effects()
-            .send(effect)
-            .await
-            .expect("the shell runs");
+        self.handle.effects().send(effect).await.expect("the shell runs");
     }
 }
 
 async fn measure(listen: &str, gib: u64, depth: u64) {
     let (mut from, mut to) = (End::start(1, listen), End::start(2, listen));
-    let Some(SwarmInput::Listening { address }) = from.inputs.recv().await else {
-        panic!("it listens")
-    };
-    to.tell(SwarmEffect::Dial {
-        peer: None,
-        addresses: vec![address],
-    })
-    .await;
+    let Some(SwarmInput::Listening { address }) = from.inputs.recv().await else { panic!("it listens") };
+    to.tell(SwarmEffect::Dial { peer: None, addresses: vec![address] }).await;
     let serve = tokio::spawn(async move {
         while let Some(input) = from.inputs.recv().await {
             match input {
                 SwarmInput::Connected { peer, .. } => {
-                    from.tell(SwarmEffect::Control {
-                        peer,
-                        message: Control::Hello(Hello::default()),
-                    })
-                    .await;
+                    from.tell(SwarmEffect::Control { peer, message: greeting() }).await;
                 }
-                SwarmInput::Control {
-                    peer,
-                    message: Control::Request { handle, block },
-                } => {
-                    from.tell(SwarmEffect::SendBlock {
-                        peer,
-                        handle,
-                        object: OBJECT,
-                        block,
-                    })
-                    .await;
+                SwarmInput::Control { peer, message: Control::Request { handle, block } } => {
+                    from.tell(SwarmEffect::SendBlock { peer, handle, object: OBJECT, block }).await;
                 }
                 _ => {}
             }
@@ -115,34 +82,18 @@ async fn measure(listen: &str, gib: u64, depth: u64) {
     while arrived < blocks {
         match to.inputs.recv().await.expect("the shell runs") {
             SwarmInput::Connected { peer, .. } => {
-                to.tell(SwarmEffect::Control {
-                    peer: peer.clone(),
-                    message: Control::Hello(Hello::default()),
-                })
-                .await;
+                to.tell(SwarmEffect::Control { peer: peer.clone(), message: greeting() }).await;
                 (start, cpu) = (Instant::now(), cpu_ticks());
                 while asked < depth {
                     let peer = peer.clone();
-                    to.tell(SwarmEffect::Request {
-                        peer,
-                        handle: 0,
-                        object: OBJECT,
-                        block: block(asked),
-                    })
-                    .await;
+                    to.tell(SwarmEffect::Request { peer, handle: 0, object: OBJECT, block: block(asked) }).await;
                     asked += 1;
                 }
             }
             SwarmInput::BlockArrived { peer, .. } => {
                 arrived += 1;
                 if asked < blocks {
-                    to.tell(SwarmEffect::Request {
-                        peer,
-                        handle: 0,
-                        object: OBJECT,
-                        block: block(asked),
-                    })
-                    .await;
+                    to.tell(SwarmEffect::Request { peer, handle: 0, object: OBJECT, block: block(asked) }).await;
                     asked += 1;
                 }
             }

@@ -15,33 +15,23 @@ use updraft_protocol::transfer::{BlockRange, Control, Hello, ObjectId, ObjectKin
 
 use crate::engine::effect::SwarmEffect;
 use crate::engine::input::{BlockOutcome, SwarmInput};
-use crate::swarm::{
-    BlockIo, Counters, Identity, SwarmConfig, SwarmHandle, spawn, streams, transport,
-};
+use crate::swarm::{BlockIo, Counters, Identity, SwarmConfig, SwarmHandle, spawn, streams, transport};
 
 pub(super) const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 pub(super) const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 pub(super) const MIB: u32 = 1024 * 1024;
-pub(super) const OBJECT: ObjectId = ObjectId {
-    kind: ObjectKind::Artifact,
-    digest: Digest::ZERO,
-};
+pub(super) const OBJECT: ObjectId = ObjectId { kind: ObjectKind::Artifact, digest: Digest::ZERO };
 /// Within this time everything that a test waits for has happened.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Waits, but not for ever.
 pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, future)
-        .await
-        .unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
+    timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
 }
 
 /// The block with a number, of 1 MiB.
 pub(super) fn block(number: u64) -> BlockRange {
-    BlockRange {
-        offset: number * u64::from(MIB),
-        length: MIB,
-    }
+    BlockRange { offset: number * u64::from(MIB), length: MIB }
 }
 
 /// The bytes that [`MemoryIo`] holds at a range: cheap, and different everywhere.
@@ -63,12 +53,7 @@ pub(super) struct MemoryIo {
 }
 
 impl BlockIo for MemoryIo {
-    fn read(
-        &self,
-        object: &ObjectId,
-        block: BlockRange,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), String> {
+    fn read(&self, object: &ObjectId, block: BlockRange, buffer: &mut Vec<u8>) -> Result<(), String> {
         if *object != OBJECT {
             return Err("no such object".to_owned());
         }
@@ -83,16 +68,8 @@ impl BlockIo for MemoryIo {
         if bytes != expected {
             return BlockOutcome::Failed("other bytes".to_owned());
         }
-        let new = self
-            .written
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(block.offset);
-        if new {
-            BlockOutcome::Stored
-        } else {
-            BlockOutcome::Duplicate
-        }
+        let new = self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(block.offset);
+        if new { BlockOutcome::Stored } else { BlockOutcome::Duplicate }
     }
 }
 
@@ -115,11 +92,7 @@ pub(super) fn identity(seed: u16) -> Identity {
 /// Two identities, the one with the smaller peer id, which chooses connections, first.
 pub(super) fn ordered(seed: u16) -> (Identity, Identity) {
     let (one, other) = (identity(seed), identity(seed + 1000));
-    if one.peer_id() < other.peer_id() {
-        (one, other)
-    } else {
-        (other, one)
-    }
+    if one.peer_id() < other.peer_id() { (one, other) } else { (other, one) }
 }
 
 pub(super) fn config(identity: Identity, listen: &[&str]) -> SwarmConfig {
@@ -139,18 +112,9 @@ impl Node {
         let (sender, inputs) = mpsc::channel(1024);
         let io = Arc::new(MemoryIo::default());
         let peer = identity.peer_id();
-        let handle =
-            spawn(&config(identity, listen), io.clone(), sender).expect("loopback is available");
+        let handle = spawn(&config(identity, listen), io.clone(), sender).expect("loopback is available");
         let (effects, counters) = (handle.effects(), handle.counters());
-        let mut node = Self {
-            peer,
-            addresses: Vec::new(),
-            io,
-            counters,
-            inputs,
-            effects,
-            handle,
-        };
+        let mut node = Self { peer, addresses: Vec::new(), io, counters, inputs, effects, handle };
         while node.addresses.len() < listen.len() {
             let address = node.wait("an address", |input| match input {
                 SwarmInput::Listening { address } => Some(address),
@@ -167,17 +131,11 @@ impl Node {
     }
 
     pub(super) async fn tell(&self, effect: SwarmEffect) {
-        within("the shell takes an effect", self.effects.send(effect))
-            .await
-            .expect("the shell runs");
+        within("the shell takes an effect", self.effects.send(effect)).await.expect("the shell runs");
     }
 
     /// The first input that `pick` takes; others are lost.
-    pub(super) async fn wait<T>(
-        &mut self,
-        what: &str,
-        mut pick: impl FnMut(SwarmInput) -> Option<T>,
-    ) -> T {
+    pub(super) async fn wait<T>(&mut self, what: &str, mut pick: impl FnMut(SwarmInput) -> Option<T>) -> T {
         within(what, async {
             loop {
                 let input = self.inputs.recv().await.expect("the shell runs");
@@ -202,11 +160,7 @@ impl Node {
     }
 
     pub(super) async fn dial(&self, peer: Option<&PeerId>, addresses: &[String]) {
-        self.tell(SwarmEffect::Dial {
-            peer: peer.cloned(),
-            addresses: addresses.to_vec(),
-        })
-        .await;
+        self.tell(SwarmEffect::Dial { peer: peer.cloned(), addresses: addresses.to_vec() }).await;
     }
 
     pub(super) async fn connected(&mut self) -> PeerId {
@@ -235,11 +189,7 @@ impl Node {
     }
 
     pub(super) async fn say(&self, peer: &PeerId, message: Control) {
-        self.tell(SwarmEffect::Control {
-            peer: peer.clone(),
-            message,
-        })
-        .await;
+        self.tell(SwarmEffect::Control { peer: peer.clone(), message }).await;
     }
 
     pub(super) async fn control(&mut self) -> Control {
@@ -252,22 +202,13 @@ impl Node {
 
     pub(super) async fn greet(&self, peer: &PeerId) {
         let repository = Digest::of(b"a repository").as_bytes().to_vec();
-        self.say(
-            peer,
-            Control::Hello(Hello {
-                repository,
-                ..Hello::default()
-            }),
-        )
-        .await;
+        self.say(peer, Control::Hello(Hello { repository, ..Hello::default() })).await;
     }
 }
 
 /// Brings up a session between two nodes, greetings included.
 pub(super) async fn introduce(dialler: &mut Node, listener: &mut Node) {
-    dialler
-        .dial(Some(&listener.peer), &listener.addresses)
-        .await;
+    dialler.dial(Some(&listener.peer), &listener.addresses).await;
     assert_eq!(dialler.connected().await, listener.peer);
     assert_eq!(listener.connected().await, dialler.peer);
     dialler.greet(&listener.peer).await;
@@ -279,13 +220,7 @@ pub(super) async fn introduce(dialler: &mut Node, listener: &mut Node) {
 /// A libp2p node that opens sessions and leaves the rest to the test.
 pub(super) fn raw_swarm(identity: &Identity) -> Swarm<streams::Behaviour> {
     let keypair = &identity.keypair;
-    let transport =
-        transport::build(keypair, &Arc::default()).expect("the transports can be set up");
+    let transport = transport::build(keypair, &Arc::default()).expect("the transports can be set up");
     let peer = keypair.public().to_peer_id();
-    Swarm::new(
-        transport,
-        streams::Behaviour::new(peer),
-        peer,
-        swarm::Config::with_tokio_executor(),
-    )
+    Swarm::new(transport, streams::Behaviour::new(peer), peer, swarm::Config::with_tokio_executor())
 }

@@ -14,13 +14,7 @@ pub(super) async fn fetch(from: &mut Node, to: &mut Node, blocks: u64, depth: u6
     let (mut asked, mut arrived) = (0, 0);
     let source = from.peer.clone();
     let ask = async |node: &Node, peer, number| {
-        node.tell(SwarmEffect::Request {
-            peer,
-            handle: 7,
-            object: OBJECT,
-            block: block(number),
-        })
-        .await;
+        node.tell(SwarmEffect::Request { peer, handle: 7, object: OBJECT, block: block(number) }).await;
     };
     while asked < depth.min(blocks) {
         ask(to, source.clone(), asked).await;
@@ -29,20 +23,13 @@ pub(super) async fn fetch(from: &mut Node, to: &mut Node, blocks: u64, depth: u6
     let serve = async |node: &mut Node| {
         let (peer, handle, block) = node
             .wait("a request", |input| match input {
-                SwarmInput::Control {
-                    peer,
-                    message: Control::Request { handle, block },
-                } => Some((peer, handle, block)),
+                SwarmInput::Control { peer, message: Control::Request { handle, block } } => {
+                    Some((peer, handle, block))
+                }
                 _ => None,
             })
             .await;
-        node.tell(SwarmEffect::SendBlock {
-            peer,
-            handle,
-            object: OBJECT,
-            block,
-        })
-        .await;
+        node.tell(SwarmEffect::SendBlock { peer, handle, object: OBJECT, block }).await;
     };
     let receive = async {
         while arrived < blocks {
@@ -71,18 +58,10 @@ pub(super) async fn fetch(from: &mut Node, to: &mut Node, blocks: u64, depth: u6
 
 async fn blocks_arrive_whole(listen: &str) {
     const BLOCKS: u64 = 64;
-    let (mut from, mut to) = (
-        Node::with_seed(1, listen).await,
-        Node::with_seed(2, listen).await,
-    );
+    let (mut from, mut to) = (Node::with_seed(1, listen).await, Node::with_seed(2, listen).await);
     introduce(&mut to, &mut from).await;
     fetch(&mut from, &mut to, BLOCKS, 8).await;
-    let written = to
-        .io
-        .written
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .len();
+    let written = to.io.written.lock().unwrap_or_else(PoisonError::into_inner).len();
     assert_eq!(written, 64);
     assert_eq!(to.counters.payload_in_bytes(), BLOCKS << 20);
     assert_eq!(from.counters.payload_out_bytes(), BLOCKS << 20);
@@ -102,13 +81,7 @@ async fn blocks_arrive_whole_over_quic() {
 async fn a_block_that_nobody_asked_for_is_dropped() {
     let (mut from, mut to) = (Node::with_seed(1, TCP).await, Node::with_seed(2, TCP).await);
     introduce(&mut to, &mut from).await;
-    from.tell(SwarmEffect::SendBlock {
-        peer: to.peer.clone(),
-        handle: 7,
-        object: OBJECT,
-        block: block(3),
-    })
-    .await;
+    from.tell(SwarmEffect::SendBlock { peer: to.peer.clone(), handle: 7, object: OBJECT, block: block(3) }).await;
     let dropped = to
         .wait("a dropped block", |input| match input {
             SwarmInput::BlockUnsolicited { block, .. } => Some(block),
@@ -117,13 +90,7 @@ async fn a_block_that_nobody_asked_for_is_dropped() {
         })
         .await;
     assert_eq!(dropped, block(3));
-    assert!(
-        to.io
-            .written
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
-    );
+    assert!(to.io.written.lock().unwrap_or_else(PoisonError::into_inner).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,18 +98,10 @@ async fn a_peer_that_floods_with_unsolicited_blocks_loses_its_session() {
     let (mut from, mut to) = (Node::with_seed(1, TCP).await, Node::with_seed(2, TCP).await);
     introduce(&mut to, &mut from).await;
     for number in 0..70 {
-        from.tell(SwarmEffect::SendBlock {
-            peer: to.peer.clone(),
-            handle: 7,
-            object: OBJECT,
-            block: block(number),
-        })
-        .await;
+        from.tell(SwarmEffect::SendBlock { peer: to.peer.clone(), handle: 7, object: OBJECT, block: block(number) })
+            .await;
     }
-    assert_eq!(
-        to.disconnected().await,
-        "the peer sends blocks that nobody asked for"
-    );
+    assert_eq!(to.disconnected().await, "the peer sends blocks that nobody asked for");
     assert_eq!(to.counters.unsolicited_in_bytes(), 64 << 20);
 }
 
@@ -152,28 +111,13 @@ async fn a_cancelled_block_is_dropped_and_not_held_against_the_peer() {
     introduce(&mut to, &mut from).await;
     // More than would end the session, had nobody asked for it.
     for number in 0..70 {
-        to.tell(SwarmEffect::Request {
-            peer: from.peer.clone(),
-            handle: 7,
-            object: OBJECT,
-            block: block(number),
-        })
-        .await;
-        to.tell(SwarmEffect::Cancel {
-            peer: from.peer.clone(),
-            handle: 7,
-            block: block(number),
-        })
-        .await;
+        to.tell(SwarmEffect::Request { peer: from.peer.clone(), handle: 7, object: OBJECT, block: block(number) })
+            .await;
+        to.tell(SwarmEffect::Cancel { peer: from.peer.clone(), handle: 7, block: block(number) }).await;
     }
     for number in 0..70 {
-        from.tell(SwarmEffect::SendBlock {
-            peer: to.peer.clone(),
-            handle: 7,
-            object: OBJECT,
-            block: block(number),
-        })
-        .await;
+        from.tell(SwarmEffect::SendBlock { peer: to.peer.clone(), handle: 7, object: OBJECT, block: block(number) })
+            .await;
     }
     for number in 0..70 {
         let dropped = to
@@ -191,44 +135,18 @@ async fn a_cancelled_block_is_dropped_and_not_held_against_the_peer() {
 async fn a_block_that_cannot_be_read_is_reported_and_the_next_is_sent() {
     let (mut from, mut to) = (Node::with_seed(1, TCP).await, Node::with_seed(2, TCP).await);
     introduce(&mut to, &mut from).await;
-    let missing = ObjectId {
-        kind: ObjectKind::Artifact,
-        digest: Digest::of(b"missing"),
-    };
-    to.tell(SwarmEffect::Request {
-        peer: from.peer.clone(),
-        handle: 7,
-        object: OBJECT,
-        block: block(1),
-    })
-    .await;
-    from.tell(SwarmEffect::SendBlock {
-        peer: to.peer.clone(),
-        handle: 8,
-        object: missing,
-        block: block(0),
-    })
-    .await;
-    from.tell(SwarmEffect::SendBlock {
-        peer: to.peer.clone(),
-        handle: 7,
-        object: OBJECT,
-        block: block(1),
-    })
-    .await;
+    let missing = ObjectId { kind: ObjectKind::Artifact, digest: Digest::of(b"missing") };
+    to.tell(SwarmEffect::Request { peer: from.peer.clone(), handle: 7, object: OBJECT, block: block(1) }).await;
+    from.tell(SwarmEffect::SendBlock { peer: to.peer.clone(), handle: 8, object: missing, block: block(0) }).await;
+    from.tell(SwarmEffect::SendBlock { peer: to.peer.clone(), handle: 7, object: OBJECT, block: block(1) }).await;
     let reason = from
         .wait("the report", |input| match input {
-            SwarmInput::BlockUnreadable { object, reason, .. } => {
-                (object == missing).then_some(reason)
-            }
+            SwarmInput::BlockUnreadable { object, reason, .. } => (object == missing).then_some(reason),
             _ => None,
         })
         .await;
     assert_eq!(reason, "no such object");
-    to.wait("the block", |input| {
-        matches!(input, SwarmInput::BlockArrived { .. }).then_some(())
-    })
-    .await;
+    to.wait("the block", |input| matches!(input, SwarmInput::BlockArrived { .. }).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,20 +163,9 @@ async fn a_block_dropped_from_the_queue_is_not_sent() {
         .await;
     }
     for number in 0..50 {
-        from.tell(SwarmEffect::DropBlock {
-            peer: to.peer.clone(),
-            handle: 7,
-            block: block(number),
-        })
-        .await;
+        from.tell(SwarmEffect::DropBlock { peer: to.peer.clone(), handle: 7, block: block(number) }).await;
     }
-    from.tell(SwarmEffect::SendBlock {
-        peer: to.peer.clone(),
-        handle: 7,
-        object: OBJECT,
-        block: block(999),
-    })
-    .await;
+    from.tell(SwarmEffect::SendBlock { peer: to.peer.clone(), handle: 7, object: OBJECT, block: block(999) }).await;
     let mut before = 0;
     from.wait("the last block", |input| match input {
         SwarmInput::BlockSent { block: sent, .. } => {
@@ -268,8 +175,5 @@ async fn a_block_dropped_from_the_queue_is_not_sent() {
         _ => None,
     })
     .await;
-    assert!(
-        before < 50,
-        "{before} blocks were sent though they were dropped"
-    );
+    assert!(before < 50, "{before} blocks were sent though they were dropped");
 }

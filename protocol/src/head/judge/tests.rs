@@ -5,18 +5,12 @@ use crate::canonical;
 use crate::digest::Digest;
 use crate::limits::MAX_HEAD_BYTES;
 use crate::tuf::fixture::{
-    ARTIFACT, CHANNEL, Files, POLICY, Repository, SNAPSHOT, TARGETS, TIMESTAMP, later, now, public,
-    role, sign,
+    ARTIFACT, CHANNEL, Files, POLICY, Repository, SNAPSHOT, TARGETS, TIMESTAMP, later, now, public, role, sign,
 };
 use crate::tuf::{FileMeta, Hashes, Root, TargetInfo};
 
 fn head_of(files: &Files, inlines: Vec<Inline>) -> Head {
-    Head {
-        root_version: 1,
-        timestamp: files.timestamp.clone(),
-        snapshot: files.snapshot.clone(),
-        inlines,
-    }
+    Head { root_version: 1, timestamp: files.timestamp.clone(), snapshot: files.snapshot.clone(), inlines }
 }
 
 fn head(repository: &Repository) -> Head {
@@ -24,18 +18,11 @@ fn head(repository: &Repository) -> Head {
 }
 
 fn inline_role(files: &Files, name: &str, version: u64) -> Inline {
-    Inline::Role {
-        name: role(name),
-        version,
-        bytes: files.roles[&role(name)].clone(),
-    }
+    Inline::Role { name: role(name), version, bytes: files.roles[&role(name)].clone() }
 }
 
 fn inline_target(path: &str, bytes: &[u8]) -> Inline {
-    Inline::Target {
-        path: path.to_owned(),
-        bytes: bytes.to_vec(),
-    }
+    Inline::Target { path: path.to_owned(), bytes: bytes.to_vec() }
 }
 
 fn verdict(head: &Head, trusted: &Trusted) -> Verdict {
@@ -85,20 +72,10 @@ fn a_newer_head_is_accepted() {
     let trusted = repository.trusted();
     repository.bump("releases-editor");
     let accepted = accepted(&head(&repository), &trusted);
-    assert_eq!(
-        accepted
-            .trusted
-            .timestamp()
-            .map(|timestamp| timestamp.version),
-        Some(2)
-    );
+    assert_eq!(accepted.trusted.timestamp().map(|timestamp| timestamp.version), Some(2));
     assert_eq!(accepted.trusted.missing_roles().len(), 1);
     assert_eq!(accepted.root_version, 1);
-    assert_eq!(
-        trusted.timestamp().map(|timestamp| timestamp.version),
-        Some(1),
-        "judging changes nothing"
-    );
+    assert_eq!(trusted.timestamp().map(|timestamp| timestamp.version), Some(1), "judging changes nothing");
 }
 
 #[test]
@@ -121,15 +98,12 @@ fn one_message_can_carry_a_whole_release() {
     let mut repository = Repository::new();
     let trusted = repository.trusted();
     let policy = br#"{"schema":1,"version":"1.1.0"}"#;
-    repository
-        .targets("channels")
-        .targets
-        .insert(CHANNEL.to_owned(), TargetInfo::of(policy));
+    repository.targets("channels").targets.insert(CHANNEL.to_owned(), TargetInfo::of(policy));
     repository.bump("channels");
-    repository.targets("releases-editor").targets.insert(
-        "releases/editor/1.1.0/any/x.zip".to_owned(),
-        TargetInfo::of(b"x"),
-    );
+    repository
+        .targets("releases-editor")
+        .targets
+        .insert("releases/editor/1.1.0/any/x.zip".to_owned(), TargetInfo::of(b"x"));
     repository.targets("releases-editor").version = 2;
     let files = repository.files();
     let inlines = vec![
@@ -146,24 +120,15 @@ fn one_message_can_carry_a_whole_release() {
 fn inline_roles_apply_parents_first_whatever_their_order() {
     let repository = Repository::new();
     let files = repository.files();
-    let inlines = ["releases-editor", "channels", "targets"]
-        .map(|name| inline_role(&files, name, 1))
-        .to_vec();
-    assert!(
-        accepted(&head_of(&files, inlines), &repository.trusted_root())
-            .trusted
-            .is_complete()
-    );
+    let inlines = ["releases-editor", "channels", "targets"].map(|name| inline_role(&files, name, 1)).to_vec();
+    assert!(accepted(&head_of(&files, inlines), &repository.trusted_root()).trusted.is_complete());
 }
 
 #[test]
 fn inlines_that_cannot_be_judged_yet_are_left_out() {
     let repository = Repository::new();
     let files = repository.files();
-    let inlines = vec![
-        inline_role(&files, "channels", 1),
-        inline_target(CHANNEL, POLICY),
-    ];
+    let inlines = vec![inline_role(&files, "channels", 1), inline_target(CHANNEL, POLICY)];
     let accepted = accepted(&head_of(&files, inlines), &repository.trusted_root());
     assert!(accepted.targets.is_empty() && accepted.trusted.role(&role("channels")).is_none());
 }
@@ -173,15 +138,8 @@ fn a_known_timestamp_brings_the_snapshot_that_was_missing() {
     let mut repository = Repository::new();
     let mut trusted = repository.trusted();
     repository.bump_snapshot();
-    let _ = trusted
-        .update_timestamp(&repository.files().timestamp, Expiry::Enforce(now()))
-        .expect("a good timestamp");
-    assert!(
-        accepted(&head(&repository), &trusted)
-            .trusted
-            .missing_snapshot()
-            .is_none()
-    );
+    let _ = trusted.update_timestamp(&repository.files().timestamp, Expiry::Enforce(now())).expect("a good timestamp");
+    assert!(accepted(&head(&repository), &trusted).trusted.missing_snapshot().is_none());
 }
 
 // ---- ignore
@@ -189,10 +147,7 @@ fn a_known_timestamp_brings_the_snapshot_that_was_missing() {
 #[test]
 fn the_head_that_is_trusted_already_is_ignored() {
     let repository = Repository::new();
-    assert_eq!(
-        ignored(&head(&repository), &repository.trusted()),
-        Ignored::Same
-    );
+    assert_eq!(ignored(&head(&repository), &repository.trusted()), Ignored::Same);
 }
 
 #[test]
@@ -200,12 +155,7 @@ fn an_older_head_is_ignored() {
     let mut repository = Repository::new();
     let old = head(&repository);
     repository.bump_timestamp();
-    assert_eq!(
-        ignored(&old, &repository.trusted()),
-        Ignored::Older {
-            timestamp_version: 1
-        }
-    );
+    assert_eq!(ignored(&old, &repository.trusted()), Ignored::Older { timestamp_version: 1 });
 }
 
 #[test]
@@ -215,10 +165,7 @@ fn an_expired_head_is_ignored() {
     repository.bump_snapshot();
     let payload = head(&repository).encode();
     let verdict = judge(&payload, &trusted, later());
-    assert!(
-        matches!(verdict, Verdict::Ignore(Ignored::Expired)),
-        "{verdict:?}"
-    );
+    assert!(matches!(verdict, Verdict::Ignore(Ignored::Expired)), "{verdict:?}");
 }
 
 #[test]
@@ -226,14 +173,8 @@ fn a_bad_signature_from_an_older_root_is_ignored() {
     let mut repository = Repository::new();
     repository.timestamp_signers = vec![30];
     repository.bump_timestamp();
-    let head = Head {
-        root_version: 0,
-        ..head(&repository)
-    };
-    assert_eq!(
-        ignored(&head, &Repository::new().trusted()),
-        Ignored::OlderRoot
-    );
+    let head = Head { root_version: 0, ..head(&repository) };
+    assert_eq!(ignored(&head, &Repository::new().trusted()), Ignored::OlderRoot);
 }
 
 #[test]
@@ -241,14 +182,8 @@ fn a_bad_signature_from_a_newer_root_asks_for_roots() {
     let mut repository = Repository::new();
     repository.timestamp_signers = vec![30];
     repository.bump_timestamp();
-    let head = Head {
-        root_version: 2,
-        ..head(&repository)
-    };
-    assert_eq!(
-        ignored(&head, &Repository::new().trusted()),
-        Ignored::NewerRoot { version: 2 }
-    );
+    let head = Head { root_version: 2, ..head(&repository) };
+    assert_eq!(ignored(&head, &Repository::new().trusted()), Ignored::NewerRoot { version: 2 });
 }
 
 #[test]
@@ -257,10 +192,7 @@ fn a_head_under_a_new_threshold_asks_for_roots() {
     let trusted = repository.trusted();
     repository.timestamp_signers = vec![TIMESTAMP, 30];
     repository.bump_timestamp();
-    let head = Head {
-        root_version: 2,
-        ..head(&repository)
-    };
+    let head = Head { root_version: 2, ..head(&repository) };
     assert_eq!(ignored(&head, &trusted), Ignored::NewerRoot { version: 2 });
 }
 
@@ -268,28 +200,13 @@ fn a_head_under_a_new_threshold_asks_for_roots() {
 fn an_inline_role_signed_under_a_newer_root_asks_for_roots() {
     let mut repository = Repository::new();
     let trusted = repository.trusted();
-    repository
-        .roles
-        .get_mut(&role("targets"))
-        .expect("targets")
-        .1 = vec![31];
+    repository.roles.get_mut(&role("targets")).expect("targets").1 = vec![31];
     repository.bump("targets");
     let files = repository.files();
-    let newer = Head {
-        root_version: 2,
-        ..head_of(&files, vec![inline_role(&files, "targets", 2)])
-    };
+    let newer = Head { root_version: 2, ..head_of(&files, vec![inline_role(&files, "targets", 2)]) };
     assert_eq!(ignored(&newer, &trusted), Ignored::NewerRoot { version: 2 });
-    let same = Head {
-        root_version: 1,
-        ..newer
-    };
-    assert_eq!(
-        rejected(&same, &trusted),
-        Rejected::Signatures {
-            role: role("targets")
-        }
-    );
+    let same = Head { root_version: 1, ..newer };
+    assert_eq!(rejected(&same, &trusted), Rejected::Signatures { role: role("targets") });
 }
 
 #[test]
@@ -298,10 +215,7 @@ fn a_stated_root_version_does_not_spoil_a_verified_head() {
     let trusted = repository.trusted();
     repository.bump_timestamp();
     for root_version in [0, 1, 999] {
-        let head = Head {
-            root_version,
-            ..head(&repository)
-        };
+        let head = Head { root_version, ..head(&repository) };
         assert_eq!(accepted(&head, &trusted).root_version, root_version);
     }
 }
@@ -314,10 +228,7 @@ fn a_head_that_takes_a_role_back_is_ignored() {
     repository.targets("releases-editor").version = 1;
     repository.bump_snapshot();
     let why = ignored(&head(&repository), &trusted);
-    assert!(
-        matches!(why, Ignored::GoesBack(TufError::Rollback { .. })),
-        "{why:?}"
-    );
+    assert!(matches!(why, Ignored::GoesBack(TufError::Rollback { .. })), "{why:?}");
 }
 
 #[test]
@@ -328,10 +239,7 @@ fn a_newer_timestamp_over_an_older_snapshot_is_ignored() {
     repository.snapshot.version = 1;
     repository.bump_timestamp();
     let why = ignored(&head(&repository), &trusted);
-    assert!(
-        matches!(why, Ignored::GoesBack(TufError::Rollback { .. })),
-        "{why:?}"
-    );
+    assert!(matches!(why, Ignored::GoesBack(TufError::Rollback { .. })), "{why:?}");
 }
 
 // ---- reject
@@ -342,21 +250,11 @@ fn a_bad_signature_under_the_same_root_is_rejected() {
     repository.timestamp_signers = vec![30];
     repository.bump_timestamp();
     let trusted = Repository::new().trusted();
-    assert_eq!(
-        rejected(&head(&repository), &trusted),
-        Rejected::Signatures {
-            role: role("timestamp")
-        }
-    );
+    assert_eq!(rejected(&head(&repository), &trusted), Rejected::Signatures { role: role("timestamp") });
     repository.timestamp_signers = vec![TIMESTAMP];
     repository.snapshot_signers = vec![30];
     repository.bump_snapshot();
-    assert_eq!(
-        rejected(&head(&repository), &trusted),
-        Rejected::Signatures {
-            role: role("snapshot")
-        }
-    );
+    assert_eq!(rejected(&head(&repository), &trusted), Rejected::Signatures { role: role("snapshot") });
 }
 
 #[test]
@@ -366,12 +264,7 @@ fn surplus_signatures_and_unknown_key_ids_are_rejected() {
     repository.bump_timestamp();
     for signers in [vec![TIMESTAMP, 30], vec![TIMESTAMP, SNAPSHOT], vec![]] {
         repository.timestamp_signers = signers;
-        assert_eq!(
-            rejected(&head(&repository), &trusted),
-            Rejected::Signatures {
-                role: role("timestamp")
-            }
-        );
+        assert_eq!(rejected(&head(&repository), &trusted), Rejected::Signatures { role: role("timestamp") });
     }
 }
 
@@ -383,33 +276,21 @@ fn an_envelope_in_any_other_form_is_rejected() {
     let good = head(&repository);
     let text = String::from_utf8(good.timestamp.clone()).expect("text");
     let upper = edited(&good.timestamp, |value| {
-        let signature = value["signatures"][0]["sig"]
-            .as_str()
-            .expect("text")
-            .to_uppercase();
+        let signature = value["signatures"][0]["sig"].as_str().expect("text").to_uppercase();
         value["signatures"][0]["sig"] = signature.into();
     });
     for other in [
         format!("{text} ").into_bytes(),
         text.replacen(':', ": ", 1).into_bytes(),
-        text.replacen("timestamp", "\\u0074imestamp", 1)
-            .into_bytes(),
+        text.replacen("timestamp", "\\u0074imestamp", 1).into_bytes(),
         edited(&good.timestamp, |value| value["comment"] = 1.into()),
         edited(&good.timestamp, |value| {
             value["signatures"][0]["hint"] = 1.into();
         }),
         upper,
     ] {
-        let head = Head {
-            timestamp: other,
-            ..good.clone()
-        };
-        assert_eq!(
-            rejected(&head, &trusted),
-            Rejected::NotCanonical {
-                role: role("timestamp")
-            }
-        );
+        let head = Head { timestamp: other, ..good.clone() };
+        assert_eq!(rejected(&head, &trusted), Rejected::NotCanonical { role: role("timestamp") });
     }
 }
 
@@ -417,47 +298,24 @@ fn an_envelope_in_any_other_form_is_rejected() {
 fn junk_around_a_known_head_is_rejected_too() {
     let repository = Repository::new();
     let trusted = repository.trusted();
-    let junk = Head {
-        snapshot: b"junk".to_vec(),
-        ..head(&repository)
-    };
+    let junk = Head { snapshot: b"junk".to_vec(), ..head(&repository) };
     assert!(matches!(rejected(&junk, &trusted), Rejected::Metadata(_)));
-    let spaced = Head {
-        timestamp: [&repository.files().timestamp[..], b" "].concat(),
-        ..head(&repository)
-    };
-    assert!(matches!(
-        rejected(&spaced, &trusted),
-        Rejected::NotCanonical { .. }
-    ));
+    let spaced = Head { timestamp: [&repository.files().timestamp[..], b" "].concat(), ..head(&repository) };
+    assert!(matches!(rejected(&spaced, &trusted), Rejected::NotCanonical { .. }));
 }
 
 #[test]
 fn signatures_out_of_order_are_rejected() {
     let mut repository = Repository::new();
-    repository.root =
-        repository
-            .root
-            .with_role(TopRole::Timestamp, 2, &[public(TIMESTAMP), public(30)]);
+    repository.root = repository.root.with_role(TopRole::Timestamp, 2, &[public(TIMESTAMP), public(30)]);
     repository.timestamp_signers = vec![TIMESTAMP, 30];
     let trusted = repository.trusted_root();
     let good = head(&repository);
     let swapped = edited(&good.timestamp, |value| {
-        value["signatures"]
-            .as_array_mut()
-            .expect("signatures")
-            .reverse();
+        value["signatures"].as_array_mut().expect("signatures").reverse();
     });
-    let head = Head {
-        timestamp: swapped,
-        ..good.clone()
-    };
-    assert_eq!(
-        rejected(&head, &trusted),
-        Rejected::NotCanonical {
-            role: role("timestamp")
-        }
-    );
+    let head = Head { timestamp: swapped, ..good.clone() };
+    assert_eq!(rejected(&head, &trusted), Rejected::NotCanonical { role: role("timestamp") });
     accepted(&good, &trusted);
 }
 
@@ -467,10 +325,7 @@ fn a_snapshot_from_another_head_is_rejected() {
     let trusted = repository.trusted();
     let old = repository.files().snapshot;
     repository.bump_snapshot();
-    let mixed = Head {
-        snapshot: old,
-        ..head(&repository)
-    };
+    let mixed = Head { snapshot: old, ..head(&repository) };
     assert!(matches!(rejected(&mixed, &trusted), Rejected::Metadata(_)));
 }
 
@@ -481,16 +336,8 @@ fn an_inline_role_that_is_not_what_the_snapshot_lists_is_rejected() {
     let old = repository.files();
     repository.bump("channels");
     let files = repository.files();
-    let unlisted = Inline::Role {
-        name: role("other"),
-        version: 1,
-        bytes: Vec::new(),
-    };
-    let stale = Inline::Role {
-        name: role("channels"),
-        version: 2,
-        bytes: old.roles[&role("channels")].clone(),
-    };
+    let unlisted = Inline::Role { name: role("other"), version: 1, bytes: Vec::new() };
+    let stale = Inline::Role { name: role("channels"), version: 2, bytes: old.roles[&role("channels")].clone() };
     for inline in [unlisted, stale, inline_role(&files, "channels", 1)] {
         let why = rejected(&head_of(&files, vec![inline]), &trusted);
         assert!(matches!(why, Rejected::Metadata(_)), "{why:?}");
@@ -500,21 +347,11 @@ fn an_inline_role_that_is_not_what_the_snapshot_lists_is_rejected() {
 #[test]
 fn an_inline_role_that_no_hash_pins_is_rejected() {
     let repository = Repository::new();
-    let meta = FileMeta {
-        length: None,
-        hashes: Hashes::default(),
-        ..FileMeta::of(1, b"")
-    };
-    let snapshot = repository
-        .snapshot
-        .clone()
-        .with_role(&role("targets"), meta);
+    let meta = FileMeta { length: None, hashes: Hashes::default(), ..FileMeta::of(1, b"") };
+    let snapshot = repository.snapshot.clone().with_role(&role("targets"), meta);
     let files = repository.files_of(&snapshot, repository.files().roles);
     let head = head_of(&files, vec![inline_role(&files, "targets", 1)]);
-    assert!(matches!(
-        rejected(&head, &repository.trusted_root()),
-        Rejected::Metadata(TufError::Hash { .. })
-    ));
+    assert!(matches!(rejected(&head, &repository.trusted_root()), Rejected::Metadata(TufError::Hash { .. })));
 }
 
 #[test]
@@ -522,44 +359,27 @@ fn an_inline_target_that_is_not_what_is_signed_is_rejected() {
     let mut repository = Repository::new();
     let trusted = repository.trusted();
     repository.bump_timestamp();
-    for (path, bytes) in [
-        (CHANNEL, &b"junk"[..]),
-        ("channels/editor/none.json", b""),
-        (ARTIFACT, b"evil"),
-    ] {
+    for (path, bytes) in [(CHANNEL, &b"junk"[..]), ("channels/editor/none.json", b""), (ARTIFACT, b"evil")] {
         let head = head_of(&repository.files(), vec![inline_target(path, bytes)]);
-        assert_eq!(
-            rejected(&head, &trusted),
-            Rejected::InlineTarget {
-                path: path.to_owned()
-            }
-        );
+        assert_eq!(rejected(&head, &trusted), Rejected::InlineTarget { path: path.to_owned() });
     }
 }
 
 #[test]
 fn a_head_of_another_repository_is_rejected() {
     let mut other = Repository::new();
-    other.root = other
-        .root
-        .with_role(TopRole::Timestamp, 1, &[public(40)])
-        .with_role(TopRole::Snapshot, 1, &[public(41)]);
+    other.root =
+        other.root.with_role(TopRole::Timestamp, 1, &[public(40)]).with_role(TopRole::Snapshot, 1, &[public(41)]);
     other.timestamp_signers = vec![40];
     other.snapshot_signers = vec![41];
     other.bump_snapshot();
-    assert!(matches!(
-        rejected(&head(&other), &Repository::new().trusted()),
-        Rejected::Signatures { .. }
-    ));
+    assert!(matches!(rejected(&head(&other), &Repository::new().trusted()), Rejected::Signatures { .. }));
 }
 
 #[test]
 fn bytes_that_are_no_head_are_rejected() {
     let verdict = judge(b"junk", &Repository::new().trusted(), now());
-    assert!(
-        matches!(verdict, Verdict::Reject(Rejected::Encoding(_))),
-        "{verdict:?}"
-    );
+    assert!(matches!(verdict, Verdict::Reject(Rejected::Encoding(_))), "{verdict:?}");
 }
 
 // ---- equivocation
@@ -582,10 +402,7 @@ fn two_snapshots_of_one_version_are_evidence() {
     repository.snapshot.expires = later().plus_days(1);
     repository.bump_timestamp();
     let found = evidence(&head(&repository), &trusted);
-    assert_eq!(
-        (found.role.clone(), found.verify(&trusted)),
-        (role("snapshot"), Ok(()))
-    );
+    assert_eq!((found.role.clone(), found.verify(&trusted)), (role("snapshot"), Ok(())));
 }
 
 #[test]
@@ -597,10 +414,7 @@ fn a_successor_of_another_timestamp_is_evidence() {
     accepted(&head(&repository), &trusted);
     repository.timestamp.prev_sha256 = Some(Digest::of(b"what others were shown"));
     let found = evidence(&head(&repository), &trusted);
-    assert_eq!(
-        (found.role.clone(), found.verify(&trusted)),
-        (role("timestamp"), Ok(()))
-    );
+    assert_eq!((found.role.clone(), found.verify(&trusted)), (role("timestamp"), Ok(())));
     repository.bump_timestamp();
     accepted(&head(&repository), &trusted);
 }
@@ -614,37 +428,18 @@ fn evidence_that_proves_nothing_is_refused() {
     let next = repository.files().timestamp;
     repository.timestamp_signers = vec![TARGETS];
     let forged = repository.files().timestamp;
-    let alleged = |role: RoleName, theirs: &[u8]| Evidence {
-        role,
-        mine: mine.clone(),
-        theirs: theirs.to_vec(),
-    };
+    let alleged = |role: RoleName, theirs: &[u8]| Evidence { role, mine: mine.clone(), theirs: theirs.to_vec() };
     let none = EvidenceError::NoConflict(role("timestamp"));
-    assert_eq!(
-        alleged(role("timestamp"), &mine).verify(&trusted),
-        Err(none.clone())
-    );
-    assert_eq!(
-        alleged(role("timestamp"), &next).verify(&trusted),
-        Err(none)
-    );
-    assert!(matches!(
-        alleged(role("timestamp"), &forged).verify(&trusted),
-        Err(EvidenceError::Metadata(_))
-    ));
-    assert!(matches!(
-        alleged(role("targets"), &next).verify(&trusted),
-        Err(EvidenceError::Role(_))
-    ));
+    assert_eq!(alleged(role("timestamp"), &mine).verify(&trusted), Err(none.clone()));
+    assert_eq!(alleged(role("timestamp"), &next).verify(&trusted), Err(none));
+    assert!(matches!(alleged(role("timestamp"), &forged).verify(&trusted), Err(EvidenceError::Metadata(_))));
+    assert!(matches!(alleged(role("targets"), &next).verify(&trusted), Err(EvidenceError::Role(_))));
 }
 
 #[test]
 fn another_signature_over_the_same_part_is_no_equivocation() {
     let mut repository = Repository::new();
-    repository.root =
-        repository
-            .root
-            .with_role(TopRole::Timestamp, 1, &[public(TIMESTAMP), public(30)]);
+    repository.root = repository.root.with_role(TopRole::Timestamp, 1, &[public(TIMESTAMP), public(30)]);
     let trusted = repository.trusted();
     repository.timestamp_signers = vec![30];
     assert_eq!(ignored(&head(&repository), &trusted), Ignored::Same);
@@ -656,11 +451,8 @@ fn another_signature_over_the_same_part_is_no_equivocation() {
 fn what_a_node_offers_is_accepted_by_another() {
     let repository = Repository::new();
     let files = repository.files();
-    let inlines = vec![
-        inline_role(&files, "targets", 1),
-        inline_role(&files, "channels", 1),
-        inline_target(CHANNEL, POLICY),
-    ];
+    let inlines =
+        vec![inline_role(&files, "targets", 1), inline_role(&files, "channels", 1), inline_target(CHANNEL, POLICY)];
     let head = Head::from_trusted(&repository.trusted(), inlines.clone()).expect("a head");
     assert_eq!(head.inlines, inlines);
     assert_eq!(accepted(&head, &repository.trusted_root()).targets.len(), 1);
@@ -672,19 +464,14 @@ fn a_node_without_a_current_snapshot_offers_nothing() {
     let mut trusted = repository.trusted();
     assert!(Head::from_trusted(&repository.trusted_root(), []).is_none());
     repository.bump_snapshot();
-    let _ = trusted
-        .update_timestamp(&repository.files().timestamp, Expiry::Enforce(now()))
-        .expect("a good timestamp");
+    let _ = trusted.update_timestamp(&repository.files().timestamp, Expiry::Enforce(now())).expect("a good timestamp");
     assert!(Head::from_trusted(&trusted, []).is_none());
 }
 
 #[test]
 fn surplus_signatures_are_left_out_of_what_a_node_offers() {
     let mut repository = Repository::new();
-    repository.root =
-        repository
-            .root
-            .with_role(TopRole::Timestamp, 1, &[public(TIMESTAMP), public(30)]);
+    repository.root = repository.root.with_role(TopRole::Timestamp, 1, &[public(TIMESTAMP), public(30)]);
     repository.timestamp_signers = vec![TIMESTAMP, 30, 31];
     let head = Head::from_trusted(&repository.trusted(), []).expect("a head");
     accepted(&head, &repository.trusted_root());
@@ -703,52 +490,29 @@ fn inlines_fill_a_head_up_to_its_limit_in_order_of_priority() {
     let files = repository.files();
     let trusted = repository.trusted();
     let large = inline_target("large", &vec![0; MAX_HEAD_BYTES]);
-    let stale = Inline::Role {
-        name: role("channels"),
-        version: 1,
-        bytes: b"other".to_vec(),
-    };
+    let stale = Inline::Role { name: role("channels"), version: 1, bytes: b"other".to_vec() };
     let good = inline_target(CHANNEL, POLICY);
-    let head =
-        Head::from_trusted(&trusted, [large, stale, good.clone(), good.clone()]).expect("a head");
+    let head = Head::from_trusted(&trusted, [large, stale, good.clone(), good.clone()]).expect("a head");
     assert_eq!(head.inlines, [good]);
 
-    let empty = Head::from_trusted(&trusted, [])
-        .expect("a head")
-        .encode()
-        .len();
+    let empty = Head::from_trusted(&trusted, []).expect("a head").encode().len();
     for size in (MAX_HEAD_BYTES - empty - 40)..(MAX_HEAD_BYTES - empty + 10) {
-        let head =
-            Head::from_trusted(&trusted, [inline_target("fill", &vec![0; size])]).expect("a head");
+        let head = Head::from_trusted(&trusted, [inline_target("fill", &vec![0; size])]).expect("a head");
         assert!(head.encode().len() <= MAX_HEAD_BYTES, "{size}");
         assert!(Head::decode(&head.encode()).is_ok());
     }
     let many = (0..1000).map(|_| inline_role(&files, "targets", 1));
-    assert_eq!(
-        Head::from_trusted(&trusted, many)
-            .expect("a head")
-            .inlines
-            .len(),
-        1
-    );
+    assert_eq!(Head::from_trusted(&trusted, many).expect("a head").inlines.len(), 1);
 }
 
 #[test]
 fn a_root_that_rotates_the_timestamp_key_makes_the_next_head_readable() {
     let mut repository = Repository::new();
     let mut trusted = repository.trusted();
-    repository.root = Root {
-        version: 2,
-        ..repository
-            .root
-            .with_role(TopRole::Timestamp, 1, &[public(30)])
-    };
+    repository.root = Root { version: 2, ..repository.root.with_role(TopRole::Timestamp, 1, &[public(30)]) };
     repository.timestamp_signers = vec![30];
     repository.bump_timestamp();
-    let head = Head {
-        root_version: 2,
-        ..head(&repository)
-    };
+    let head = Head { root_version: 2, ..head(&repository) };
     assert_eq!(ignored(&head, &trusted), Ignored::NewerRoot { version: 2 });
     assert_eq!(trusted.update_root(&sign(&repository.root, &[1])), Ok(()));
     accepted(&head, &trusted);

@@ -4,12 +4,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::canonical;
 use crate::tuf::fixture::{
-    CHANNELS, Files, RELEASES, ROOT, Repository, SNAPSHOT, TARGETS, TIMESTAMP, enforce, key, later,
-    now, public, role, sign,
+    CHANNELS, Files, RELEASES, ROOT, Repository, SNAPSHOT, TARGETS, TIMESTAMP, enforce, key, later, now, public, role,
+    sign,
 };
-use crate::tuf::{
-    DelegatedRole, Delegations, FileMeta, Freshness, Hashes, Resolution, TargetInfo, sign_role,
-};
+use crate::tuf::{DelegatedRole, Delegations, FileMeta, Freshness, Hashes, Resolution, TargetInfo, sign_role};
 
 mod mutated;
 mod root;
@@ -21,9 +19,7 @@ mod timestamp;
 fn sign_value(signed: &Value, seed: u8) -> Vec<u8> {
     let message = canonical::encode(signed);
     let signature = data_encoding::HEXLOWER.encode(&key(seed).sign(&message));
-    canonical::encode(
-        &json!({"signatures": [{"keyid": public(seed).id(), "sig": signature}], "signed": signed}),
-    )
+    canonical::encode(&json!({"signatures": [{"keyid": public(seed).id(), "sig": signature}], "signed": signed}))
 }
 
 /// Changes the signed part of metadata and signs it again.
@@ -36,13 +32,7 @@ fn resign(bytes: &[u8], seed: u8, edit: impl FnOnce(&mut Value)) -> Vec<u8> {
 fn loaded_snapshot(repository: &Repository) -> (Trusted, Files) {
     let files = repository.files();
     let mut trusted = repository.trusted_root();
-    assert_eq!(
-        trusted.update_timestamp(&files.timestamp, enforce()),
-        Ok(Change::New)
-    );
-    assert_eq!(
-        trusted.update_snapshot(&files.snapshot, enforce()),
-        Ok(Change::New)
-    );
+    assert_eq!(trusted.update_timestamp(&files.timestamp, enforce()), Ok(Change::New));
+    assert_eq!(trusted.update_snapshot(&files.snapshot, enforce()), Ok(Change::New));
     (trusted, files)
 }

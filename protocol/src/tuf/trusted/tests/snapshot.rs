@@ -3,16 +3,8 @@ use super::*;
 #[test]
 fn a_snapshot_needs_a_timestamp() {
     let repository = Repository::new();
-    let found = repository
-        .trusted_root()
-        .update_snapshot(&repository.files().snapshot, enforce());
-    assert_eq!(
-        found,
-        Err(TufError::OutOfOrder {
-            role: role("snapshot"),
-            needs: role("timestamp")
-        })
-    );
+    let found = repository.trusted_root().update_snapshot(&repository.files().snapshot, enforce());
+    assert_eq!(found, Err(TufError::OutOfOrder { role: role("snapshot"), needs: role("timestamp") }));
 }
 
 #[test]
@@ -20,59 +12,29 @@ fn a_snapshot_must_have_the_hash_and_length_that_the_timestamp_states() {
     let repository = Repository::new();
     let files = repository.files();
     let mut trusted = repository.trusted_root();
-    let _ = trusted
-        .update_timestamp(&files.timestamp, enforce())
-        .expect("a good timestamp");
+    let _ = trusted.update_timestamp(&files.timestamp, enforce()).expect("a good timestamp");
     let longer = [&files.snapshot[..], b" "].concat();
-    assert!(matches!(
-        trusted.update_snapshot(&longer, enforce()),
-        Err(TufError::Length { .. })
-    ));
+    assert!(matches!(trusted.update_snapshot(&longer, enforce()), Err(TufError::Length { .. })));
     let mut other = files.snapshot.clone();
-    let digit = other
-        .iter()
-        .position(|byte| *byte == b'a')
-        .expect("a hexadecimal digit");
+    let digit = other.iter().position(|byte| *byte == b'a').expect("a hexadecimal digit");
     other[digit] = b'b';
-    assert!(matches!(
-        trusted.update_snapshot(&other, enforce()),
-        Err(TufError::Hash { .. })
-    ));
+    assert!(matches!(trusted.update_snapshot(&other, enforce()), Err(TufError::Hash { .. })));
 }
 
 /// A timestamp that states only the version of the snapshot.
 fn unpinned(repository: &Repository, version: u64) -> Vec<u8> {
-    let meta = FileMeta {
-        length: None,
-        hashes: Hashes::default(),
-        ..FileMeta::of(version, b"")
-    };
-    sign(
-        &Timestamp {
-            snapshot: meta,
-            ..repository.timestamp.clone()
-        },
-        &[TIMESTAMP],
-    )
+    let meta = FileMeta { length: None, hashes: Hashes::default(), ..FileMeta::of(version, b"") };
+    sign(&Timestamp { snapshot: meta, ..repository.timestamp.clone() }, &[TIMESTAMP])
 }
 
 #[test]
 fn a_snapshot_must_have_the_version_that_the_timestamp_states() {
     let mut repository = Repository::new();
     let mut trusted = repository.trusted_root();
-    let _ = trusted
-        .update_timestamp(&unpinned(&repository, 1), enforce())
-        .expect("a good timestamp");
+    let _ = trusted.update_timestamp(&unpinned(&repository, 1), enforce()).expect("a good timestamp");
     repository.snapshot.version = 2;
     let found = trusted.update_snapshot(&repository.files().snapshot, enforce());
-    assert_eq!(
-        found,
-        Err(TufError::Version {
-            role: role("snapshot"),
-            expected: 1,
-            found: 2
-        })
-    );
+    assert_eq!(found, Err(TufError::Version { role: role("snapshot"), expected: 1, found: 2 }));
 }
 
 #[test]
@@ -81,14 +43,8 @@ fn a_snapshot_signed_by_another_role_is_refused() {
     repository.snapshot_signers = vec![TIMESTAMP];
     let files = repository.files();
     let mut trusted = repository.trusted_root();
-    let _ = trusted
-        .update_timestamp(&files.timestamp, enforce())
-        .expect("a good timestamp");
-    assert!(
-        trusted
-            .update_snapshot(&files.snapshot, enforce())
-            .is_err_and(|error| error.is_signatures())
-    );
+    let _ = trusted.update_timestamp(&files.timestamp, enforce()).expect("a good timestamp");
+    assert!(trusted.update_snapshot(&files.snapshot, enforce()).is_err_and(|error| error.is_signatures()));
 }
 
 #[test]
@@ -99,18 +55,9 @@ fn a_snapshot_that_takes_a_role_back_is_refused() {
     repository.targets("releases-editor").version = 1;
     repository.bump_snapshot();
     let files = repository.files();
-    let _ = trusted
-        .update_timestamp(&files.timestamp, enforce())
-        .expect("a good timestamp");
+    let _ = trusted.update_timestamp(&files.timestamp, enforce()).expect("a good timestamp");
     let found = trusted.update_snapshot(&files.snapshot, enforce());
-    assert_eq!(
-        found,
-        Err(TufError::Rollback {
-            role: role("releases-editor"),
-            trusted: 2,
-            found: 1
-        })
-    );
+    assert_eq!(found, Err(TufError::Rollback { role: role("releases-editor"), trusted: 2, found: 1 }));
 }
 
 #[test]
@@ -120,16 +67,9 @@ fn a_snapshot_that_drops_a_role_is_refused() {
     repository.roles.remove(&role("releases-editor"));
     repository.bump_snapshot();
     let files = repository.files();
-    let _ = trusted
-        .update_timestamp(&files.timestamp, enforce())
-        .expect("a good timestamp");
+    let _ = trusted.update_timestamp(&files.timestamp, enforce()).expect("a good timestamp");
     let found = trusted.update_snapshot(&files.snapshot, enforce());
-    assert_eq!(
-        found,
-        Err(TufError::Removed {
-            role: role("releases-editor")
-        })
-    );
+    assert_eq!(found, Err(TufError::Removed { role: role("releases-editor") }));
 }
 
 #[test]
@@ -138,17 +78,9 @@ fn an_expired_snapshot_is_refused() {
     repository.snapshot.expires = now();
     let files = repository.files();
     let mut trusted = repository.trusted_root();
-    let _ = trusted
-        .update_timestamp(&files.timestamp, enforce())
-        .expect("a good timestamp");
+    let _ = trusted.update_timestamp(&files.timestamp, enforce()).expect("a good timestamp");
     let found = trusted.update_snapshot(&files.snapshot, enforce());
-    assert_eq!(
-        found,
-        Err(TufError::Expired {
-            role: role("snapshot"),
-            since: now()
-        })
-    );
+    assert_eq!(found, Err(TufError::Expired { role: role("snapshot"), since: now() }));
 }
 
 #[test]
@@ -156,17 +88,9 @@ fn a_snapshot_under_an_expired_timestamp_is_refused() {
     let repository = Repository::new();
     let files = repository.files();
     let mut trusted = repository.trusted_root();
-    let _ = trusted
-        .update_timestamp(&files.timestamp, Expiry::Deferred)
-        .expect("a good timestamp");
+    let _ = trusted.update_timestamp(&files.timestamp, Expiry::Deferred).expect("a good timestamp");
     let found = trusted.update_snapshot(&files.snapshot, Expiry::Enforce(later()));
-    assert_eq!(
-        found,
-        Err(TufError::Expired {
-            role: role("timestamp"),
-            since: later()
-        })
-    );
+    assert_eq!(found, Err(TufError::Expired { role: role("timestamp"), since: later() }));
 }
 
 #[test]
@@ -177,44 +101,22 @@ fn an_overtaken_snapshot_from_disk_still_protects_from_rollback() {
     repository.bump_snapshot();
     let newer = repository.files();
     let mut trusted = repository.trusted_root();
-    let _ = trusted
-        .update_timestamp(&newer.timestamp, Expiry::Deferred)
-        .expect("the newest timestamp");
-    assert_eq!(
-        trusted.update_snapshot(&old.snapshot, Expiry::Deferred),
-        Ok(Change::New)
-    );
-    assert_eq!(
-        trusted.missing_snapshot().map(|request| request.version),
-        Some(3)
-    );
+    let _ = trusted.update_timestamp(&newer.timestamp, Expiry::Deferred).expect("the newest timestamp");
+    assert_eq!(trusted.update_snapshot(&old.snapshot, Expiry::Deferred), Ok(Change::New));
+    assert_eq!(trusted.missing_snapshot().map(|request| request.version), Some(3));
 
     repository.targets("releases-editor").version = 1;
     repository.timestamp.version += 1;
     let attack = repository.files();
-    let _ = trusted
-        .update_timestamp(&attack.timestamp, enforce())
-        .expect("a newer timestamp");
+    let _ = trusted.update_timestamp(&attack.timestamp, enforce()).expect("a newer timestamp");
     let found = trusted.update_snapshot(&attack.snapshot, enforce());
-    assert_eq!(
-        found,
-        Err(TufError::Rollback {
-            role: role("releases-editor"),
-            trusted: 2,
-            found: 1
-        })
-    );
+    assert_eq!(found, Err(TufError::Rollback { role: role("releases-editor"), trusted: 2, found: 1 }));
 }
 
 #[test]
 fn the_trusted_snapshot_again_is_the_same() {
     let repository = Repository::new();
-    assert_eq!(
-        repository
-            .trusted()
-            .update_snapshot(&repository.files().snapshot, enforce()),
-        Ok(Change::Same)
-    );
+    assert_eq!(repository.trusted().update_snapshot(&repository.files().snapshot, enforce()), Ok(Change::Same));
 }
 
 #[test]
@@ -223,17 +125,10 @@ fn a_new_snapshot_drops_the_roles_that_changed_and_keeps_the_others() {
     let mut trusted = repository.trusted();
     repository.bump("releases-editor");
     let files = repository.files();
-    let _ = trusted
-        .update_timestamp(&files.timestamp, enforce())
-        .expect("a good timestamp");
-    let _ = trusted
-        .update_snapshot(&files.snapshot, enforce())
-        .expect("a good snapshot");
-    let missing: Vec<(RoleName, u64)> = trusted
-        .missing_roles()
-        .into_iter()
-        .map(|request| (request.role, request.version))
-        .collect();
+    let _ = trusted.update_timestamp(&files.timestamp, enforce()).expect("a good timestamp");
+    let _ = trusted.update_snapshot(&files.snapshot, enforce()).expect("a good snapshot");
+    let missing: Vec<(RoleName, u64)> =
+        trusted.missing_roles().into_iter().map(|request| (request.role, request.version)).collect();
     assert_eq!(missing, [(role("releases-editor"), 2)]);
     assert!(trusted.role(&role("channels")).is_some());
     files.load_roles(&mut trusted);
