@@ -257,7 +257,8 @@ impl Engine {
 
     fn swarm(&mut self, input: SwarmInput, now: Now) {
         match input {
-            SwarmInput::Listening { .. } | SwarmInput::ListenerClosed { .. } => {}
+            // A block that was cancelled may already be on its way; the shell bounds how many.
+            SwarmInput::Listening { .. } | SwarmInput::ListenerClosed { .. } | SwarmInput::BlockUnsolicited { .. } => {}
             SwarmInput::Connected { peer, address, outbound } => self.connected(&peer, address, outbound, now),
             SwarmInput::Disconnected { peer, reason } => {
                 self.peers.disconnected(&peer, now.mono_ms);
@@ -280,8 +281,6 @@ impl Engine {
                 let outcome = self.fetch.block_arrived(&peer, object, block, outcome, now.mono_ms);
                 self.absorb(outcome, now);
             }
-            // A block that was cancelled may already be on its way; the shell bounds how many.
-            SwarmInput::BlockUnsolicited { .. } => {}
             SwarmInput::BlockSent { peer, object, block } => {
                 self.fetch.block_sent(&peer, object, block, now.mono_ms);
             }

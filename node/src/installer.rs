@@ -190,7 +190,7 @@ impl InstallDir {
             })?;
         fs::set_permissions(&staging, fs::Permissions::from_mode(0o755))
             .map_err(InstallError::io("open up", &staging))?;
-        self.remove_tree(&target)?;
+        Self::remove_tree(&target)?;
         atomic::rename(&staging, &target).map_err(InstallError::io("rename to", &target))
     }
 
@@ -208,7 +208,7 @@ impl InstallDir {
 
     /// Removes what an attempt left in staging.
     pub fn discard(&self, transaction: &str) -> Result<(), InstallError> {
-        self.remove_tree(&self.staging(transaction))
+        Self::remove_tree(&self.staging(transaction))
     }
 
     /// Removes every attempt, and all releases but those named in `keep`, the one that `current`
@@ -232,7 +232,7 @@ impl InstallDir {
                 let entry = entry.map_err(InstallError::io("read", &directory))?;
                 let kept = !all && entry.file_name().to_str().is_some_and(stays);
                 if !kept {
-                    self.remove_tree(&entry.path())?;
+                    Self::remove_tree(&entry.path())?;
                 }
             }
         }
@@ -255,7 +255,7 @@ impl InstallDir {
         Ok(names.into_iter().rev().map(|(_, name)| name).collect())
     }
 
-    fn remove_tree(&self, path: &Path) -> Result<(), InstallError> {
+    fn remove_tree(path: &Path) -> Result<(), InstallError> {
         match fs::remove_dir_all(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(InstallError::io("remove", path)(error)),
             _ => Ok(()),

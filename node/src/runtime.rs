@@ -321,7 +321,7 @@ impl Runtime {
                 Some(prepared) = prepared.recv() => self.prepared(prepared).await,
                 _ = tick.tick() => {
                     self.input(Input::Tick).await;
-                    self.poll_pending().await;
+                    self.poll_pending();
                     if checkpoint.elapsed() >= CHECKPOINT && self.engine.is_fetching() {
                         checkpoint = Instant::now();
                         self.file_job(Job::Checkpoint).await;
@@ -428,9 +428,10 @@ impl Runtime {
         loop {
             tokio::select! {
                 permit = queue.reserve() => {
-                    match permit {
-                        Ok(permit) => permit.send(job),
-                        Err(_) => tracing::error!("a disk worker has ended; the node must be restarted"),
+                    if let Ok(permit) = permit {
+                        permit.send(job);
+                    } else {
+                        tracing::error!("a disk worker has ended; the node must be restarted");
                     }
                     return;
                 }

@@ -119,7 +119,7 @@ impl TestRepository {
     pub fn view(&self) -> CatalogView {
         let files: BTreeMap<Digest, Arc<Vec<u8>>> =
             self.files.values().map(|bytes| (Digest::of(bytes), Arc::new(bytes.clone()))).collect();
-        CatalogView::new(self.signed.trusted.clone(), &files)
+        CatalogView::new(&self.signed.trusted, &files)
     }
 
     /// A ticket for it.

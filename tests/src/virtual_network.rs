@@ -439,20 +439,20 @@ impl VirtualNetwork {
             }
             SwarmEffect::Unban { .. } => {}
             SwarmEffect::Control { peer, message } => {
-                self.to_peer(index, &peer, |me| SwarmInput::Control { peer: me, message })
+                self.tell_peer(index, &peer, |me| SwarmInput::Control { peer: me, message });
             }
             SwarmEffect::Request { peer, handle, block, .. } => {
                 self.nodes[index].expected.insert((peer.clone(), handle, block));
                 let message = updraft_protocol::transfer::Control::Request { handle, block };
-                self.to_peer(index, &peer, |me| SwarmInput::Control { peer: me, message });
+                self.tell_peer(index, &peer, |me| SwarmInput::Control { peer: me, message });
             }
             SwarmEffect::Cancel { peer, handle, block } => {
                 self.nodes[index].expected.remove(&(peer.clone(), handle, block));
                 let message = updraft_protocol::transfer::Control::Cancel { handle, block };
-                self.to_peer(index, &peer, |me| SwarmInput::Control { peer: me, message });
+                self.tell_peer(index, &peer, |me| SwarmInput::Control { peer: me, message });
             }
             SwarmEffect::SendBlock { peer, handle, object, block } => {
-                self.send_block(index, peer, handle, object, block)
+                self.send_block(index, peer, handle, object, block);
             }
             SwarmEffect::DropBlock { peer, handle, block } => {
                 self.nodes[index].dropped.insert((peer, handle, block));
@@ -488,7 +488,7 @@ impl VirtualNetwork {
         }
     }
 
-    fn to_peer(&mut self, index: usize, peer: &PeerId, input: impl FnOnce(PeerId) -> SwarmInput) {
+    fn tell_peer(&mut self, index: usize, peer: &PeerId, input: impl FnOnce(PeerId) -> SwarmInput) {
         if self.nodes[index].sessions.contains(peer) {
             let (me, other) = (self.nodes[index].id.clone(), self.by_id[peer]);
             self.later(other, input(me));

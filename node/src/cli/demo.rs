@@ -65,15 +65,14 @@ impl DemoArgs {
 
 /// Runs the demo.
 pub fn run(options: &DemoOptions, output: &mut Output) -> Result<ExitCode, CommandError> {
-    let (directory, scratch) = match &options.directory {
-        Some(directory) => (directory.clone(), None),
-        None => {
-            let scratch = tempfile::Builder::new()
-                .prefix("updraft-demo-")
-                .tempdir()
-                .map_err(|error| CommandError::error(format!("no temporary directory: {error}")))?;
-            (scratch.path().to_owned(), Some(scratch))
-        }
+    let (directory, scratch) = if let Some(directory) = &options.directory {
+        (directory.clone(), None)
+    } else {
+        let scratch = tempfile::Builder::new()
+            .prefix("updraft-demo-")
+            .tempdir()
+            .map_err(|error| CommandError::error(format!("no temporary directory: {error}")))?;
+        (scratch.path().to_owned(), Some(scratch))
     };
     let code = block_on(show::play(options, &directory, output))?;
     if let Some(scratch) = scratch.filter(|_| options.keep) {

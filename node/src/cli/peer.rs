@@ -98,7 +98,7 @@ pub fn run(options: PeerOptions, output: &mut Output) -> Result<ExitCode, Comman
             let (product, channel) = (subscription.product, subscription.channel);
             match subscription.directory {
                 Some(directory) => {
-                    output.note(format_args!("  installs {product}:{channel} in {}", directory.display()))
+                    output.note(format_args!("  installs {product}:{channel} in {}", directory.display()));
                 }
                 None => output.note(format_args!("  mirrors {product}:{channel}")),
             }

@@ -37,7 +37,7 @@ pub struct CatalogView {
 
 impl CatalogView {
     /// The catalog of a whole set, given its channel files by digest.
-    pub fn new(trusted: Trusted, files: &BTreeMap<Digest, Arc<Vec<u8>>>) -> Self {
+    pub fn new(trusted: &Trusted, files: &BTreeMap<Digest, Arc<Vec<u8>>>) -> Self {
         let mut view = Self {
             releases: Vec::new(),
             channels: BTreeMap::new(),
@@ -199,7 +199,7 @@ impl Catalog {
                 catalog.files.insert(sha256, Arc::new(bytes));
             }
         }
-        catalog.install_view(trusted);
+        catalog.install_view(&trusted);
         Ok(catalog)
     }
 
@@ -217,7 +217,7 @@ impl Catalog {
         Ok(true)
     }
 
-    fn install_view(&mut self, trusted: Trusted) {
+    fn install_view(&mut self, trusted: &Trusted) {
         let view = CatalogView::new(trusted, &self.files);
         let needed: BTreeSet<Digest> = channel_digests(&view.trusted).into_iter().collect();
         self.files.retain(|sha256, _| needed.contains(sha256));
@@ -389,7 +389,7 @@ impl Catalog {
         if arrived {
             // A new root re-verifies everything below it: a candidate under the old one is void.
             self.candidate = None;
-            self.install_view(trusted);
+            self.install_view(&trusted);
             change.replaced = true;
             change.wants.push(MetaFile::Root { version: version + 1 });
             change.wants.push(MetaFile::Head);
@@ -410,7 +410,7 @@ impl Catalog {
         }
         let Some(trusted) = self.candidate.take() else { return };
         save_set(&trusted, &self.files, &mut change.save);
-        self.install_view(trusted);
+        self.install_view(&trusted);
         change.replaced = true;
     }
 }

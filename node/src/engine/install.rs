@@ -345,7 +345,7 @@ impl Subscription {
         }
         let (Some(directory), Some(release)) = (self.spec.directory.clone(), goal.release.clone()) else {
             self.state = InstallState::Verified;
-            self.reason = "held and served".to_owned();
+            "held and served".clone_into(&mut self.reason);
             return Vec::new();
         };
         let stage = InstallEffect::Stage {
@@ -366,7 +366,7 @@ impl Subscription {
             return Vec::new();
         }
         if let Err(failure) = result {
-            return self.failed(failure, now_ms);
+            return self.failed(&failure, now_ms);
         }
         let mut effects = self.enter(InstallState::Staged, false);
         if let Some(goal) = &self.goal {
@@ -399,13 +399,13 @@ impl Subscription {
         result: Result<(), StepFailure>,
         now_ms: u64,
     ) -> Vec<Effect> {
-        if !self.goal.as_ref().is_some_and(|goal| goal.transaction == transaction) {
+        if self.goal.as_ref().is_none_or(|goal| goal.transaction != transaction) {
             return Vec::new();
         }
         let is_rollback = self.state == InstallState::RollingBack;
         match (self.state, result) {
             (InstallState::Armed | InstallState::RollingBack, Ok(())) => self.switched(is_rollback),
-            (InstallState::Armed | InstallState::RollingBack, Err(failure)) => self.failed(failure, now_ms),
+            (InstallState::Armed | InstallState::RollingBack, Err(failure)) => self.failed(&failure, now_ms),
             _ => Vec::new(),
         }
     }
@@ -452,7 +452,7 @@ impl Subscription {
         effects
     }
 
-    fn failed(&mut self, failure: StepFailure, now_ms: u64) -> Vec<Effect> {
+    fn failed(&mut self, failure: &StepFailure, now_ms: u64) -> Vec<Effect> {
         self.failures += 1;
         let pause_ms = RETRY_MS.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_RETRY_MS);
         self.retry_at_ms = now_ms + pause_ms;

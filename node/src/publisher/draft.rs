@@ -236,7 +236,7 @@ impl Draft {
             FileMeta::of(snapshot.version, &snapshot_bytes),
         );
         timestamp.signed_at = Some(self.now);
-        timestamp.prev_sha256 = before.map(|timestamp| timestamp.signed_digest());
+        timestamp.prev_sha256 = before.map(updraft_protocol::tuf::Verified::signed_digest);
         let timestamp_bytes = sign_role(&timestamp, &[&keys.key(&RoleName::timestamp())?]);
         self.assemble(&timestamp_bytes, &snapshot_bytes, files)
     }

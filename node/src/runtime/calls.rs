@@ -94,7 +94,7 @@ impl Runtime {
             Request::Rollback { product, to } => self.roll_back(product, to, reply).await,
             Request::Publish(request) => self.publish(request, reply),
         }
-        self.poll_pending().await;
+        self.poll_pending();
     }
 
     fn status(&self, explain: bool) -> StatusView {
@@ -260,7 +260,7 @@ impl Runtime {
     // ---- those who wait ---------------------------------------------------------------------
 
     /// Looks whether anybody's wish came true, or cannot.
-    pub(super) async fn poll_pending(&mut self) {
+    pub(super) fn poll_pending(&mut self) {
         for pending in std::mem::take(&mut self.pending) {
             if pending.reply.is_closed() {
                 continue;
@@ -319,7 +319,7 @@ impl Runtime {
             match subscription.state {
                 InstallState::Verified => progress.phase = Phase::Staging,
                 InstallState::Staged | InstallState::Armed | InstallState::Switched => {
-                    progress.phase = Phase::Switching
+                    progress.phase = Phase::Switching;
                 }
                 _ => {}
             }

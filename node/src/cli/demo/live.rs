@@ -1,5 +1,7 @@
 //! One line that is drawn over itself on a terminal: how far each peer is, and from whom.
 
+use std::fmt::Write as _;
+
 use super::super::units::bytes;
 use super::super::{CommandError, Output};
 use crate::control::views::StatusView;
@@ -36,14 +38,15 @@ impl Live {
             let part = |bytes: u64| usize::try_from(bytes.min(total).saturating_mul(BAR as u64) / total).unwrap_or(BAR);
             let done = part(progress.bytes_done);
             let seed = part(progress.bytes_from_seed).min(done);
-            line.push_str(&format!(
+            let _infallible = write!(
+                line,
                 "  peer-{number} [{}{}{}] {} {}",
                 "s".repeat(seed),
                 "p".repeat(done - seed),
                 "·".repeat(BAR - done),
                 bytes(progress.bytes_done),
                 subscription.state.as_str()
-            ));
+            );
         }
         self.drawn = true;
         output.text(line)
