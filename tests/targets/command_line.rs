@@ -1,0 +1,3 @@
+//! Being written.
+#[test]
+fn the_target_exists() {}
