@@ -156,6 +156,24 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
+    /// The same error about `path`, where what failed was a private copy of it.
+    #[must_use]
+    pub fn about(self, path: &Path) -> Self {
+        let path = path.to_owned();
+        match self {
+            Self::Io { action, cause, .. } => Self::Io { action, path, cause },
+            Self::Changed(_) => Self::Changed(path),
+            Self::EmptyFile(_) => Self::EmptyFile(path),
+            Self::NotAFile(_) => Self::NotAFile(path),
+            Self::NoEntries(_) => Self::NoEntries(path),
+            Self::Truncated(_) => Self::Truncated(path),
+            Self::Corrupt { detail, .. } => Self::Corrupt { path, detail },
+            Self::Unsupported { detail, .. } => Self::Unsupported { path, detail },
+            Self::Expansion { limit, .. } => Self::Expansion { path, limit },
+            other => other,
+        }
+    }
+
     fn io(action: &'static str, path: impl Into<PathBuf>, cause: impl Into<io::Error>) -> Self {
         Self::Io { action, path: path.into(), cause: cause.into() }
     }

@@ -120,7 +120,7 @@ pub struct NodeConfig {
     pub mdns: bool,
     /// What this node runs on.
     pub platform: Platform,
-    /// Sessions to keep at most.
+    /// Connections to keep at most; a few more are let in.
     pub max_peers: usize,
     /// What it follows.
     pub subscriptions: Vec<Subscription>,

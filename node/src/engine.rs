@@ -145,13 +145,18 @@ impl Engine {
             requested: BTreeSet::new(),
             announce_at_ms: now.mono_ms,
             review_at_ms: now.mono_ms,
-            resign_asked_ms: None,
+            // A seed hears of its peers' head before it signs: a restored backup must not fork.
+            resign_asked_ms: Some(now.mono_ms),
             effects: Vec::new(),
             rng,
             config,
         };
         for (manifest, have) in found.artifacts {
-            engine.add_artifact(&manifest, have);
+            if !engine.add_artifact(&manifest, have) {
+                let text = "there are more artifacts in the store than a node can serve; remove some".to_owned();
+                engine.tell(EventKind::Alarm, None, text);
+                break;
+            }
         }
         for (spec, recovered) in found.subscriptions {
             let (subscription, effects) = Subscription::restore(spec, recovered);
@@ -171,6 +176,7 @@ impl Engine {
             Input::Swarm(input) => self.swarm(input, now),
             Input::Published { head, files } => self.published(&head, &files, now),
             Input::ArtifactOpened { manifest, result } => self.artifact_opened(&manifest, result, now),
+            Input::ArtifactChecked { artifact, have } => self.artifact_checked(&artifact, have, now),
             Input::Staged { directory, transaction, result } => {
                 self.step(&directory, now, |subscription| subscription.staged(&transaction, result, now.mono_ms));
             }
@@ -476,7 +482,9 @@ impl Engine {
                 MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } => true,
             });
             let version = self.catalog.timestamp_version();
-            self.tell(EventKind::CatalogUpdated, peer, format!("catalog of head {version} in force"));
+            if version > 0 {
+                self.tell(EventKind::CatalogUpdated, peer, format!("catalog of head {version} in force"));
+            }
             // A head that came by asking was missed by gossip here, and perhaps by neighbours too.
             if let Some(payload) = self.catalog.head().cloned().filter(|_| regossip) {
                 self.push(SwarmEffect::PublishHead { payload });
@@ -526,16 +534,28 @@ impl Engine {
     // ---- artifacts --------------------------------------------------------------------------
 
     /// The store holds (part of) an artifact: it can be served, and fetched further.
-    pub fn add_artifact(&mut self, manifest: &Arc<Manifest>, have: Bitmap) {
+    /// False where this node tracks as many artifacts as a session can speak of.
+    pub fn add_artifact(&mut self, manifest: &Arc<Manifest>, have: Bitmap) -> bool {
         self.supplies.add_manifest(manifest);
-        self.fetch.add(object(manifest.artifact()), manifest.clone(), have);
+        self.fetch.add(object(manifest.artifact()), manifest.clone(), have)
+    }
+
+    /// The store looked again at what it holds of an artifact, and lost some of it.
+    fn artifact_checked(&mut self, artifact: &Digest, have: Bitmap, now: Now) {
+        self.fetch.replace_have(&object(artifact), have);
+        self.supplies.set_stage(artifact, Stage::NeedManifest);
+        self.review(now);
     }
 
     fn artifact_opened(&mut self, manifest: &Arc<Manifest>, result: Result<Bitmap, String>, now: Now) {
         let artifact = *manifest.artifact();
         match result {
             Ok(have) => {
-                self.add_artifact(manifest, have);
+                if !self.add_artifact(manifest, have) {
+                    let reason = "this node holds too many artifacts; remove some and restart it".to_owned();
+                    self.supplies.refused(&artifact, reason, now.mono_ms);
+                    return;
+                }
                 if self.supplies.get(&artifact).is_some() {
                     self.supplies.set_stage(&artifact, Stage::Fetching);
                     let outcome = self.fetch.want(object(&artifact), now.mono_ms);

@@ -11,11 +11,12 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use semver::Version;
 use tempfile::NamedTempFile;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::manifest::Manifest;
 use updraft_protocol::meta::MetaFile;
-use updraft_protocol::names::{FileName, InvalidName, Product, ReleaseId};
+use updraft_protocol::names::{Channel, FileName, InvalidName, Product, ReleaseId};
 use updraft_protocol::release::{Format, ManifestRef, Notes, Release};
 use updraft_protocol::rollout::{ChannelPolicy, Rollout};
 use updraft_protocol::time::UtcTime;
@@ -38,9 +39,9 @@ pub struct Publication {
     /// Product, version and platform.
     pub id: ReleaseId,
     /// The channel that will point to it.
-    pub channel: updraft_protocol::names::Channel,
+    pub channel: Channel,
     /// The lowest installed version that can go to it in one step.
-    pub min_from: Option<semver::Version>,
+    pub min_from: Option<Version>,
     /// What it says to people.
     pub notes: Option<String>,
     /// It is urgent.
@@ -92,6 +93,20 @@ pub enum PublishError {
         /// The product.
         product: Product,
     },
+    /// The channel would go back.
+    #[error(
+        "channel '{channel}' of {product} is at {current}; publishing {wanted} there would move it back: choose a higher version, or another --channel"
+    )]
+    MovesBack {
+        /// The product.
+        product: Product,
+        /// The channel.
+        channel: Channel,
+        /// What it points to.
+        current: Version,
+        /// What was to be published.
+        wanted: Version,
+    },
     /// What was made just now does not verify.
     #[error("the new repository does not verify: {0}")]
     Verify(TufError),
@@ -105,7 +120,7 @@ pub struct Prepared {
     /// Its pieces.
     pub manifest: Arc<Manifest>,
     /// The channel that will point to it.
-    pub channel: updraft_protocol::names::Channel,
+    pub channel: Channel,
     /// The artifact was in the store before.
     pub was_held: bool,
 }
@@ -164,7 +179,7 @@ fn take(
     // A private copy first: what is inspected is then what is published, whatever happens to the original.
     copy_unchanged(path, &mut temp)?;
     let format = archive::detect(path);
-    let packed = archive::inspect(temp.path(), format, progress)?;
+    let packed = archive::inspect(temp.path(), format, progress).map_err(|error| error.about(path))?;
     Ok((temp, packed, format, name))
 }
 
@@ -239,7 +254,20 @@ fn check(publication: &Publication, view: &CatalogView) -> Result<(), PublishErr
         critical: publication.critical,
     };
     Draft::check_new(view, &probe)?;
-    Ok(())
+    check_forward(&publication.id, &publication.channel, view)
+}
+
+fn check_forward(id: &ReleaseId, channel: &Channel, view: &CatalogView) -> Result<(), PublishError> {
+    let policy = view.channels.get(&(id.product.clone(), channel.clone()));
+    match policy.and_then(|policy| policy.version.as_ref()) {
+        Some(current) if *current > id.version => Err(PublishError::MovesBack {
+            product: id.product.clone(),
+            channel: channel.clone(),
+            current: current.clone(),
+            wanted: id.version.clone(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Signs the set that adds a prepared release and points its channel to it.
@@ -248,6 +276,7 @@ pub fn sign(prepared: &Prepared, view: &CatalogView, keys: &Keys, now: UtcTime) 
     let product = &release.id.product;
     // Another publication may have come first while this one was packing.
     Draft::check_new(view, release)?;
+    check_forward(&release.id, &prepared.channel, view)?;
     let mut draft = Draft::of(view, now);
     if !draft.has_product(product) {
         if !keys.has(&RoleName::targets()) {

@@ -2,7 +2,8 @@
 //!
 //! A single task owns the engine. It takes one input at a time (from the network, the disk, the
 //! control socket, the clock), lets the engine decide, and hands the effects to the shells in order.
-//! Nothing here blocks: disk work is on [`worker`]'s threads, packing on the blocking pool. Shells
+//! Nothing here blocks for long: steps on disk are on [`worker`]'s threads, packing and signing on the
+//! blocking pool; what is left is reading one small file that somebody asked for. Shells
 //! never see each other; what two of them share (blocks, the HTTP face's snapshot) goes through a
 //! seam that is defined here.
 
@@ -28,12 +29,13 @@ use crate::config::{NodeConfig, Role};
 use crate::control::Call;
 use crate::control::server::{BindError, Server};
 use crate::engine::catalog::CatalogView;
-use crate::engine::effect::{Effect, Event, EventKind, Save, SwarmEffect};
+use crate::engine::effect::{Effect, Event, EventKind, GossipVerdict, SwarmEffect};
 use crate::engine::input::{Input, Now, SwarmInput};
 use crate::engine::install::SubscriptionSpec;
 use crate::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
 use crate::gateway::{self, Face, GatewayError, Metrics};
 use crate::publisher;
+use crate::publisher::draft::Signed;
 use crate::store::state::{Mode, StateError, Subscription as SubscriptionRow};
 use crate::swarm::{self, SwarmConfig, SwarmError, SwarmHandle};
 
@@ -169,6 +171,9 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     if config.role == Role::Seed && opened.ticket.is_some() {
         return Err(OpenError::NotASeed(config.data_dir.clone()).into());
     }
+    if config.role == Role::Peer && opened.ticket.is_none() {
+        return Err(OpenError::IsASeed(config.data_dir.clone()).into());
+    }
     if identity.was_cloned {
         tracing::warn!("this directory was copied from another machine: the node has a new identity");
     }
@@ -238,6 +243,20 @@ async fn serve_http(
 /// The engine as the disk says it was, and what it wants done first.
 fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result<(Engine, Vec<Effect>), StartError> {
     let repository = opened.repository;
+    if !config.subscriptions.is_empty() {
+        // What is configured is the whole list: what is not on it any more has ended. Its directory stays.
+        for row in opened.state.subscriptions()?.into_iter().filter(|row| row.repository == repository.0) {
+            let directory = match &row.mode {
+                Mode::Install { directory } => Some(directory),
+                Mode::Mirror => None,
+            };
+            let kept =
+                config.subscriptions.iter().any(|s| s.product == row.product && s.directory.as_ref() == directory);
+            if !kept {
+                opened.state.remove_subscription(&repository.0, &row.product, &row.mode)?;
+            }
+        }
+    }
     for subscription in &config.subscriptions {
         let mode = match &subscription.directory {
             Some(directory) => Mode::Install { directory: directory.clone() },
@@ -378,7 +397,7 @@ impl Runtime {
         for effect in effects {
             match effect {
                 Effect::Swarm(effect) => self.swarm_effect(effect).await,
-                Effect::Save(saves) => self.save(saves).await,
+                Effect::Save(saves) => self.file_job(Job::Save(saves)).await,
                 Effect::OpenArtifact { manifest } => self.file_job(Job::Open(manifest)).await,
                 Effect::AnswerFromStore { channel, file } => {
                     let response = self.find(&file).map_or(MetaResponse::NotFound, MetaResponse::File);
@@ -393,22 +412,22 @@ impl Runtime {
         }
     }
 
-    async fn swarm_effect(&self, effect: SwarmEffect) {
+    async fn swarm_effect(&mut self, effect: SwarmEffect) {
+        if matches!(effect, SwarmEffect::GossipVerdict { verdict: GossipVerdict::Reject, .. }) {
+            self.events.heads_rejected += 1;
+        }
         if self.swarm.send(effect).await.is_err() {
             tracing::debug!("the network has stopped");
         }
     }
 
-    /// A seed's own set is on disk before anybody hears of it: after a crash it must not sign the
-    /// same version again with another content.
-    async fn save(&mut self, saves: Vec<Save>) {
-        self.file_job(Job::Save(saves)).await;
-        if self.config.role == Role::Seed {
-            let (sender, reached) = oneshot::channel();
-            self.file_job(Job::Barrier(sender)).await;
-            if reached.await.is_err() {
-                tracing::error!("the disk worker ended early");
-            }
+    /// Keeps a set that was just signed. It is on disk before anybody hears of it: after a crash this
+    /// seed must not sign the same version again with another content.
+    async fn keep(&self, signed: &Signed) -> Result<(), String> {
+        let (opened, saves) = (self.opened.clone(), publisher::in_order(signed));
+        match tokio::task::spawn_blocking(move || opened.save(&saves)).await {
+            Ok(saved) => saved.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -467,16 +486,17 @@ impl Runtime {
         let keys = self.opened.keys.clone();
         let now = wall_clock();
         let signed = tokio::task::spawn_blocking(move || publisher::renew(&view, &keys, now)).await;
-        match signed {
-            Ok(Ok(signed)) => {
-                let (head, files) = (signed.head, signed.files);
-                self.backlog.push_back(Input::Published { head, files });
-            }
-            Ok(Err(error)) => {
-                let text = format!("the head could not be signed again: {error}");
+        let kept = match signed {
+            Ok(Ok(signed)) => self.keep(&signed).await.map(|()| signed),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match kept {
+            Ok(signed) => self.backlog.push_back(Input::Published { head: signed.head, files: signed.files }),
+            Err(reason) => {
+                let text = format!("the head could not be signed again: {reason}");
                 self.tell(Event { kind: EventKind::Alarm, product: None, version: None, peer: None, text }).await;
             }
-            Err(error) => tracing::error!(%error, "signing failed"),
         }
     }
 
@@ -530,7 +550,7 @@ impl Runtime {
             head_age_seconds: self.engine.head_age_s(now),
             head_expires_in_seconds: timestamp.map(|timestamp| timestamp.expires.seconds_since(now.wall)),
             heads_accepted: self.events.heads_accepted,
-            heads_rejected: self.events.blamed,
+            heads_rejected: self.events.heads_rejected,
             subscriptions_by_state: self.engine.subscriptions_by_state(),
             installs_committed: self.events.installs_committed,
             installs_rolled_back: self.events.installs_rolled_back,
@@ -538,14 +558,15 @@ impl Runtime {
         self.face.update_numbers(metrics, Vec::new());
     }
 
+    fn with_peer(&self, address: &str) -> String {
+        if address.contains("/p2p/") { address.to_owned() } else { format!("{address}/p2p/{}", self.peer_id) }
+    }
+
     /// Addresses that a ticket should carry: those configured, else those that others may reach,
     /// else those of this machine.
     fn ticket_addresses(&self) -> Vec<String> {
-        let with_peer = |address: &String| {
-            if address.contains("/p2p/") { address.clone() } else { format!("{address}/p2p/{}", self.peer_id) }
-        };
         if !self.config.external.is_empty() {
-            return self.config.external.iter().map(with_peer).collect();
+            return self.config.external.iter().map(|address| self.with_peer(address)).collect();
         }
         let all = self.listening.borrow().clone();
         let local = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
@@ -555,7 +576,11 @@ impl Runtime {
 
     fn ticket(&self, addresses: Vec<String>) -> Option<Ticket> {
         let view = self.engine.catalog()?;
-        let mut addresses = if addresses.is_empty() { self.ticket_addresses() } else { addresses };
+        let mut addresses = if addresses.is_empty() {
+            self.ticket_addresses()
+        } else {
+            addresses.iter().map(|address| self.with_peer(address)).collect()
+        };
         addresses.truncate(updraft_protocol::limits::MAX_PEER_ADDRESSES);
         Some(self.opened.ticket_for(view, addresses))
     }

@@ -42,6 +42,24 @@ pub fn encode(value: &Value) -> Vec<u8> {
     out
 }
 
+/// Canonical bytes as JSON that any parser reads: the canonical form leaves control characters inside
+/// texts as they are, JSON wants them escaped. Without control characters both forms are one.
+pub(crate) fn escape_controls(canonical: Vec<u8>) -> Vec<u8> {
+    if !canonical.iter().any(u8::is_ascii_control) {
+        return canonical;
+    }
+    // Nothing outside a text is a control character: the canonical form has no white space.
+    let mut json = Vec::with_capacity(canonical.len() + 16);
+    for byte in canonical {
+        if byte.is_ascii_control() {
+            json.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+        } else {
+            json.push(byte);
+        }
+    }
+    json
+}
+
 /// The value of a type of this crate, whose map keys are texts and whose numbers are integers.
 pub(crate) fn value_of<T: serde::Serialize>(data: &T) -> Value {
     serde_json::to_value(data).expect("text keys and integers are all that JSON needs")

@@ -87,7 +87,7 @@ pub const MAX_CONTROL_FRAME_BYTES: u32 = 64 * 1024;
 pub const MAX_HAVE_PIECES: usize = 4096;
 
 /// Artifacts that one neighbour may talk about in one session. Bounds per-session tables.
-pub const MAX_SESSION_ARTIFACTS: u32 = 256;
+pub const MAX_SESSION_ARTIFACTS: u32 = 4096;
 
 /// Requests that one neighbour may have outstanding at us. Bounds upload queues.
 pub const MAX_QUEUED_REQUESTS: usize = 512;
@@ -120,7 +120,7 @@ pub const MAX_ARTIFACT_BYTES: u64 = MAX_PIECES as u64 * MAX_PIECE_BYTES as u64;
 pub const MAX_CONTENT_BYTES: u64 = 1 << 44;
 
 /// Files, directories and links of one release. Bounds the inodes an unpacked release takes.
-pub const MAX_CONTENT_ENTRIES: u64 = 1 << 24;
+pub const MAX_CONTENT_ENTRIES: u64 = 2_000_000;
 
 /// Names that one release may list as critical. Bounds comparisons and messages.
 pub const MAX_CRITICAL_FIELDS: usize = 32;

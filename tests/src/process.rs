@@ -261,11 +261,7 @@ impl Node {
     ///
     /// # Panics
     /// Where it does not start.
-    pub fn start<A: AsRef<OsStr>>(
-        program: Program,
-        data_dir: &Path,
-        arguments: impl IntoIterator<Item = A>,
-    ) -> Self {
+    pub fn start<A: AsRef<OsStr>>(program: Program, data_dir: &Path, arguments: impl IntoIterator<Item = A>) -> Self {
         let mut arguments: Vec<OsString> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
         for argument in ["--listen", "/ip4/127.0.0.1/tcp/0"] {
             arguments.push(argument.into());

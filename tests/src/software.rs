@@ -67,7 +67,9 @@ impl Software {
             paths: Vec::new(),
         };
         let mut software = match debian(cache) {
-            Ok(packages) => Self { source: format!("Debian packages {}", PACKAGES.join(", ")), ..empty }.of(&[packages]),
+            Ok(packages) => {
+                Self { source: format!("Debian packages {}", PACKAGES.join(", ")), ..empty }.of(&[packages])
+            }
             Err(reason) => {
                 say(&format!("no Debian packages ({reason}); taking a part of the Rust toolchain instead"));
                 let parts = toolchain();
@@ -76,12 +78,7 @@ impl Software {
         };
         assert!(software.bytes >= MIN_BYTES, "only {} bytes of software in {}", software.bytes, software.source);
         software.add_oddities();
-        say(&format!(
-            "software: {} files, {} MiB, from {}",
-            software.files,
-            software.bytes >> 20,
-            software.source
-        ));
+        say(&format!("software: {} files, {} MiB, from {}", software.files, software.bytes >> 20, software.source));
         software
     }
 

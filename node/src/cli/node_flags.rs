@@ -30,7 +30,7 @@ pub struct NodeFlags {
     /// What this node runs on [default: what this program was built for]
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<Platform>,
-    /// Sessions with peers at most [default: 64]
+    /// Connections with peers at most, a few in reserve not counted [default: 64]
     #[arg(long, value_name = "N")]
     pub max_peers: Option<usize>,
     /// Releases to keep in an install directory, the running one included [default: 2]

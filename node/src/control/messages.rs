@@ -53,8 +53,8 @@ pub enum Request {
         /// Which version; what the channel offers where absent.
         #[serde(default, with = "version_text::optional")]
         version: Option<Version>,
-        /// Do not wait for the rollout, the window or the jitter. Signatures, floors, yanks and
-        /// quarantine hold all the same.
+        /// Do not wait for the rollout. Signatures, floors, pauses and yanks hold all the same; asking
+        /// to install lifts a quarantine, with or without this.
         #[serde(default)]
         now: bool,
     },

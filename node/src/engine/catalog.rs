@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use updraft_protocol::digest::Digest;
 use updraft_protocol::head::{self, Head, Ignored, Inline, Verdict};
+use updraft_protocol::limits::MAX_ROOT_ROTATIONS;
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::release::Release;
@@ -178,7 +179,8 @@ impl Catalog {
         let Some(first) = read("1.root.json") else { return Ok(catalog) };
         let bad = |reason: String| CatalogError::Root { repository: repository.to_string(), reason };
         let mut trusted = Trusted::from_first_root(&first, &repository).map_err(|error| bad(error.to_string()))?;
-        while let Some(bytes) = read(&format!("{}.root.json", trusted.root().version + 1)) {
+        for _ in 0..MAX_ROOT_ROTATIONS {
+            let Some(bytes) = read(&format!("{}.root.json", trusted.root().version + 1)) else { break };
             trusted.update_root(&bytes).map_err(|error| bad(error.to_string()))?;
         }
         if !catalog.meets_pin(&trusted).map_err(bad)? {
@@ -402,6 +404,10 @@ impl Catalog {
 
     /// Makes the candidate current if it is whole; else asks for what it lacks.
     fn advance(&mut self, change: &mut Change) {
+        let Some(candidate) = &mut self.candidate else { return };
+        if let Some(view) = &self.current {
+            carry_roles(candidate, &view.trusted);
+        }
         let Some(candidate) = &self.candidate else { return };
         let missing = self.missing(candidate);
         if !missing.is_empty() {
@@ -412,6 +418,23 @@ impl Catalog {
         save_set(&trusted, &self.files, &mut change.save);
         self.install_view(&trusted);
         change.replaced = true;
+    }
+}
+
+/// Takes from `held` the roles that `set` lacks and that did not change: a new version of a delegating
+/// role drops everything below it until it is vouched for again.
+pub(crate) fn carry_roles(set: &mut Trusted, held: &Trusted) {
+    loop {
+        let mut carried = false;
+        for request in set.missing_roles() {
+            let unchanged = held.role(&request.role).filter(|role| role.version == request.version);
+            // Its expiry is judged where it matters: by the freshness gate.
+            carried |=
+                unchanged.is_some_and(|role| set.update_targets(&request.role, role.bytes(), Expiry::Deferred).is_ok());
+        }
+        if !carried {
+            return;
+        }
     }
 }
 

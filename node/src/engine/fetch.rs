@@ -136,6 +136,16 @@ impl Fetch {
         self.transfers.contains_key(object)
     }
 
+    /// What is held of an object shrank; neighbours are told anew.
+    pub(crate) fn replace_have(&mut self, object: &ObjectId, have: Bitmap) {
+        if let Some(transfer) = self.transfers.get_mut(object).filter(|t| t.have.count() == have.count()) {
+            transfer.have = have;
+        }
+        for link in self.links.values_mut() {
+            link.announced.remove(object);
+        }
+    }
+
     pub(crate) fn is_active(&self) -> bool {
         self.transfers.values().any(Transfer::is_active)
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use updraft_protocol::bitmap::Bitmap;
+use updraft_protocol::digest::Digest;
 use updraft_protocol::manifest::Manifest;
 use updraft_protocol::meta::{MetaFile, MetaRequest, MetaResponse};
 use updraft_protocol::peer::PeerId;
@@ -188,6 +189,13 @@ pub enum Input {
         manifest: Arc<Manifest>,
         /// The pieces that are there and verified; an error is for people.
         result: Result<Bitmap, String>,
+    },
+    /// The store looked again at what it holds of an artifact that proved damaged.
+    ArtifactChecked {
+        /// The artifact.
+        artifact: Digest,
+        /// The pieces that are really there.
+        have: Bitmap,
     },
     /// Unpacking ended.
     Staged {

@@ -410,7 +410,10 @@ impl Runtime {
         }
         reply.progress(Progress::local(Phase::Signing, 0, None));
         let Some(view) = self.engine.catalog().cloned() else { return };
-        let signed = match publisher::sign(&prepared, &view, &self.opened.keys, wall_clock()) {
+        let (opened, moved) = (self.opened.clone(), prepared.clone());
+        let signing =
+            tokio::task::spawn_blocking(move || publisher::sign(&moved, &view, &opened.keys, wall_clock())).await;
+        let signed = match signing.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
             Ok(signed) => signed,
             Err(cause) => {
                 if !prepared.was_held
@@ -421,9 +424,15 @@ impl Runtime {
                 return reply.finish(Err(publish_error(&cause)));
             }
         };
+        if let Err(cause) = self.keep(&signed).await {
+            let body = error(ErrorCode::Error, format!("the signed metadata could not be saved: {cause}"));
+            return reply.finish(Err(body.with_hint("nothing was announced; free some space and publish again")));
+        }
         let version = signed.trusted.timestamp().map(|timestamp| timestamp.version);
         let pieces = prepared.manifest.piece_count();
-        self.engine.add_artifact(&prepared.manifest, Bitmap::full(pieces));
+        if !self.engine.add_artifact(&prepared.manifest, Bitmap::full(pieces)) {
+            tracing::warn!("this seed holds more artifacts than it can serve");
+        }
         self.input(Input::Published { head: signed.head, files: signed.files }).await;
         if self.engine.catalog().map(|view| view.timestamp_version()) != version {
             let body = error(ErrorCode::Error, "the new head was not accepted by this seed itself");

@@ -22,7 +22,7 @@ pub(super) struct Events {
     pub(super) installs_committed: u64,
     pub(super) installs_rolled_back: u64,
     pub(super) heads_accepted: u64,
-    pub(super) blamed: u64,
+    pub(super) heads_rejected: u64,
 }
 
 impl Events {
@@ -34,7 +34,7 @@ impl Events {
             installs_committed: 0,
             installs_rolled_back: 0,
             heads_accepted: 0,
-            blamed: 0,
+            heads_rejected: 0,
         }
     }
 
@@ -43,7 +43,6 @@ impl Events {
             EventKind::Installed => self.installs_committed += 1,
             EventKind::RolledBack => self.installs_rolled_back += 1,
             EventKind::HeadVerified => self.heads_accepted += 1,
-            EventKind::PeerBlamed => self.blamed += 1,
             _ => {}
         }
         self.next += 1;

@@ -1,5 +1,6 @@
 //! What the HTTP face reads: a snapshot of the node that the event loop keeps current, and files.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -119,13 +120,18 @@ impl Repository for NodeFace {
         let now = wall_clock();
         match query {
             UpdateQuery::Newest => {
-                let any = updraft_protocol::names::Platform::any();
-                let newest = view.products().into_iter().filter_map(|product| {
-                    let channel = Channel::stable();
-                    let caller = Caller { product, channel: &channel, platform: &any, version: None, id: None };
-                    Engine::offer(&view, &caller, now)
+                let channel = Channel::stable();
+                let newest = view.products().into_iter().flat_map(|product| {
+                    let platforms = view.releases.iter().filter(|release| release.id.product == *product);
+                    let platforms: BTreeSet<_> = platforms.map(|release| &release.id.platform).collect();
+                    let offers = platforms.into_iter().filter_map(|platform| {
+                        let caller = Caller { product, channel: &channel, platform, version: None, id: None };
+                        let release = Engine::offer(&view, &caller, now)?;
+                        (release.id.platform == *platform).then(|| offer(&release))
+                    });
+                    offers.collect::<Vec<_>>()
                 });
-                UpdateAnswer::Newest(newest.map(|release| offer(&release)).collect())
+                UpdateAnswer::Newest(newest.collect())
             }
             UpdateQuery::Newer { product, version, channel, platform, caller } => {
                 if !view.products().contains(product) {

@@ -48,6 +48,9 @@ pub enum OpenError {
         /// Its repository.
         repository: String,
     },
+    /// The owner of a repository runs as its seed.
+    #[error("{} holds a repository of its own: run `updraft seed` there, and the peer with another --data-dir", .0.display())]
+    IsASeed(PathBuf),
     /// Only the owner of a repository can do that.
     #[error("{} is a peer's directory: it holds no keys to sign with; run this where `updraft init` was run", .0.display())]
     NotASeed(PathBuf),
@@ -90,7 +93,8 @@ impl Opened {
             (Some(row), Some(ticket)) if row.id != ticket.repository.0 => {
                 return Err(OpenError::HasRepository { path: data_dir.to_owned(), repository: row.id.to_string() });
             }
-            (Some(row), None) if row.ticket.is_empty() => (RepositoryId(row.id), None),
+            // A repository that was made here is not joined: a ticket to it changes nothing.
+            (Some(row), _) if row.ticket.is_empty() => (RepositoryId(row.id), None),
             (Some(row), None) => (RepositoryId(row.id), Some(row.ticket.parse()?)),
             (_, Some(ticket)) => {
                 let row = RepositoryRow { id: ticket.repository.0, ticket: ticket.to_string(), added_at: wall_clock() };

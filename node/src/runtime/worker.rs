@@ -4,6 +4,7 @@
 //! large release never delays the metadata that arrives meanwhile. Order within each is what makes
 //! the journal a journal: a step's line is on disk before the step begins.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::engine::effect::{Event, EventKind, InstallEffect, Save};
 use crate::engine::input::Input;
 use crate::engine::install::{InstallState, Installed, JournalEntry, Recovered, StepFailure};
 use crate::installer::InstallDir;
+use crate::store::Artifact;
 use crate::store::state::{
     HistoryRow, InstallRow, InstalledRow, KnownPeer, QuarantineRow, ReleaseRef, StateDb, StateError,
 };
@@ -69,7 +71,13 @@ pub(super) fn start(
 ) -> Workers {
     let spawn = || {
         let (jobs, mut queue) = mpsc::channel(QUEUE);
-        let worker = Worker { opened: opened.clone(), done: done.clone(), keep_releases, stop: stop.clone() };
+        let worker = Worker {
+            opened: opened.clone(),
+            unwritten: RefCell::default(),
+            done: done.clone(),
+            keep_releases,
+            stop: stop.clone(),
+        };
         tokio::task::spawn_blocking(move || {
             while let Some(job) = queue.blocking_recv() {
                 worker.work(job);
@@ -82,6 +90,8 @@ pub(super) fn start(
 
 struct Worker {
     opened: Opened,
+    /// Why the last journal line could not be written: no step is taken without its line.
+    unwritten: RefCell<Option<String>>,
     done: mpsc::Sender<Input>,
     keep_releases: u32,
     stop: CancellationToken,
@@ -116,7 +126,12 @@ impl Worker {
                 // Whoever waited may have gone away; the barrier is reached all the same.
                 let _ = reached.send(());
             }
-            Job::Journal(entry) => report(journal(&self.opened, &entry)),
+            Job::Journal(entry) => {
+                let written = journal(&self.opened, &entry);
+                let failure = written.as_ref().err().map(|error| format!("the journal cannot be written: {error}"));
+                *self.unwritten.borrow_mut() = failure;
+                report(written);
+            }
             Job::LiftQuarantine(directory) => {
                 for row in self.opened.state.quarantined(Some(&directory)).unwrap_or_default() {
                     report(self.opened.state.lift_quarantine(&directory, &row.artifact).map(drop));
@@ -169,6 +184,20 @@ impl Worker {
     }
 
     fn install(&self, effect: InstallEffect) {
+        let unwritten = self.unwritten.borrow().clone();
+        if let Some(reason) = unwritten {
+            let result = Err(StepFailure { reason, artifact_is_bad: false });
+            match effect {
+                InstallEffect::Stage { directory, transaction, .. } => {
+                    self.answer(Input::Staged { directory, transaction, result });
+                }
+                InstallEffect::Switch { directory, transaction, .. } => {
+                    self.answer(Input::Switched { directory, transaction, result });
+                }
+                InstallEffect::Discard { .. } | InstallEffect::Collect { .. } => {}
+            }
+            return;
+        }
         match effect {
             InstallEffect::Stage { directory, transaction, release, release_dir } => {
                 let result = self.stage(&directory, &transaction, &release, &release_dir);
@@ -210,9 +239,28 @@ impl Worker {
                 std::ops::ControlFlow::Continue(())
             }
         };
-        InstallDir::new(Path::new(directory))
-            .stage(transaction, release, artifact.path(), release_dir, &mut go_on)
-            .map_err(crate::installer::InstallError::into_failure)
+        let staged =
+            InstallDir::new(Path::new(directory)).stage(transaction, release, artifact.path(), release_dir, &mut go_on);
+        let failure = match staged {
+            Ok(()) => return Ok(()),
+            Err(error) => error.into_failure(),
+        };
+        if failure.artifact_is_bad { Err(self.tell_damage(&artifact, failure)) } else { Err(failure) }
+    }
+
+    /// Whether it is the artifact that is bad, or the disk: its pieces are hashed again.
+    fn tell_damage(&self, artifact: &Artifact, failure: StepFailure) -> StepFailure {
+        let report = match artifact.verify(&mut |_, _| {}) {
+            Ok(report) if !report.cleared.is_empty() => report,
+            Ok(_) => return failure,
+            Err(error) => return StepFailure { reason: error.to_string(), artifact_is_bad: false },
+        };
+        self.answer(Input::ArtifactChecked { artifact: *artifact.manifest().artifact(), have: artifact.have() });
+        let reason = format!(
+            "{} pieces of the artifact were damaged on disk and are fetched again: check the disk",
+            report.cleared.len()
+        );
+        StepFailure { reason, artifact_is_bad: false }
     }
 }
 

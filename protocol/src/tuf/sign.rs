@@ -1,7 +1,8 @@
 //! Building signed metadata: the publisher's side.
 //!
 //! Always writes the canonical envelope, signatures sorted by key id, so that what a seed signs is
-//! what a head may carry. It must never sign what it did not encode itself.
+//! what a head may carry. Where a text has control characters (line ends in notes, keys in PEM) they
+//! are escaped in the file, which must be JSON, and not in what is signed, which must be canonical. It must never sign what it did not encode itself.
 
 use serde_json::Value;
 
@@ -42,5 +43,29 @@ fn seal(message: &[u8], mut signatures: Vec<Signature>, keys: &[&SigningKey]) ->
         signatures.retain(|known| known.keyid != keyid);
         signatures.push(Signature::new(keyid, &key.sign(message)));
     }
-    envelope::encode(&signatures, message)
+    canonical::escape_controls(envelope::encode(&signatures, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canonical::parse;
+    use crate::time::UtcTime;
+    use crate::tuf::{TargetInfo, Targets};
+
+    #[test]
+    fn a_text_of_several_lines_is_signed_as_it_is_and_written_as_json() {
+        let key = SigningKey::from_seed([7; 32]);
+        let mut targets = Targets::new(1, UtcTime::from_unix(2_000_000_000));
+        let mut target = TargetInfo::of(b"x");
+        target.custom = Some(serde_json::json!({"notes": "one\n\ttwo\u{7f}"}));
+        targets.targets.insert("a".to_owned(), target);
+        let file = sign_role(&targets, &[&key]);
+        let value = parse(&file).expect("strict JSON");
+        let message = canonical::encode(&value["signed"]);
+        let signature = value["signatures"][0]["sig"].as_str().expect("a text");
+        let signature = data_encoding::HEXLOWER.decode(signature.as_bytes()).expect("hexadecimal");
+        assert!(message.contains(&b'\n'), "the canonical form keeps the line end");
+        assert!(key.public().verify(&message, &signature));
+    }
 }

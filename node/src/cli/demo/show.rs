@@ -116,7 +116,7 @@ impl Show {
         show.enlist("seed".to_owned(), seed, seed_dir, PathBuf::new()).await?;
         for number in 1..=PEERS {
             let data_dir = directory.join(format!("peer-{number}"));
-            let install_dir = data_dir.join("hello");
+            let install_dir = directory.join(format!("hello-on-peer-{number}"));
             let mut config = config(&data_dir, Role::Peer, Some(ticket.ticket.clone()));
             config.subscriptions = vec![Subscription {
                 product: show.product.clone(),
