@@ -7,7 +7,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -186,12 +187,16 @@ fn take(
 fn copy_unchanged(path: &Path, temp: &mut NamedTempFile) -> Result<(), PublishError> {
     let source = |source| PublishError::Source { path: path.to_owned(), source };
     let stamp = |metadata: &fs::Metadata| (metadata.len(), metadata.modified().ok());
-    let mut file = fs::File::open(path).map_err(source)?;
+    // A pipe is opened without waiting for a writer, and then refused like any other special file.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(source)?;
     let before = file.metadata().map_err(source)?;
     if !before.is_file() {
         return Err(ArchiveError::NotAFile(path.to_owned()).into());
     }
-    let copied = io::copy(&mut file, temp.as_file_mut()).map_err(PublishError::Temporary)?;
+    // One byte more than there was shows that the file grows, without following it for ever.
+    let mut bounded = (&file).take(before.len().saturating_add(1));
+    let copied = io::copy(&mut bounded, temp.as_file_mut()).map_err(PublishError::Temporary)?;
     let after = file.metadata().map_err(source)?;
     if copied != before.len() || stamp(&before) != stamp(&after) {
         return Err(ArchiveError::Changed(path.to_owned()).into());

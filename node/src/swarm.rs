@@ -56,7 +56,8 @@ use crate::engine::input::{BlockOutcome, SwarmInput};
 
 /// Effects that may wait for the shell.
 const EFFECTS: usize = 256;
-/// Calls of [`BlockIo`] that run at once.
+/// Calls of [`BlockIo`] that run at once, at most; no more than the machine has cores, for each of them
+/// hashes or copies and more would only contend.
 const IO_SLOTS: usize = 8;
 /// Addresses of one peer that are dialled at once.
 const DIAL_CONCURRENCY: NonZeroU8 = NonZeroU8::new(8).expect("not zero");
@@ -183,7 +184,7 @@ pub fn spawn(
     let (effects, receiver) = mpsc::channel(EFFECTS);
     let common = session::Common {
         io,
-        io_slots: Arc::new(Semaphore::new(IO_SLOTS)),
+        io_slots: Arc::new(Semaphore::new(io_slots())),
         pool: buffers::Pool::new(),
         counters: Arc::clone(&counters),
         inputs,
@@ -193,6 +194,10 @@ pub fn spawn(
     let driver = driver::Driver::new(swarm, common, receiver, topic, stop.clone());
     let task = tokio::spawn(Box::pin(driver.run()));
     Ok(SwarmHandle { effects, counters, stop, task })
+}
+
+fn io_slots() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, IO_SLOTS)
 }
 
 fn parse(text: &str) -> Result<Multiaddr, SwarmError> {

@@ -4,6 +4,7 @@
 //! Debian, no network), a part of the toolchain that built these tests takes their place: it is
 //! certainly there, and it is software too. Either way the tree gets every kind of entry that an
 //! update must carry, so that what the tests claim does not depend on what a package happens to hold.
+//! `UPDRAFT_TEST_SOFTWARE=toolchain` takes the toolchain without asking for packages.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -13,20 +14,24 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use crate::process::{run_to_end, say, write};
 
 /// Bytes that a release has at least.
 pub const MIN_BYTES: u64 = 50 << 20;
 
-/// Bytes after which no more is taken from a toolchain, which may be of any size.
-const ENOUGH_BYTES: u64 = 72 << 20;
+/// Bytes after which no more is taken from one part of a source, whose size may be anything.
+const PART_BYTES: u64 = 32 << 20;
 
-/// Files larger than this are left out of a toolchain: the compiler itself is one of 150 MB.
-const MAX_FILE_BYTES: u64 = 24 << 20;
+/// The packages are one part, and small enough to be taken whole.
+const PACKAGES_BYTES: u64 = 192 << 20;
 
-/// Files after which no more are taken.
-const MAX_FILES: usize = 8_000;
+/// Files larger than this are left out: the compiler itself is one of 150 MB.
+const MAX_FILE_BYTES: u64 = 40 << 20;
+
+/// Files after which no more are taken from one part.
+const PART_FILES: usize = 6_000;
 
 /// Debian packages of about 80 MB: a C program with many commands and links, a tree of many small
 /// files, an interpreter with its modules.
@@ -46,6 +51,8 @@ pub struct Software {
     pub bytes: u64,
     /// Its files.
     pub files: usize,
+    /// Bytes and files at which the part that is being taken has given enough.
+    enough: (u64, usize),
     taken: BTreeSet<Vec<u8>>,
     /// Files in the order in which they were taken, relative to the root.
     paths: Vec<PathBuf>,
@@ -57,33 +64,37 @@ impl Software {
     /// # Panics
     /// Where the disk refuses, or neither source holds enough.
     pub fn make(root: &Path, cache: &Path) -> Self {
+        let started = Instant::now();
         fs::create_dir_all(root).expect("writable");
         let empty = Self {
             root: root.to_owned(),
             source: String::new(),
             bytes: 0,
             files: 0,
+            enough: (0, 0),
             taken: BTreeSet::new(),
             paths: Vec::new(),
         };
         let mut software = match debian(cache) {
-            Ok(packages) => {
-                Self { source: format!("Debian packages {}", PACKAGES.join(", ")), ..empty }.of(&[packages])
-            }
+            Ok(packages) => Self { source: format!("Debian packages {}", PACKAGES.join(", ")), ..empty }
+                .of(&[packages], PACKAGES_BYTES),
             Err(reason) => {
                 say(&format!("no Debian packages ({reason}); taking a part of the Rust toolchain instead"));
                 let parts = toolchain();
-                Self { source: "the Rust toolchain".to_owned(), ..empty }.of(&parts)
+                Self { source: "the Rust toolchain".to_owned(), ..empty }.of(&parts, PART_BYTES)
             }
         };
         assert!(software.bytes >= MIN_BYTES, "only {} bytes of software in {}", software.bytes, software.source);
         software.add_oddities();
-        say(&format!("software: {} files, {} MiB, from {}", software.files, software.bytes >> 20, software.source));
+        let took = started.elapsed().as_secs_f64();
+        let (files, mib, source) = (software.files, software.bytes >> 20, &software.source);
+        say(&format!("software: {files} files, {mib} MiB, from {source}, in {took:.1} s"));
         software
     }
 
-    fn of(mut self, parts: &[PathBuf]) -> Self {
+    fn of(mut self, parts: &[PathBuf], bytes: u64) -> Self {
         for part in parts {
+            self.enough = (self.bytes + bytes, self.files + PART_FILES);
             let name = part.file_name().unwrap_or(OsStr::new("part"));
             let into = if parts.len() == 1 { PathBuf::new() } else { PathBuf::from(name) };
             self.take(part, &into);
@@ -99,7 +110,7 @@ impl Software {
         names.sort();
         fs::create_dir_all(self.root.join(into)).expect("writable");
         for name in names {
-            if self.bytes >= ENOUGH_BYTES + MIN_BYTES || self.files >= MAX_FILES {
+            if self.bytes >= self.enough.0 || self.files >= self.enough.1 {
                 return;
             }
             let (source, relative) = (from.join(&name), into.join(&name));
@@ -198,6 +209,9 @@ fn set_mode(path: &Path, mode: u32) {
 
 /// The unpacked packages; fetched where they are not cached yet.
 fn debian(cache: &Path) -> Result<PathBuf, String> {
+    if std::env::var_os("UPDRAFT_TEST_SOFTWARE").is_some_and(|source| source == "toolchain") {
+        return Err("told so by UPDRAFT_TEST_SOFTWARE".to_owned());
+    }
     let cached = cache.join(CACHED);
     if cached.is_dir() {
         return Ok(cached);
@@ -243,7 +257,7 @@ fn toolchain() -> Vec<PathBuf> {
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
-    let own = ["lib/rustlib", "libexec", "etc", "share/doc/rust", "share/man"].map(|part| sysroot.join(part));
+    let own = ["bin", "lib/rustlib", "share/doc", "share/man"].map(|part| sysroot.join(part));
     let sources = home.map(|home| home.join("registry/src"));
     own.into_iter().chain(sources).filter(|part| part.is_dir()).collect()
 }

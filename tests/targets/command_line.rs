@@ -262,12 +262,14 @@ fn what_cannot_be_published_is_refused_and_leaves_the_repository_as_it_was() {
     fs::set_permissions(place("setuid/tool"), fs::Permissions::from_mode(0o4755)).expect("writable");
     write(&place("case/README"), "x");
     write(&place("case/readme"), "x");
-    let cases: [(PathBuf, &str, &str); 9] = [
+    mknodat(CWD, place("pipe"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("a fifo");
+    let cases: [(PathBuf, &str, &str); 10] = [
         (good.clone(), "1.0.0", "immutable"),
         (good, "1.0.0+again", "immutable"),
         (place("empty"), "1.1.0", "empty directory"),
         (place("nothing"), "1.1.0", "empty file"),
         (place("cut.tar.gz"), "1.1.0", "cut.tar.gz"),
+        (place("pipe"), "1.1.0", "not a regular file"),
         (place("fifo"), "1.1.0", "a fifo"),
         (place("socket"), "1.1.0", "a socket"),
         (place("setuid"), "1.1.0", "chmod"),
