@@ -45,7 +45,9 @@ pub fn get(address: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
     stream.set_read_timeout(Some(DEADLINE)).expect("a deadline above zero");
     let mut request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
     for (name, value) in headers {
-        request.push_str(&format!("{name}: {value}\r\n"));
+        for part in [name, ": ", value, "\r\n"] {
+            request.push_str(part);
+        }
     }
     stream.write_all(format!("{request}\r\n").as_bytes()).expect("sent");
     let mut bytes = Vec::new();

@@ -65,6 +65,7 @@ pub struct Ended {
     pub stderr: String,
 }
 
+#[allow(clippy::return_self_not_must_use, reason = "most tests want the check, few the command that passed it")]
 impl Ended {
     /// The same, once it is sure that the command did what it was told.
     ///
