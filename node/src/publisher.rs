@@ -104,9 +104,9 @@ pub enum PublishError {
         /// The channel.
         channel: Channel,
         /// What it points to.
-        current: Version,
+        current: String,
         /// What was to be published.
-        wanted: Version,
+        wanted: String,
     },
     /// What was made just now does not verify.
     #[error("the new repository does not verify: {0}")]
@@ -268,8 +268,8 @@ fn check_forward(id: &ReleaseId, channel: &Channel, view: &CatalogView) -> Resul
         Some(current) if *current > id.version => Err(PublishError::MovesBack {
             product: id.product.clone(),
             channel: channel.clone(),
-            current: current.clone(),
-            wanted: id.version.clone(),
+            current: current.to_string(),
+            wanted: id.version.to_string(),
         }),
         _ => Ok(()),
     }

@@ -2,7 +2,7 @@
 //!
 //! A single task owns the engine. It takes one input at a time (from the network, the disk, the
 //! control socket, the clock), lets the engine decide, and hands the effects to the shells in order.
-//! Nothing here blocks for long: steps on disk are on [`worker`]'s threads, packing and signing on the
+//! Nothing here blocks for long: steps on disk are on the worker's threads, packing and signing on the
 //! blocking pool; what is left is reading one small file that somebody asked for. Shells
 //! never see each other; what two of them share (blocks, the HTTP face's snapshot) goes through a
 //! seam that is defined here.
@@ -426,7 +426,7 @@ impl Runtime {
     async fn keep(&self, signed: &Signed) -> Result<(), String> {
         let (opened, saves) = (self.opened.clone(), publisher::in_order(signed));
         match tokio::task::spawn_blocking(move || opened.save(&saves)).await {
-            Ok(saved) => saved.map_err(|error| error.to_string()),
+            Ok(result) => result.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -574,7 +574,7 @@ impl Runtime {
         if wide.is_empty() { all } else { wide }
     }
 
-    fn ticket(&self, addresses: Vec<String>) -> Option<Ticket> {
+    fn ticket(&self, addresses: &[String]) -> Option<Ticket> {
         let view = self.engine.catalog()?;
         let mut addresses = if addresses.is_empty() {
             self.ticket_addresses()

@@ -3,7 +3,7 @@
 //! It decides nothing about updates: whom to connect, what to ask for and what to forward are the
 //! engine's decisions. It must never hold more in memory than it says, never let one peer's
 //! slowness touch another, and never wait for the engine while the engine waits for it
-//! ([`driver`]). libp2p appears below this module and nowhere else.
+//! (`driver.rs`). libp2p appears below this module and nowhere else.
 //!
 //! | file | is about |
 //! |---|---|

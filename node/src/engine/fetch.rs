@@ -1,7 +1,7 @@
 //! The state of pieces and peers: who is asked for what, when, and who is served.
 //!
 //! Pure: blocks never pass through here, only the news that one arrived and what the store made of
-//! it. Per-object state is [`transfer::Transfer`]; this module routes between sessions and objects
+//! it. Per-object state is `transfer::Transfer`; this module routes between sessions and objects
 //! and keeps the numbers that both ends use for objects (handles).
 
 use std::collections::{BTreeMap, BTreeSet};

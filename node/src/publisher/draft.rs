@@ -248,12 +248,12 @@ impl Draft {
         mut files: Vec<(MetaFile, Vec<u8>)>,
     ) -> Result<Signed, DraftError> {
         let enforce = Expiry::Enforce(self.now);
-        let held = self.trusted.clone();
+        let before = self.trusted.clone();
         let mut trusted = self.trusted;
         let _new = trusted.update_timestamp(timestamp, enforce).map_err(DraftError::WrongKeys)?;
         let _new = trusted.update_snapshot(snapshot, enforce).map_err(DraftError::WrongKeys)?;
         // Delegators come before those they delegate to, however deep.
-        carry_roles(&mut trusted, &held);
+        carry_roles(&mut trusted, &before);
         while let Some(request) = trusted.missing_roles().into_iter().next() {
             let wanted = MetaFile::Role { name: request.role.as_str().to_owned(), version: request.version };
             let bytes = files
@@ -262,7 +262,7 @@ impl Draft {
                 .map(|(_, bytes)| bytes)
                 .ok_or_else(|| DraftError::Incomplete(request.role.clone()))?;
             let _new = trusted.update_targets(&request.role, bytes, enforce).map_err(DraftError::WrongKeys)?;
-            carry_roles(&mut trusted, &held);
+            carry_roles(&mut trusted, &before);
         }
         for (path, bytes) in &self.channel_files {
             let file = MetaFile::Target { path: path.clone(), sha256: Digest::of(bytes) };

@@ -88,7 +88,7 @@ impl Runtime {
                     reply.finish(Ok(Response::Done {}));
                 }
             }
-            Request::Ticket { addresses } => reply.finish(self.ticket_view(addresses)),
+            Request::Ticket { addresses } => reply.finish(self.ticket_view(&addresses)),
             Request::Fetch { product, version, output } => self.fetch(product, version, output, reply).await,
             Request::Install { product, version, now } => self.install(product, version, now, reply).await,
             Request::Rollback { product, to } => self.roll_back(product, to, reply).await,
@@ -100,7 +100,7 @@ impl Runtime {
     fn status(&self, explain: bool) -> StatusView {
         let now = self.now();
         let totals = self.engine.transfer_totals();
-        let fingerprint = self.ticket(Vec::new()).map(|ticket| ticket.fingerprint()).unwrap_or_default();
+        let fingerprint = self.ticket(&[]).map(|ticket| ticket.fingerprint()).unwrap_or_default();
         StatusView {
             schema: Schema,
             role: self.config.role,
@@ -162,7 +162,7 @@ impl Runtime {
         Ok(Response::History(HistoryView { schema: Schema, entries }))
     }
 
-    fn ticket_view(&self, addresses: Vec<String>) -> Result<Response, ErrorBody> {
+    fn ticket_view(&self, addresses: &[String]) -> Result<Response, ErrorBody> {
         let ticket = self.ticket(addresses).ok_or_else(|| {
             error(ErrorCode::Error, "this node has not verified its repository yet")
                 .with_hint("wait until it reached a peer: updraft status")
