@@ -12,9 +12,10 @@ const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_updraft"));
 
 /// A seed of `app`, its HTTP address, and a directory for what is published.
 struct Shop {
-    scratch: tempfile::TempDir,
     seed: Node,
     http: String,
+    // Dropped last: the seed writes to it as long as it lives.
+    scratch: tempfile::TempDir,
 }
 
 impl Shop {
@@ -22,7 +23,7 @@ impl Shop {
         let scratch = tempfile::tempdir().expect("a temporary directory");
         let seed = seed(PROGRAM, scratch.path());
         let http = seed.http();
-        Self { scratch, seed, http }
+        Self { seed, http, scratch }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -9,7 +9,7 @@ use updraft_protocol::ticket::Ticket;
 
 use super::node_flags::NodeFlags;
 use super::release_spec::FetchSpec;
-use super::run_node::{block_on, launch, stay_up};
+use super::run_node::{StopSignals, block_on, launch, stay_up};
 use super::{CommandError, ExitCode, GlobalArgs, Output, absolute};
 use crate::config::{self, EffectiveConfig, Overrides, Role, Subscription};
 
@@ -89,6 +89,7 @@ pub fn run(options: PeerOptions, output: &mut Output) -> Result<ExitCode, Comman
     let fingerprint =
         config.ticket.as_deref().and_then(|text| text.parse::<Ticket>().ok()).map(|ticket| ticket.fingerprint());
     block_on(async {
+        let signals = StopSignals::listen()?;
         let node = launch(config).await?;
         output.note(format_args!("peer {} is up", node.peer_id));
         if let Some(fingerprint) = fingerprint {
@@ -103,7 +104,7 @@ pub fn run(options: PeerOptions, output: &mut Output) -> Result<ExitCode, Comman
                 None => output.note(format_args!("  mirrors {product}:{channel}")),
             }
         }
-        stay_up(node, wish, output).await?;
+        stay_up(node, signals, wish, output).await?;
         Ok(ExitCode::Ok)
     })
 }

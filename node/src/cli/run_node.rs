@@ -4,6 +4,8 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 use super::release_spec::FetchSpec;
 use super::{CommandError, Output};
 use crate::atomic;
@@ -51,19 +53,29 @@ pub(super) async fn ask(node: &RunningNode, request: Request) -> Result<Response
     }
 }
 
-/// Waits for Ctrl-C or a request to terminate.
-pub(super) async fn interrupted() {
-    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(error) => {
-            tracing::warn!(%error, "SIGTERM cannot be caught; Ctrl-C can");
-            let _ = tokio::signal::ctrl_c().await;
-            return;
+/// Requests to stop: Ctrl-C and SIGTERM. Made before a node starts, so that one that is told to stop
+/// while it starts stops in order.
+#[derive(Debug)]
+pub(super) struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// From now on the signals arrive here. Must be called inside a runtime.
+    pub(super) fn listen() -> Result<Self, CommandError> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| CommandError::error(format!("signals cannot be listened for: {error}")))
+        };
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Waits for one of them.
+    pub(super) async fn arrive(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
     }
 }
 
@@ -95,6 +107,7 @@ async fn fetch(node: &RunningNode, spec: &FetchSpec, done_file: Option<&Path>) -
 /// Runs a node until it is told to stop, and gets one artifact meanwhile where that was asked for.
 pub(super) async fn stay_up(
     node: RunningNode,
+    mut signals: StopSignals,
     wish: Option<(FetchSpec, Option<PathBuf>)>,
     output: &mut Output,
 ) -> Result<(), CommandError> {
@@ -103,14 +116,14 @@ pub(super) async fn stay_up(
             got = fetch(&node, &spec, done_file.as_deref()) => {
                 output.note(format_args!("complete and verified: {}; serving it until Ctrl-C", got?.display()));
             }
-            () = interrupted() => {
+            () = signals.arrive() => {
                 node.stop();
                 node.stopped().await;
                 return Ok(());
             }
         }
     }
-    interrupted().await;
+    signals.arrive().await;
     output.note("stopping");
     node.stop();
     node.stopped().await;

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::node_flags::NodeFlags;
-use super::run_node::{ask, block_on, launch, stay_up};
+use super::run_node::{StopSignals, ask, block_on, launch, stay_up};
 use super::{CommandError, ExitCode, GlobalArgs, Output};
 use crate::config::{self, EffectiveConfig, Overrides, Role};
 use crate::control::messages::{Request, Response};
@@ -35,6 +35,7 @@ impl SeedArgs {
 pub fn run(options: SeedOptions, output: &mut Output) -> Result<ExitCode, CommandError> {
     let config = options.config.config;
     block_on(async {
+        let signals = StopSignals::listen()?;
         let mut node = launch(config).await?;
         let addresses = node.listening().await;
         output.note(format_args!("seed {} is up", node.peer_id));
@@ -48,7 +49,7 @@ pub fn run(options: SeedOptions, output: &mut Output) -> Result<ExitCode, Comman
             output.note(format_args!("peers join with this ticket, fingerprint {}:", view.fingerprint));
             output.line(&view.ticket)?;
         }
-        stay_up(node, None, output).await?;
+        stay_up(node, signals, None, output).await?;
         Ok(ExitCode::Ok)
     })
 }

@@ -28,6 +28,10 @@ use super::pieces::{Claim, Leaves, MAX_OPEN_PIECES, Pieces, Settled};
 use crate::atomic;
 use updraft_protocol::bitmap::Bitmap;
 
+/// Bytes that are hashed and then written while they are still in the processor's cache. A multiple of
+/// a leaf.
+const CHUNK_BYTES: usize = 8 * LEAF_BYTES as usize;
+
 /// Verified bytes after which a checkpoint is due: a 32nd of the artifact within these bounds. The
 /// lower one keeps small artifacts from syncing at every piece, the upper one bounds what a crash
 /// costs.
@@ -227,11 +231,14 @@ impl Artifact {
         let mut digests = Vec::with_capacity(leaves.range.len());
         for run in &writing.runs {
             let part = &bytes[byte(run.start - first)..byte(run.end - first).min(bytes.len())];
-            digests.extend(part.chunks(LEAF_BYTES as usize).map(leaf_digest));
-            let offset = block.offset + byte(run.start - first) as u64;
-            self.writer()
-                .and_then(|file| files::write_all_at(&file, part, offset))
-                .map_err(|source| StoreError::io("write", &self.data, part.len() as u64, source))?;
+            let mut offset = block.offset + byte(run.start - first) as u64;
+            let failed = |source| StoreError::io("write", &self.data, part.len() as u64, source);
+            let file = self.writer().map_err(failed)?;
+            for chunk in part.chunks(CHUNK_BYTES) {
+                digests.extend(chunk.chunks(LEAF_BYTES as usize).map(leaf_digest));
+                files::write_all_at(&file, chunk, offset).map_err(failed)?;
+                offset += chunk.len() as u64;
+            }
         }
         match self.settle(writing, &digests)? {
             Settled::Stored => Ok(BlockOutcome::Stored),

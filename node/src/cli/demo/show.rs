@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use updraft_protocol::names::{Channel, Platform, Product};
 
-use super::super::run_node::{ask, interrupted, launch};
+use super::super::run_node::{StopSignals, ask, launch};
 use super::super::units::bytes;
 use super::super::{CommandError, ExitCode, Output};
 use super::{DemoOptions, FIRST, SECOND, tree};
@@ -42,6 +42,7 @@ struct Show {
     events: mpsc::Receiver<(usize, Instant, Event)>,
     event_sender: mpsc::Sender<(usize, Instant, Event)>,
     started: Instant,
+    signals: StopSignals,
 }
 
 fn failed(what: &str, error: impl std::fmt::Display) -> CommandError {
@@ -82,7 +83,7 @@ pub(super) async fn play(
         return Ok(ExitCode::Ok);
     }
     show.next_steps(output)?;
-    interrupted().await;
+    show.signals.arrive().await;
     output.note("stopping the fleet");
     show.close().await;
     Ok(ExitCode::Ok)
@@ -105,6 +106,7 @@ impl Show {
             events,
             event_sender,
             started: Instant::now(),
+            signals: StopSignals::listen()?,
         };
         let mut seed = launch(config(&seed_dir, Role::Seed, None)).await?;
         let addresses = seed.listening().await;
@@ -244,7 +246,7 @@ impl Show {
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
-                () = interrupted() => return Err(CommandError::error("interrupted".to_owned())),
+                () = self.signals.arrive() => return Err(CommandError::error("interrupted".to_owned())),
             }
         }
     }

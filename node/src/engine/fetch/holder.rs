@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use updraft_protocol::bitmap::Bitmap;
-use updraft_protocol::limits::LEAF_BYTES;
+use updraft_protocol::limits::{LEAF_BYTES, MAX_BLOCK_BYTES};
 use updraft_protocol::transfer::BlockRange;
 
 use super::rate::Rate;
@@ -16,9 +16,6 @@ const MIN_WINDOW_BYTES: u64 = 128 * 1024;
 const MAX_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
 /// Milliseconds of a neighbour's rate that are kept in flight.
 const WINDOW_MS: u64 = 400;
-/// Bytes of the largest request. A block this size is hashed and written while it is still in the
-/// processor's cache; larger ones cost a fifth more CPU on loopback.
-const MAX_REQUEST_BYTES: u64 = 256 * 1024;
 /// Milliseconds that one block should take.
 const BLOCK_MS: u64 = 25;
 /// A block is late after this and [`LATE_FACTOR`] times what the queue before it should take.
@@ -70,7 +67,7 @@ impl Holder {
     pub(super) fn block_leaves(&self) -> usize {
         let bytes = match self.rate.bytes_per_second() {
             0 => 4 * u64::from(LEAF_BYTES),
-            rate => (rate / 1_000 * BLOCK_MS).clamp(u64::from(LEAF_BYTES), MAX_REQUEST_BYTES),
+            rate => (rate / 1_000 * BLOCK_MS).clamp(u64::from(LEAF_BYTES), u64::from(MAX_BLOCK_BYTES)),
         };
         let leaves = bytes / u64::from(LEAF_BYTES);
         usize::try_from(leaves).unwrap_or(1).max(1)
