@@ -135,7 +135,7 @@ pub enum ArchiveError {
         limit: u64,
     },
     /// The artifact, or what it unpacks to, is not what the signed metadata says.
-    #[error("the {what} is {found}, the signed metadata says {expected}; the artifact was damaged on disk")]
+    #[error("the {what} is {found}, the signed metadata says {expected}")]
     Mismatch {
         /// Which of the declared values.
         what: &'static str,

@@ -423,7 +423,11 @@ impl Runtime {
 
     /// Keeps a set that was just signed. It is on disk before anybody hears of it: after a crash this
     /// seed must not sign the same version again with another content.
-    async fn keep(&self, signed: &Signed) -> Result<(), String> {
+    async fn keep(&mut self, signed: &Signed) -> Result<(), String> {
+        // An older set that still waits to be saved must not come after this one.
+        let (sender, reached) = oneshot::channel();
+        self.file_job(Job::Barrier(sender)).await;
+        reached.await.map_err(|_| "the disk worker has ended".to_owned())?;
         let (opened, saves) = (self.opened.clone(), publisher::in_order(signed));
         match tokio::task::spawn_blocking(move || opened.save(&saves)).await {
             Ok(result) => result.map_err(|error| error.to_string()),

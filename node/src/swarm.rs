@@ -102,7 +102,7 @@ pub struct SwarmConfig {
     pub identity: Identity,
     /// The repository whose heads are gossiped.
     pub repository: Digest,
-    /// Multiaddresses to listen on, TCP (`/ip6/::/tcp/4400`) or QUIC (`/ip6/::/udp/4400/quic-v1`).
+    /// Multiaddresses to listen on, TCP (`/ip6/::/tcp/4880`) or QUIC (`/ip6/::/udp/4880/quic-v1`).
     pub listen: Vec<String>,
     /// Multiaddresses at which others reach the node, told to everybody.
     pub external: Vec<String>,
@@ -133,7 +133,7 @@ pub enum SwarmError {
     #[error("the network was started outside of the asynchronous runtime")]
     NoRuntime,
     /// A configured address makes no sense.
-    #[error("the address {address} cannot be used: {reason}; give a multiaddress such as /ip4/0.0.0.0/tcp/4400")]
+    #[error("the address {address} cannot be used: {reason}; give a multiaddress such as /ip4/0.0.0.0/tcp/4880")]
     Address {
         /// As configured.
         address: String,

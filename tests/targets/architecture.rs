@@ -9,15 +9,12 @@ const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
 const SHELLS: [&str; 8] = ["archive", "control", "gateway", "installer", "publisher", "store", "swarm", "telemetry"];
 
 /// What a shell may know beside itself, the engine's words and the files all share.
-const ALLOWED: [(&str, &str); 5] = [
+const ALLOWED: [(&str, &str); 3] = [
     // Unpacking and packing are the installer's and the publisher's craft.
     ("installer", "archive"),
     ("publisher", "archive"),
     // A publication puts its artifact into the store.
     ("publisher", "store"),
-    // The views of the control socket name the node's role.
-    ("control", "config"),
-    ("gateway", "control"),
 ];
 
 fn rust_files(path: &Path) -> Vec<PathBuf> {

@@ -40,7 +40,7 @@ pub struct PublishArgs {
     /// A file with release notes, at most 1 KiB of UTF-8
     #[arg(long, value_name = "FILE")]
     pub notes: Option<PathBuf>,
-    /// Do not wait for maintenance windows
+    /// Mark the release as urgent: nodes may act on it sooner than on others
     #[arg(long)]
     pub critical: bool,
     /// Check and pack, but sign and announce nothing

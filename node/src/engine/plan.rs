@@ -214,7 +214,8 @@ fn remaining_gates(
     decision.gate(GateName::Pause, !policy.paused, reason.to_owned(), None);
     let quarantined = facts.quarantine.is_some_and(|set| set.contains(&release.artifact));
     if quarantined {
-        let reason = format!("this build of {version} was rolled back here; `updraft install` tries it again");
+        let reason =
+            format!("this build of {version} failed or was rolled back here; `updraft install` tries it again");
         decision.gate(GateName::Quarantine, false, reason, None);
     }
     rollout_gate(decision, policy, facts, release, now);

@@ -121,11 +121,11 @@ impl Engine {
             _ if peers == 0 => Some("no peer is connected".to_owned()),
             Stage::NeedManifest => Some(format!("asking {peers} peers for the piece list")),
             Stage::Opening => Some("making room in the store".to_owned()),
-            Stage::Refused { reason, retry_at_ms: _ } => Some(format!("the store refused: {reason}")),
+            Stage::Refused { reason, retry_at_ms: _ } => Some(format!("it cannot be stored: {reason}")),
             Stage::Fetching => {
                 let view = self.transfer(artifact)?;
                 if let Some(reason) = view.stopped {
-                    return Some(format!("the store refused: {reason}"));
+                    return Some(format!("it cannot be stored: {reason}"));
                 }
                 (view.holders == 0).then(|| format!("none of {peers} connected peers has a piece of it yet"))
             }
