@@ -7,7 +7,8 @@
 //!
 //! | file | is about |
 //! |---|---|
-//! | `transport.rs` | TCP with Noise and yamux, QUIC, names |
+//! | `transport.rs` | TCP and QUIC, names |
+//! | `security.rs`, `tls.rs`, `muxer.rs` | TLS or Noise, then yamux, over TCP |
 //! | `behaviour.rs` | what runs on the connections, limits |
 //! | `streams.rs`, `links.rs` | one session per peer, on which connection |
 //! | `session.rs`, `session/` | control messages and blocks of one peer |
@@ -25,10 +26,13 @@ mod gossip;
 mod identify;
 mod links;
 mod meta;
+mod muxer;
+mod security;
 mod session;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod translate;
 mod transport;
 

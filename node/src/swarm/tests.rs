@@ -7,4 +7,6 @@ mod harness;
 mod hostile;
 mod meta;
 mod sessions;
+mod stock;
+mod tls;
 mod transfer;

@@ -1,6 +1,6 @@
 //! The one place that says which transports, encryption and multiplexing a node speaks.
 //!
-//! TCP carries bulk: Noise, then yamux.
+//! TCP carries bulk: TLS (or Noise, with those that speak no TLS), then yamux.
 //! QUIC is for reachability. It costs more CPU per byte, so that the dialler tries it only when TCP
 //! did not answer ([`super::dials`]). No relays, ever: bulk does not belong there.
 
@@ -12,9 +12,10 @@ use futures::future::Either;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, OrTransport, Transport};
 use libp2p::core::upgrade::Version;
-use libp2p::{PeerId, dns, identity, noise, quic, tcp, yamux};
+use libp2p::{PeerId, dns, identity, quic, tcp};
 
 use super::counters::{Counted, Counters};
+use super::{muxer, security};
 
 /// From the first packet to a multiplexed connection. Bounds half-open connections.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(15);
@@ -31,16 +32,14 @@ pub(super) fn build(
     keypair: &identity::Keypair,
     counters: &Arc<Counters>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, String> {
-    let noise = noise::Config::new(keypair).map_err(|error| format!("noise: {error}"))?;
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(MAX_STREAMS);
+    let security = security::Config::new(keypair).map_err(|error| error.to_string())?;
 
     let counters = Arc::clone(counters);
     let over_tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
         .map(move |stream, _| Counted::new(stream, Arc::clone(&counters)))
         .upgrade(Version::V1Lazy)
-        .authenticate(noise)
-        .multiplex(muxer)
+        .authenticate(security)
+        .multiplex(muxer::Config::new(MAX_STREAMS))
         .timeout(HANDSHAKE_DEADLINE)
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
 
