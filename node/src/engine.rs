@@ -15,18 +15,17 @@ use semver::Version;
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::manifest::Manifest;
-use updraft_protocol::meta::{MetaFile, MetaRequest, MetaResponse};
 use updraft_protocol::names::{Platform, Product};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::release::Release;
 use updraft_protocol::ticket::Ticket;
-use updraft_protocol::transfer::{Control, Hello, ObjectId};
+use updraft_protocol::transfer::{Control, ObjectId};
 use updraft_protocol::tuf::RepositoryId;
 
 use self::catalog::{Catalog, CatalogError, CatalogView};
 use self::effect::{Effect, Event, EventKind, SwarmEffect};
-use self::fetch::{Fetch, News, Outcome};
-use self::input::{DiscoverySource, Input, Now, SwarmInput};
+use self::fetch::Fetch;
+use self::input::{Input, Now};
 use self::install::{Recovered, Refusal, Subscription, SubscriptionSpec};
 use self::peers::Peers;
 use self::plan::{Facts, Verdict, plan};
@@ -38,9 +37,11 @@ pub mod effect;
 pub mod fetch;
 pub mod input;
 pub mod install;
+mod metadata;
 pub mod peers;
 pub mod plan;
 pub mod report;
+mod sessions;
 mod supply;
 mod wants;
 
@@ -256,278 +257,6 @@ impl Engine {
         if due && !asked {
             self.resign_asked_ms = Some(now.mono_ms);
             self.push(Effect::Resign);
-        }
-    }
-
-    // ---- network ----------------------------------------------------------------------------
-
-    fn swarm(&mut self, input: SwarmInput, now: Now) {
-        match input {
-            // A block that was cancelled may already be on its way; the shell bounds how many.
-            SwarmInput::Listening { .. } | SwarmInput::ListenerClosed { .. } | SwarmInput::BlockUnsolicited { .. } => {}
-            SwarmInput::Connected { peer, address, outbound } => self.connected(&peer, address, outbound, now),
-            SwarmInput::Disconnected { peer, reason } => {
-                self.peers.disconnected(&peer, now.mono_ms);
-                self.wants.disconnected(&peer);
-                let outcome = self.fetch.disconnected(&peer, now.mono_ms);
-                self.absorb(outcome, now);
-                self.tell(EventKind::PeerDisconnected, Some(&peer), reason);
-            }
-            SwarmInput::DialFailed { peer, addresses, .. } => {
-                self.peers.dial_failed(peer.as_ref(), &addresses, now.mono_ms);
-            }
-            SwarmInput::Discovered { peer, addresses, source } => {
-                self.peers.discovered(&peer, &addresses);
-                if source == DiscoverySource::Identify && self.peers.is_ready(&peer) {
-                    self.introduce(&peer);
-                }
-            }
-            SwarmInput::Control { peer, message } => self.control(&peer, message, now),
-            SwarmInput::BlockArrived { peer, object, block, outcome } => {
-                let outcome = self.fetch.block_arrived(&peer, object, block, outcome, now.mono_ms);
-                self.absorb(outcome, now);
-            }
-            SwarmInput::BlockSent { peer, object, block } => {
-                self.fetch.block_sent(&peer, object, block, now.mono_ms);
-            }
-            SwarmInput::BlockUnreadable { peer, object, block, reason } => {
-                let outcome = self.fetch.block_unreadable(&peer, object, block);
-                self.absorb(outcome, now);
-                self.tell(EventKind::Alarm, None, format!("a stored block cannot be read: {reason}"));
-            }
-            SwarmInput::Gossip { message, peer, payload } => {
-                let (verdict, change) = self.catalog.judge(&payload, now.wall);
-                self.push(SwarmEffect::GossipVerdict { message, peer: peer.clone(), verdict });
-                self.catalog_changed(change, Some(&peer), false, now);
-            }
-            SwarmInput::MetaAsked { channel, peer, request } => self.meta_asked(channel, &peer, request),
-            SwarmInput::MetaAnswered { request_id, peer, result } => {
-                self.meta_answered(request_id, &peer, result, now);
-            }
-        }
-    }
-
-    fn hello(&self) -> Control {
-        Control::Hello(Hello {
-            repository: self.config.repository.0.as_bytes().to_vec(),
-            agent: self.config.agent.clone(),
-            features: Vec::new(),
-            root_version: self.catalog.root_version(),
-            timestamp_version: self.catalog.timestamp_version(),
-            seed: self.config.is_seed,
-            credential: None,
-        })
-    }
-
-    fn connected(&mut self, peer: &PeerId, address: String, outbound: bool, now: Now) {
-        self.tell(EventKind::PeerConnected, Some(peer), format!("connected at {address}"));
-        self.peers.connected(peer, address, outbound, now.mono_ms);
-        let message = self.hello();
-        self.push(SwarmEffect::Control { peer: peer.clone(), message });
-    }
-
-    fn control(&mut self, peer: &PeerId, message: Control, now: Now) {
-        match message {
-            Control::Hello(hello) => {
-                let (root_version, timestamp_version, seed) = (hello.root_version, hello.timestamp_version, hello.seed);
-                if let Err(reason) = self.peers.hello(peer, hello) {
-                    let message = Control::Goodbye { reason: reason.clone() };
-                    self.push(SwarmEffect::Control { peer: peer.clone(), message });
-                    self.push(SwarmEffect::Disconnect { peer: peer.clone() });
-                    return;
-                }
-                self.introduce(peer);
-                self.heard_head(peer, root_version, timestamp_version);
-                let outcome = self.fetch.connected(peer, seed);
-                self.absorb(outcome, now);
-            }
-            _ if !self.peers.is_ready(peer) => self.fault(peer, "spoke before its hello"),
-            Control::Head { root_version, timestamp_version } => {
-                self.heard_head(peer, root_version, timestamp_version);
-            }
-            Control::Peers(records) => {
-                for record in records {
-                    self.peers.discovered(&record.peer, &record.addresses);
-                }
-                for effect in self.peers.dials(now.mono_ms) {
-                    self.push(effect);
-                }
-            }
-            Control::Goodbye { .. } => self.push(SwarmEffect::Disconnect { peer: peer.clone() }),
-            Control::Unknown => {}
-            message => {
-                let outcome = self.fetch.control(peer, message, now.mono_ms);
-                self.absorb(outcome, now);
-            }
-        }
-    }
-
-    /// Makes a peer known to others and to the next start. Its hello and its addresses arrive in
-    /// either order, so this is done at both.
-    fn introduce(&mut self, peer: &PeerId) {
-        for effect in self.peers.introduce(peer) {
-            self.push(effect);
-        }
-        let addresses = self.peers.addresses(peer);
-        if !addresses.is_empty() {
-            self.push(Effect::RememberPeer { peer: peer.clone(), addresses });
-        }
-    }
-
-    fn heard_head(&mut self, peer: &PeerId, root_version: u64, timestamp_version: u64) {
-        self.peers.heard_head(peer, root_version, timestamp_version);
-        if root_version > self.catalog.root_version() {
-            self.wants.add(MetaFile::Root { version: self.catalog.root_version() + 1 }, Some(peer));
-        }
-        if timestamp_version > self.catalog.timestamp_version() && self.catalog.view().is_some() {
-            self.wants.add(MetaFile::Head, Some(peer));
-        }
-    }
-
-    fn fault(&mut self, peer: &PeerId, what: &str) {
-        if self.peers.fault(peer, MAX_FAULTS) {
-            self.ban(peer, what);
-        }
-    }
-
-    fn ban(&mut self, peer: &PeerId, why: &str) {
-        self.peers.ban(peer);
-        self.push(SwarmEffect::Ban { peer: peer.clone() });
-        self.tell(EventKind::PeerBlamed, Some(peer), format!("banned: it {why}"));
-    }
-
-    fn absorb(&mut self, outcome: Outcome, now: Now) {
-        self.effects.extend(outcome.effects.into_iter().map(Effect::Swarm));
-        for news in outcome.news {
-            match news {
-                News::Complete(object) => self.artifact_complete(&object.digest, now),
-                News::Poisoned { peer, piece, .. } => {
-                    self.ban(&peer, &format!("sent piece {piece}, which is not what was signed"));
-                }
-                News::Misbehaved { peer, what } => self.fault(&peer, what),
-                News::Stopped { object, reason } => {
-                    self.supplies.refused(&object.digest, reason.clone(), now.mono_ms);
-                    self.tell(EventKind::FetchStopped, None, format!("{}: {reason}", object.digest.short()));
-                }
-            }
-        }
-    }
-
-    // ---- metadata ---------------------------------------------------------------------------
-
-    fn meta_asked(&mut self, channel: u64, peer: &PeerId, request: MetaRequest) {
-        let foreign = request.repository != self.config.repository.0;
-        if foreign || !self.peers.sessions().contains_key(peer) {
-            let reason = "this node does not serve that repository to you".to_owned();
-            self.push(SwarmEffect::MetaAnswer { channel, response: MetaResponse::Refused { reason } });
-            return;
-        }
-        if request.file == MetaFile::Head {
-            let response = self.catalog.head().cloned().map_or(MetaResponse::NotFound, MetaResponse::File);
-            self.push(SwarmEffect::MetaAnswer { channel, response });
-        } else {
-            self.push(Effect::AnswerFromStore { channel, file: request.file });
-        }
-    }
-
-    fn meta_answered(&mut self, request_id: u64, peer: &PeerId, result: Result<MetaResponse, String>, now: Now) {
-        let Some(file) = self.wants.answered(request_id, peer) else { return };
-        let Ok(MetaResponse::File(bytes)) = result else {
-            // Nobody is obliged to know a next root or a newer head.
-            if matches!(file, MetaFile::Root { .. } | MetaFile::Head) && self.catalog.view().is_some() {
-                self.wants.remove(&file);
-            }
-            return;
-        };
-        if let Err(reason) = self.take_file(&file, &bytes, Some(peer), now) {
-            self.fault(peer, &format!("answered with a wrong file: {reason}"));
-        }
-    }
-
-    fn take_file(&mut self, file: &MetaFile, bytes: &[u8], peer: Option<&PeerId>, now: Now) -> Result<(), String> {
-        if let MetaFile::Manifest { sha256 } = file {
-            let manifest = self.supplies.manifest_arrived(sha256, bytes)?;
-            self.wants.remove(file);
-            self.supplies.set_stage(manifest.artifact(), Stage::Opening);
-            self.push(Effect::OpenArtifact { manifest });
-            return Ok(());
-        }
-        let change = self.catalog.file(file, bytes, now.wall)?;
-        self.wants.remove(file);
-        self.catalog_changed(change, peer, *file == MetaFile::Head, now);
-        Ok(())
-    }
-
-    fn catalog_changed(&mut self, change: catalog::Change, peer: Option<&PeerId>, regossip: bool, now: Now) {
-        if !change.save.is_empty() {
-            self.push(Effect::Save(change.save));
-        }
-        for file in change.wants {
-            self.wants.add(file, peer);
-        }
-        for alarm in change.alarms {
-            self.tell(EventKind::Alarm, peer, alarm);
-        }
-        if let (Some(reason), Some(peer)) = (change.blame, peer) {
-            self.fault(peer, &reason);
-        }
-        if let Some(version) = change.head_verified {
-            self.tell(EventKind::HeadVerified, peer, format!("head {version} verified"));
-            self.resign_asked_ms = None;
-        }
-        if change.replaced {
-            let needs: BTreeSet<MetaFile> = self.catalog.needs().into_iter().collect();
-            self.wants.retain(|file| match file {
-                MetaFile::Role { .. } | MetaFile::Target { .. } => needs.contains(file),
-                MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } => true,
-            });
-            let version = self.catalog.timestamp_version();
-            if version > 0 {
-                self.tell(EventKind::CatalogUpdated, peer, format!("catalog of head {version} in force"));
-            }
-            // A head that came by asking was missed by gossip here, and perhaps by neighbours too.
-            if let Some(payload) = self.catalog.head().cloned().filter(|_| regossip) {
-                self.push(SwarmEffect::PublishHead { payload });
-            }
-            self.review(now);
-        }
-    }
-
-    fn published(&mut self, head: &[u8], files: &[(MetaFile, Vec<u8>)], now: Now) {
-        for (file, bytes) in files.iter().filter(|(file, _)| matches!(file, MetaFile::Root { .. })) {
-            if let Err(reason) = self.take_file(file, bytes, None, now) {
-                self.tell(EventKind::Alarm, None, format!("the root that was just made does not verify: {reason}"));
-            }
-        }
-        let (verdict, change) = self.catalog.judge(head, now.wall);
-        self.catalog_changed(change, None, false, now);
-        for (file, bytes) in
-            files.iter().filter(|(file, _)| matches!(file, MetaFile::Role { .. } | MetaFile::Target { .. }))
-        {
-            // Files that the head carried inline are there already; a second copy changes nothing.
-            if self.catalog.needs().contains(file)
-                && let Err(reason) = self.take_file(file, bytes, None, now)
-            {
-                self.tell(EventKind::Alarm, None, format!("a file that was just signed does not verify: {reason}"));
-            }
-        }
-        if verdict == effect::GossipVerdict::Accept
-            && let Some(payload) = self.catalog.head().cloned()
-        {
-            self.push(SwarmEffect::PublishHead { payload });
-            self.announce_at_ms = now.mono_ms + ANNOUNCE_MS;
-        }
-    }
-
-    /// Sends the requests for wanted files that are due.
-    fn ask(&mut self, now: Now) {
-        if self.wants.is_empty() {
-            return;
-        }
-        let ready = self.peers.ready();
-        for ask in self.wants.asks(&ready, now.mono_ms) {
-            let request = MetaRequest { repository: self.config.repository.0, file: ask.file };
-            self.push(SwarmEffect::MetaAsk { request_id: ask.request_id, peer: ask.peer, request });
         }
     }
 
