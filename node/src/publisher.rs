@@ -299,14 +299,7 @@ pub fn sign(prepared: &Prepared, view: &CatalogView, keys: &Keys, now: UtcTime) 
             rollout: Rollout::full(),
             ..ChannelPolicy::clone(policy)
         },
-        None => ChannelPolicy {
-            version: Some(release.id.version.clone()),
-            rollout: Rollout::full(),
-            paused: false,
-            yanked: BTreeSet::new(),
-            allow_downgrade_to: None,
-            max_head_age_s: None,
-        },
+        None => ChannelPolicy::pointing_to(release.id.version.clone()),
     };
     draft.set_channel(product, &prepared.channel, &policy);
     Ok(draft.sign(keys)?)

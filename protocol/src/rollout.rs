@@ -204,6 +204,18 @@ fn version(text: &str) -> Result<Version, PolicyError> {
 }
 
 impl ChannelPolicy {
+    /// A channel that points everybody to `version`, with no other conditions.
+    pub fn pointing_to(version: Version) -> Self {
+        Self {
+            version: Some(version),
+            rollout: Rollout::full(),
+            paused: false,
+            yanked: BTreeSet::new(),
+            allow_downgrade_to: None,
+            max_head_age_s: None,
+        }
+    }
+
     /// Reads a channel file whose hash verified metadata states. Unknown fields are ignored.
     pub fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
         if !u64::try_from(bytes.len()).is_ok_and(|found| found <= MAX_CHANNEL_FILE_BYTES) {

@@ -9,6 +9,8 @@
 //! handle; every later message names the handle of its sender. What a side does not know (a
 //! message, a field) it ignores: new features are offered in `Hello`.
 
+mod wire;
+
 use prost::Message;
 
 use crate::digest::Digest;
@@ -162,137 +164,6 @@ pub struct Hello {
     pub seed: bool,
     /// Reserved: membership credential.
     pub credential: Option<Vec<u8>>,
-}
-
-mod wire {
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Control {
-        #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
-        pub(super) kind: Option<Kind>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Oneof)]
-    pub(super) enum Kind {
-        #[prost(message, tag = "1")]
-        Hello(Hello),
-        #[prost(message, tag = "2")]
-        Announce(Announce),
-        #[prost(message, tag = "3")]
-        Have(Have),
-        #[prost(message, tag = "4")]
-        Forget(Forget),
-        #[prost(message, tag = "5")]
-        Request(Block),
-        #[prost(message, tag = "6")]
-        Cancel(Block),
-        #[prost(message, tag = "7")]
-        Busy(Busy),
-        #[prost(message, tag = "8")]
-        Peers(Peers),
-        #[prost(message, tag = "9")]
-        Head(Head),
-        #[prost(message, tag = "10")]
-        Goodbye(Goodbye),
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Hello {
-        #[prost(bytes = "vec", tag = "1")]
-        pub(super) repository: Vec<u8>,
-        #[prost(string, tag = "2")]
-        pub(super) agent: String,
-        #[prost(string, repeated, tag = "3")]
-        pub(super) features: Vec<String>,
-        #[prost(uint64, tag = "4")]
-        pub(super) root_version: u64,
-        #[prost(uint64, tag = "5")]
-        pub(super) timestamp_version: u64,
-        #[prost(bool, tag = "6")]
-        pub(super) seed: bool,
-        #[prost(bytes = "vec", optional, tag = "7")]
-        pub(super) credential: Option<Vec<u8>>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Announce {
-        #[prost(uint32, tag = "1")]
-        pub(super) handle: u32,
-        /// 0: artifact, 1: content.
-        #[prost(uint32, tag = "2")]
-        pub(super) kind: u32,
-        #[prost(bytes = "vec", tag = "3")]
-        pub(super) digest: Vec<u8>,
-        #[prost(bool, tag = "4")]
-        pub(super) wants: bool,
-        #[prost(bytes = "vec", tag = "5")]
-        pub(super) have: Vec<u8>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Have {
-        #[prost(uint32, tag = "1")]
-        pub(super) handle: u32,
-        #[prost(uint32, repeated, tag = "2")]
-        pub(super) pieces: Vec<u32>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Forget {
-        #[prost(uint32, tag = "1")]
-        pub(super) handle: u32,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Block {
-        #[prost(uint32, tag = "1")]
-        pub(super) handle: u32,
-        #[prost(uint64, tag = "2")]
-        pub(super) offset: u64,
-        #[prost(uint32, tag = "3")]
-        pub(super) length: u32,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Busy {
-        #[prost(uint32, tag = "1")]
-        pub(super) handle: u32,
-        #[prost(uint64, tag = "2")]
-        pub(super) offset: u64,
-        #[prost(uint32, tag = "3")]
-        pub(super) length: u32,
-        #[prost(uint32, tag = "4")]
-        pub(super) retry_after_ms: u32,
-        #[prost(bytes = "vec", repeated, tag = "5")]
-        pub(super) ask: Vec<Vec<u8>>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Peer {
-        #[prost(bytes = "vec", tag = "1")]
-        pub(super) peer: Vec<u8>,
-        #[prost(string, repeated, tag = "2")]
-        pub(super) addresses: Vec<String>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Peers {
-        #[prost(message, repeated, tag = "1")]
-        pub(super) peers: Vec<Peer>,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Head {
-        #[prost(uint64, tag = "1")]
-        pub(super) root_version: u64,
-        #[prost(uint64, tag = "2")]
-        pub(super) timestamp_version: u64,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Goodbye {
-        #[prost(string, tag = "1")]
-        pub(super) reason: String,
-    }
 }
 
 /// Bytes of texts for people, and of feature names.

@@ -12,7 +12,7 @@ use updraft_protocol::manifest::{Manifest, ManifestBuilder};
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Platform, Product, ReleaseId};
 use updraft_protocol::release::{Content, Format, ManifestRef, Notes, Release};
-use updraft_protocol::rollout::{ChannelPolicy, Rollout};
+use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::ticket::Ticket;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::{RepositoryId, RoleName};
@@ -99,14 +99,7 @@ impl TestRepository {
         };
         let mut draft = Draft::of(&self.view(), now);
         draft.add_release(&release);
-        let policy = ChannelPolicy {
-            version: Some(release.id.version.clone()),
-            rollout: Rollout::full(),
-            paused: false,
-            yanked: BTreeSet::new(),
-            allow_downgrade_to: None,
-            max_head_age_s: None,
-        };
+        let policy = ChannelPolicy::pointing_to(release.id.version.clone());
         draft.set_channel(&product(), &Channel::stable(), &policy);
         self.signed = draft.sign(&TestKeys).expect("keys are in memory");
         self.keep();
