@@ -19,7 +19,7 @@ use updraft_protocol::names::{Platform, Product};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::release::Release;
 use updraft_protocol::ticket::Ticket;
-use updraft_protocol::transfer::{Control, ObjectId};
+use updraft_protocol::transfer::ObjectId;
 use updraft_protocol::tuf::RepositoryId;
 
 use self::catalog::{Catalog, CatalogError, CatalogView};
@@ -34,6 +34,7 @@ use self::wants::Wants;
 
 pub mod catalog;
 pub mod effect;
+pub mod evidence;
 pub mod fetch;
 pub mod input;
 pub mod install;
@@ -235,17 +236,22 @@ impl Engine {
         {
             self.push(SwarmEffect::PublishHead { payload });
         }
+        self.spread_evidence(None);
         let behind: Vec<PeerId> = self
             .peers
             .sessions()
             .iter()
             .filter(|(_, session)| {
-                session.hello.as_ref().is_some_and(|hello| hello.timestamp_version < timestamp_version)
+                // A new root may start the timestamp versions anew.
+                session.hello.as_ref().is_some_and(|hello| {
+                    (hello.root_version, hello.timestamp_version) < (root_version, timestamp_version)
+                })
             })
             .map(|(peer, _)| peer.clone())
             .collect();
         for peer in behind {
-            self.push(SwarmEffect::Control { peer, message: Control::Head { root_version, timestamp_version } });
+            let message = self.head_hint();
+            self.push(SwarmEffect::Control { peer, message });
         }
     }
 

@@ -323,7 +323,7 @@ pub fn in_order(signed: &Signed) -> Vec<crate::engine::effect::Save> {
                 let stem = name.parse::<RoleName>().map_or_else(|_| name.clone(), |role| role.file_stem());
                 saves.push(Save::Metadata { name: format!("{version}.{stem}.json"), bytes: bytes.clone() });
             }
-            MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } => {}
+            MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } | MetaFile::Evidence { .. } => {}
         }
     }
     if let Some(snapshot) = signed.trusted.snapshot() {

@@ -482,6 +482,8 @@ impl Runtime {
                 .map(|bytes| bytes.to_vec())
                 .or_else(|| self.opened.read_target(sha256)),
             MetaFile::Manifest { sha256 } => self.opened.store.manifest_bytes(sha256),
+            // The engine has it in memory and answers itself.
+            MetaFile::Evidence { .. } => None,
         }
     }
 
@@ -506,7 +508,10 @@ impl Runtime {
 
     async fn tell(&mut self, event: Event) {
         let now = wall_clock();
-        let level_is_high = matches!(event.kind, EventKind::Alarm | EventKind::PeerBlamed | EventKind::InstallFailed);
+        let level_is_high = matches!(
+            event.kind,
+            EventKind::Alarm | EventKind::Equivocation | EventKind::PeerBlamed | EventKind::InstallFailed
+        );
         if level_is_high {
             tracing::warn!(kind = event.kind.as_str(), "{}", event.text);
         } else {
@@ -555,6 +560,7 @@ impl Runtime {
             head_expires_in_seconds: timestamp.map(|timestamp| timestamp.expires.seconds_since(now.wall)),
             heads_accepted: self.events.heads_accepted,
             heads_rejected: self.events.heads_rejected,
+            equivocations: self.engine.catalog().map_or(0, |view| view.contradictions.len() as u64),
             subscriptions_by_state: self.engine.subscriptions_by_state(),
             installs_committed: self.events.installs_committed,
             installs_rolled_back: self.events.installs_rolled_back,

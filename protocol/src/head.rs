@@ -8,8 +8,10 @@
 //! The verdict on a head that is wrong in itself is `Reject`; on one that is wrong only for what this
 //! node holds, `Ignore`: its sender may be honest and behind, or ahead.
 
+mod evidence;
 mod judge;
 mod wire;
 
-pub use judge::{Accepted, Evidence, EvidenceError, Ignored, Rejected, Verdict, judge};
+pub use evidence::{Contradiction, Evidence, EvidenceError};
+pub use judge::{Accepted, Ignored, Rejected, Verdict, judge};
 pub use wire::{Head, HeadError, Inline};

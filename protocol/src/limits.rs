@@ -65,6 +65,16 @@ pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Files carried inside one head.
 pub const MAX_HEAD_INLINES: usize = 64;
 
+/// Earlier timestamps that a timestamp names besides the one before it. With one re-signing in six
+/// hours, four days of history in about a kilobyte.
+pub const MAX_ANCESTORS: usize = 15;
+
+/// Bytes of one piece of evidence: two files that contradict each other.
+pub const MAX_EVIDENCE_BYTES: usize = 256 * 1024;
+
+/// Pieces of evidence that a node keeps and that one message may name: one a role is enough.
+pub const MAX_EVIDENCE: usize = 8;
+
 /// Bytes of a leaf of the hash tree (BEP 52).
 pub const LEAF_BYTES: u32 = 16 * 1024;
 

@@ -1,4 +1,4 @@
-//! Request and answer of `/updraft/meta/1`: heads, metadata files and manifests from any peer.
+//! Request and answer of `/updraft/meta/1`: heads, metadata files, manifests and evidence from any peer.
 //!
 //! One request and one answer a stream, each a big-endian `u32` length and that many bytes of
 //! protobuf. Every answer is bounded by what was asked ([`MetaRequest::max_response_bytes`]) before
@@ -8,8 +8,8 @@ use prost::Message;
 
 use crate::digest::Digest;
 use crate::limits::{
-    MAX_CHANNEL_FILE_BYTES, MAX_HEAD_BYTES, MAX_MANIFEST_BYTES, MAX_META_REQUEST_BYTES, MAX_META_RESPONSE_BYTES,
-    MAX_ROLE_NAME_BYTES, MAX_ROOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES,
+    MAX_CHANNEL_FILE_BYTES, MAX_EVIDENCE_BYTES, MAX_HEAD_BYTES, MAX_MANIFEST_BYTES, MAX_META_REQUEST_BYTES,
+    MAX_META_RESPONSE_BYTES, MAX_ROLE_NAME_BYTES, MAX_ROOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES,
 };
 
 /// Protocol id.
@@ -68,6 +68,11 @@ pub enum MetaFile {
         /// SHA-256 of the manifest's bytes.
         sha256: Digest,
     },
+    /// Evidence that a key signed two contradicting files ([`crate::head::Evidence`]).
+    Evidence {
+        /// SHA-256 of its bytes.
+        sha256: Digest,
+    },
 }
 
 /// A request for one file of one repository.
@@ -98,7 +103,7 @@ mod wire {
     pub(super) struct Request {
         #[prost(bytes = "vec", tag = "1")]
         pub(super) repository: Vec<u8>,
-        #[prost(oneof = "File", tags = "2, 3, 4, 5, 6")]
+        #[prost(oneof = "File", tags = "2, 3, 4, 5, 6, 7")]
         pub(super) file: Option<File>,
     }
 
@@ -114,6 +119,8 @@ mod wire {
         Target(Target),
         #[prost(bytes = "vec", tag = "6")]
         Manifest(Vec<u8>),
+        #[prost(bytes = "vec", tag = "7")]
+        Evidence(Vec<u8>),
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -172,6 +179,7 @@ impl MetaRequest {
                 wire::File::Target(wire::Target { path: path.clone(), sha256: sha256.as_bytes().to_vec() })
             }
             MetaFile::Manifest { sha256 } => wire::File::Manifest(sha256.as_bytes().to_vec()),
+            MetaFile::Evidence { sha256 } => wire::File::Evidence(sha256.as_bytes().to_vec()),
         };
         wire::Request { repository: self.repository.as_bytes().to_vec(), file: Some(file) }.encode_to_vec()
     }
@@ -192,6 +200,7 @@ impl MetaRequest {
                 MetaFile::Target { path: target.path, sha256: digest(&target.sha256)? }
             }
             wire::File::Manifest(sha256) => MetaFile::Manifest { sha256: digest(&sha256)? },
+            wire::File::Evidence(sha256) => MetaFile::Evidence { sha256: digest(&sha256)? },
         };
         Ok(Self { repository: digest(&request.repository)?, file })
     }
@@ -205,6 +214,7 @@ impl MetaRequest {
                 MetaFile::Role { .. } => MAX_TARGETS_BYTES,
                 MetaFile::Target { .. } => MAX_CHANNEL_FILE_BYTES,
                 MetaFile::Manifest { .. } => MAX_MANIFEST_BYTES,
+                MetaFile::Evidence { .. } => MAX_EVIDENCE_BYTES as u64,
             }
     }
 }
@@ -248,6 +258,7 @@ mod tests {
             ("[a-z-]{1,40}", any::<u64>()).prop_map(|(name, version)| MetaFile::Role { name, version }),
             ("[a-z/.-]{1,80}", digest()).prop_map(|(path, sha256)| MetaFile::Target { path, sha256 }),
             digest().prop_map(|sha256| MetaFile::Manifest { sha256 }),
+            digest().prop_map(|sha256| MetaFile::Evidence { sha256 }),
         ]
     }
 

@@ -15,8 +15,8 @@ use prost::Message;
 
 use crate::digest::Digest;
 use crate::limits::{
-    LEAF_BYTES, MAX_ADDRESS_BYTES, MAX_BLOCK_BYTES, MAX_CONTROL_FRAME_BYTES, MAX_EXCHANGED_PEERS, MAX_HAVE_PIECES,
-    MAX_PEER_ADDRESSES, MAX_PIECES, MAX_SESSION_ARTIFACTS,
+    LEAF_BYTES, MAX_ADDRESS_BYTES, MAX_BLOCK_BYTES, MAX_CONTROL_FRAME_BYTES, MAX_EVIDENCE, MAX_EXCHANGED_PEERS,
+    MAX_HAVE_PIECES, MAX_PEER_ADDRESSES, MAX_PIECES, MAX_SESSION_ARTIFACTS,
 };
 use crate::peer::PeerId;
 
@@ -137,6 +137,13 @@ pub enum Control {
         root_version: u64,
         /// Timestamp version.
         timestamp_version: u64,
+        /// SHA-256 of the timestamp's signed part.
+        timestamp_sha256: Option<Digest>,
+    },
+    /// Evidence that the sender holds, by the digests of its bytes: it may be asked for.
+    Evidence {
+        /// At most [`MAX_EVIDENCE`].
+        sha256: Vec<Digest>,
     },
     /// The sender ends the session.
     Goodbye {
@@ -160,6 +167,9 @@ pub struct Hello {
     pub root_version: u64,
     /// The sender's timestamp version; 0 when it has none.
     pub timestamp_version: u64,
+    /// SHA-256 of the timestamp's signed part: two nodes that were told different things under one
+    /// version number notice it here.
+    pub timestamp_sha256: Option<Digest>,
     /// The sender owns the repository.
     pub seed: bool,
     /// Reserved: membership credential.
@@ -224,6 +234,7 @@ impl Control {
                 timestamp_version: hello.timestamp_version,
                 seed: hello.seed,
                 credential: hello.credential.clone(),
+                timestamp_sha256: hello.timestamp_sha256.map(|digest| digest.as_bytes().to_vec()),
             })
             .into(),
             Self::Announce { handle, object, wants, have } => wire::Kind::Announce(wire::Announce {
@@ -261,10 +272,16 @@ impl Control {
                     .collect(),
             })
             .into(),
-            Self::Head { root_version, timestamp_version } => {
-                wire::Kind::Head(wire::Head { root_version: *root_version, timestamp_version: *timestamp_version })
-                    .into()
-            }
+            Self::Head { root_version, timestamp_version, timestamp_sha256 } => wire::Kind::Head(wire::Head {
+                root_version: *root_version,
+                timestamp_version: *timestamp_version,
+                timestamp_sha256: timestamp_sha256.map(|digest| digest.as_bytes().to_vec()),
+            })
+            .into(),
+            Self::Evidence { sha256 } => wire::Kind::Evidence(wire::Evidence {
+                sha256: sha256.iter().map(|digest| digest.as_bytes().to_vec()).collect(),
+            })
+            .into(),
             Self::Goodbye { reason } => wire::Kind::Goodbye(wire::Goodbye { reason: reason.clone() }).into(),
             Self::Unknown => wire::Control { kind: None },
         }
@@ -325,8 +342,18 @@ impl Control {
                 }
             }
             wire::Kind::Peers(peers) => Self::Peers(decode_peers(peers)?),
-            wire::Kind::Head(head) => {
-                Self::Head { root_version: head.root_version, timestamp_version: head.timestamp_version }
+            wire::Kind::Head(head) => Self::Head {
+                root_version: head.root_version,
+                timestamp_version: head.timestamp_version,
+                timestamp_sha256: optional_digest(head.timestamp_sha256.as_deref())?,
+            },
+            wire::Kind::Evidence(evidence) => {
+                valid(evidence.sha256.len() <= MAX_EVIDENCE, "too much evidence in one message")?;
+                let digest = |bytes: &Vec<u8>| {
+                    Digest::try_from(bytes.as_slice())
+                        .map_err(|_| TransferError::Invalid("a digest of evidence is not 32 bytes"))
+                };
+                Self::Evidence { sha256: evidence.sha256.iter().map(digest).collect::<Result<_, _>>()? }
             }
             wire::Kind::Goodbye(goodbye) => {
                 valid(goodbye.reason.len() <= MAX_TEXT_BYTES, "a reason is too long")?;
@@ -351,9 +378,14 @@ fn decode_hello(hello: wire::Hello) -> Result<Hello, TransferError> {
         features: hello.features,
         root_version: hello.root_version,
         timestamp_version: hello.timestamp_version,
+        timestamp_sha256: optional_digest(hello.timestamp_sha256.as_deref())?,
         seed: hello.seed,
         credential: hello.credential,
     })
+}
+
+fn optional_digest(bytes: Option<&[u8]>) -> Result<Option<Digest>, TransferError> {
+    bytes.map(Digest::try_from).transpose().map_err(|_| TransferError::Invalid("a timestamp's digest is not 32 bytes"))
 }
 
 fn peer_id(bytes: &[u8]) -> Result<PeerId, TransferError> {
@@ -432,6 +464,7 @@ mod tests {
                     agent,
                     root_version,
                     timestamp_version,
+                    timestamp_sha256: Some(Digest::of(&[1])),
                     seed,
                     credential,
                 })
@@ -446,6 +479,13 @@ mod tests {
             (handle.clone(), block()).prop_map(|(handle, block)| Control::Cancel { handle, block }),
             (handle, block(), any::<u32>(), proptest::collection::vec(peer(), 0..8))
                 .prop_map(|(handle, block, retry_after_ms, ask)| Control::Busy { handle, block, retry_after_ms, ask }),
+            (any::<u64>(), any::<u64>(), any::<Option<[u8; 32]>>()).prop_map(
+                |(root_version, timestamp_version, sha256)| {
+                    Control::Head { root_version, timestamp_version, timestamp_sha256: sha256.map(Digest::from) }
+                }
+            ),
+            proptest::collection::vec(any::<[u8; 32]>(), 0..8)
+                .prop_map(|ids| Control::Evidence { sha256: ids.into_iter().map(Digest::from).collect() }),
             proptest::collection::vec((peer(), proptest::collection::vec("[a-z/0-9]{0,60}", 0..4)), 0..10).prop_map(
                 |peers| Control::Peers(
                     peers.into_iter().map(|(peer, addresses)| PeerRecord { peer, addresses }).collect()

@@ -7,6 +7,7 @@ use updraft::engine::catalog::CatalogView;
 use updraft::publisher::draft::{Draft, KeySource, Signed, first_root};
 use updraft::publisher::keys::KeysError;
 use updraft_protocol::digest::Digest;
+use updraft_protocol::head::Head;
 use updraft_protocol::key::SigningKey;
 use updraft_protocol::manifest::{Manifest, ManifestBuilder};
 use updraft_protocol::meta::MetaFile;
@@ -15,24 +16,28 @@ use updraft_protocol::release::{Content, Format, ManifestRef, Notes, Release};
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::ticket::Ticket;
 use updraft_protocol::time::UtcTime;
-use updraft_protocol::tuf::{RepositoryId, RoleName};
+use updraft_protocol::tuf::{Expiry, FileMeta, RepositoryId, RoleName, Root, Snapshot, Timestamp, TopRole, sign_role};
 
 /// Keys made from the names of their roles: the same in every run.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct TestKeys;
+pub struct TestKeys {
+    /// How often the timestamp key was replaced.
+    pub generation: u32,
+}
 
 impl KeySource for TestKeys {
     fn key(&self, role: &RoleName) -> Result<SigningKey, KeysError> {
-        Ok(SigningKey::from_seed(*Digest::of(role.as_str().as_bytes()).as_bytes()))
+        let generation = if *role == RoleName::timestamp() { self.generation } else { 0 };
+        Ok(SigningKey::from_seed(*Digest::of(format!("{generation}{role}").as_bytes()).as_bytes()))
     }
 }
 
 /// A repository with everything it ever published.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TestRepository {
     /// Its id.
     pub id: RepositoryId,
-    /// Root 1.
+    /// The newest root.
     pub root: Vec<u8>,
     /// The newest signed set.
     pub signed: Signed,
@@ -40,6 +45,7 @@ pub struct TestRepository {
     pub files: BTreeMap<MetaFile, Vec<u8>>,
     /// Pieces of every artifact.
     pub manifests: BTreeMap<Digest, Arc<Manifest>>,
+    generation: u32,
 }
 
 fn product() -> Product {
@@ -52,7 +58,7 @@ impl TestRepository {
     /// # Panics
     /// Where signing in memory fails, which would be a bug.
     pub fn new(now: UtcTime) -> Self {
-        let keys = TestKeys;
+        let keys = TestKeys::default();
         let root = first_root(&keys, now).expect("keys are in memory");
         let id = RepositoryId::of_first_root(&root).expect("just signed");
         let channels = keys.key(&RoleName::channels()).expect("in memory").public();
@@ -60,13 +66,14 @@ impl TestRepository {
         let releases = keys.key(&RoleName::releases(&product())).expect("in memory").public();
         draft.add_product(&product(), &releases);
         let signed = draft.sign(&keys).expect("keys are in memory");
-        let mut repository = Self { id, root, signed, files: BTreeMap::new(), manifests: BTreeMap::new() };
+        let (files, manifests) = (BTreeMap::new(), BTreeMap::new());
+        let mut repository = Self { id, root, signed, files, manifests, generation: 0 };
         repository.keep();
         repository
     }
 
     fn keep(&mut self) {
-        self.files.insert(MetaFile::Root { version: 1 }, self.root.clone());
+        self.files.insert(MetaFile::Root { version: self.signed.trusted.root().version }, self.root.clone());
         self.files.extend(self.signed.files.iter().cloned());
     }
 
@@ -101,18 +108,72 @@ impl TestRepository {
         draft.add_release(&release);
         let policy = ChannelPolicy::pointing_to(release.id.version.clone());
         draft.set_channel(&product(), &Channel::stable(), &policy);
-        self.signed = draft.sign(&TestKeys).expect("keys are in memory");
+        self.signed = draft.sign(&TestKeys { generation: self.generation }).expect("keys are in memory");
         self.keep();
         self.files.insert(MetaFile::Manifest { sha256 }, encoded);
         self.manifests.insert(*manifest.artifact(), manifest.clone());
         manifest
     }
 
+    /// Signs the same set again.
+    ///
+    /// # Panics
+    /// Where signing in memory fails.
+    pub fn resign(&mut self, now: UtcTime) {
+        let mut draft = Draft::of(&self.view(), now);
+        draft.renew();
+        self.signed = draft.sign(&TestKeys { generation: self.generation }).expect("keys are in memory");
+        self.keep();
+    }
+
+    /// Replaces the timestamp key by a new root, and signs the set with the new one.
+    ///
+    /// # Panics
+    /// Where signing in memory fails.
+    pub fn rotate_timestamp_key(&mut self, now: UtcTime) {
+        let old = TestKeys { generation: self.generation };
+        self.generation += 1;
+        let key = |keys: TestKeys, role: RoleName| keys.key(&role).expect("in memory");
+        let new = key(TestKeys { generation: self.generation }, RoleName::timestamp()).public();
+        let mut trusted = self.signed.trusted.clone();
+        let mut root = Root::clone(trusted.root());
+        root.version += 1;
+        let root = root.with_role(TopRole::Timestamp, 1, &[new]);
+        let bytes = sign_role(&root, &[&key(old, RoleName::root())]);
+        trusted.update_root(&bytes).expect("the successor");
+        self.root.clone_from(&bytes);
+        let (old_timestamp, old_snapshot) = {
+            let old = &self.signed.trusted;
+            (old.timestamp().expect("signed").clone(), old.snapshot().expect("signed").clone())
+        };
+        let expires = now.plus_days(14);
+        let snapshot = Snapshot { version: old_snapshot.version + 1, expires, ..Snapshot::clone(&old_snapshot) };
+        let snapshot_bytes = sign_role(&snapshot, &[&key(old, RoleName::snapshot())]);
+        let mut timestamp =
+            Timestamp::new(old_timestamp.version + 1, expires, FileMeta::of(snapshot.version, &snapshot_bytes));
+        timestamp.signed_at = Some(now);
+        let new = TestKeys { generation: self.generation };
+        let timestamp_bytes = sign_role(&timestamp, &[&key(new, RoleName::timestamp())]);
+        let enforce = Expiry::Enforce(now);
+        let _ = trusted.update_timestamp(&timestamp_bytes, enforce).expect("just signed");
+        let _ = trusted.update_snapshot(&snapshot_bytes, enforce).expect("just signed");
+        while let Some(request) = trusted.missing_roles().into_iter().next() {
+            let role = self.signed.trusted.role(&request.role).expect("a role of this repository").bytes().to_vec();
+            let _ = trusted.update_targets(&request.role, &role, enforce).expect("as before");
+        }
+        let head = Head::from_trusted(&trusted, Vec::new()).expect("small").encode();
+        let files = vec![(MetaFile::Root { version: root.version }, bytes)];
+        self.signed = Signed { head, files, trusted };
+        self.keep();
+    }
+
     /// The newest set as a catalog.
     pub fn view(&self) -> CatalogView {
-        let files: BTreeMap<Digest, Arc<Vec<u8>>> =
-            self.files.values().map(|bytes| (Digest::of(bytes), Arc::new(bytes.clone()))).collect();
-        CatalogView::new(&self.signed.trusted, &files)
+        CatalogView::new(&self.signed.trusted, &self.view_files())
+    }
+
+    fn view_files(&self) -> BTreeMap<Digest, Arc<Vec<u8>>> {
+        self.files.values().map(|bytes| (Digest::of(bytes), Arc::new(bytes.clone()))).collect()
     }
 
     /// A ticket for it.

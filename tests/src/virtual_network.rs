@@ -119,7 +119,8 @@ impl VirtualNetwork {
         }
     }
 
-    fn now(&self) -> Now {
+    /// The time, as engines are told it.
+    pub fn now(&self) -> Now {
         Now {
             wall: UtcTime::from_unix(START_UNIX + i64::try_from(self.now_us / 1_000_000).expect("not that long")),
             mono_ms: self.now_us / 1_000,
@@ -196,6 +197,38 @@ impl VirtualNetwork {
         index
     }
 
+    /// The seed's engine, started again on its own from what `saved` kept and the repository's files:
+    /// not part of the network.
+    ///
+    /// # Panics
+    /// Where the engine refuses its own repository.
+    pub fn restart_alone(
+        &self,
+        repository: &TestRepository,
+        saved: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> (Engine, Vec<Effect>) {
+        let on_disk = disk(repository);
+        let by_digest: BTreeMap<Digest, Vec<u8>> =
+            repository.files.values().map(|bytes| (Digest::of(bytes), bytes.clone())).collect();
+        let config = EngineConfig {
+            me: self.nodes[0].id.clone(),
+            repository: repository.id,
+            ticket: None,
+            is_seed: true,
+            platform: Platform::any(),
+            agent: "virtual".to_owned(),
+            random_seed: 0,
+        };
+        let found = Restored {
+            metadata: &MetadataReader(&|name| saved(name).or_else(|| on_disk.get(name).cloned())),
+            target: &TargetReader(&|sha256| by_digest.get(sha256).cloned()),
+            artifacts: Vec::new(),
+            subscriptions: Vec::new(),
+            peers: Vec::new(),
+        };
+        Engine::restore(config, found, self.now()).expect("a good repository")
+    }
+
     /// The seed publishes `bytes` as `version`.
     pub fn publish(&mut self, repository: &mut TestRepository, version: &str, bytes: &[u8]) {
         let manifest = repository.publish(version, bytes, self.wall());
@@ -207,8 +240,14 @@ impl VirtualNetwork {
             StoreModel { manifest: manifest.clone(), have: Bitmap::full(count), leaves: BTreeMap::new() },
         );
         seed.engine.add_artifact(&manifest, Bitmap::full(count));
+        self.tell(0, repository);
+    }
+
+    /// A node learns the newest set of a repository, as if it had signed it.
+    pub fn tell(&mut self, index: usize, repository: &TestRepository) {
+        self.nodes[index].files.extend(repository.files.clone());
         let (head, files) = (repository.signed.head.clone(), repository.signed.files.clone());
-        self.input(0, Input::Published { head, files });
+        self.input(index, Input::Published { head, files });
     }
 
     /// Cuts a node off: its sessions end, nothing reaches it.

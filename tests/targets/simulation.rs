@@ -1,6 +1,7 @@
 //! Fleets in virtual time: the engine of a real node, links and stores that are models.
 
-use updraft::engine::effect::EventKind;
+use updraft::engine::effect::{Effect, EventKind, Save};
+use updraft::engine::input::Input;
 use updraft_tests::repository::TestRepository;
 use updraft_tests::virtual_network::{LinkModel, VirtualNetwork};
 
@@ -104,4 +105,104 @@ fn one_seed_of_randomness_makes_one_run() {
         (network.elapsed_ms(), (0..=5).map(|node| network.bytes_sent(node)).collect::<Vec<_>>())
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn a_split_view_is_found_spreads_stops_installs_and_ends_with_a_new_key() {
+    let (mut network, mut repository) = fleet(5, 11);
+    assert!(network.run_until(5_000, |n| (1..=5).all(|peer| n.head_version(peer) == 1)));
+    // Whoever has the timestamp key shows a node that is cut off another head 2 than the others.
+    network.disconnect(5);
+    let mut fork = repository.clone();
+    fork.resign(network.wall().plus_seconds(1));
+    network.tell(5, &fork);
+    network.publish(&mut repository, "1.0.0", &artifact(1, 1));
+    assert!(network.run_until(20_000, |n| all_installed(n, 1..=4, "1.0.0")));
+    assert_eq!((network.head_version(5), network.head_version(1)), (2, 2));
+
+    network.reconnect(5);
+    let warned = |n: &VirtualNetwork| (0..=5).all(|node| n.told(node, EventKind::Equivocation));
+    assert!(network.run_until(20_000, warned), "{:?}", network.events(1));
+    for node in 0..=5 {
+        let found = &network.engine(node).catalog().expect("joined").contradictions;
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].versions, (2, 2));
+    }
+
+    network.publish(&mut repository, "1.1.0", &artifact(1, 2));
+    network.run_until(60_000, |_| false);
+    assert!((1..=5).all(|peer| !network.has_installed(peer, "1.1.0")), "installed in spite of the proof");
+
+    repository.rotate_timestamp_key(network.wall());
+    network.tell(0, &repository);
+    let done = network.run_until(60_000, |n| all_installed(n, 1..=5, "1.1.0"));
+    assert!(done, "{:?}", network.events(5));
+    for node in 0..=5 {
+        assert!(network.engine(node).catalog().expect("joined").contradictions.is_empty());
+        assert!(network.told(node, EventKind::EquivocationCleared));
+    }
+}
+
+#[test]
+fn a_node_that_joins_later_hears_of_the_proof() {
+    let (mut network, mut repository) = fleet(2, 12);
+    assert!(network.run_until(5_000, |n| (1..=2).all(|peer| n.head_version(peer) == 1)));
+    network.disconnect(2);
+    let mut fork = repository.clone();
+    fork.resign(network.wall().plus_seconds(1));
+    network.tell(2, &fork);
+    network.publish(&mut repository, "1.0.0", &artifact(1, 1));
+    assert!(network.run_until(20_000, |n| n.has_installed(1, "1.0.0")));
+    network.reconnect(2);
+    assert!(network.run_until(20_000, |n| n.told(1, EventKind::Equivocation)));
+    let late = network.add(&repository, true);
+    assert!(network.run_until(20_000, |n| n.told(late, EventKind::Equivocation)), "{:?}", network.events(late));
+    network.run_until(20_000, |_| false);
+    assert!(!network.has_installed(late, "1.0.0"));
+}
+
+#[test]
+fn a_node_with_an_old_root_is_brought_forward_by_its_neighbours() {
+    let (mut network, mut repository) = fleet(3, 13);
+    assert!(network.run_until(5_000, |n| (1..=3).all(|peer| n.head_version(peer) == 1)));
+    network.disconnect(3);
+    for _ in 0..3 {
+        repository.rotate_timestamp_key(network.wall());
+        network.tell(0, &repository);
+    }
+    assert!(network.run_until(20_000, |n| (1..=2).all(|peer| n.engine(peer).root_version() == 4)));
+    network.disconnect(0);
+    network.reconnect(3);
+    assert!(network.run_until(20_000, |n| n.engine(3).root_version() == 4), "{:?}", network.events(3));
+    assert!((1..=3).all(|node| !network.told(node, EventKind::PeerBlamed)));
+}
+
+#[test]
+fn proof_against_a_key_survives_a_restart() {
+    let mut network = VirtualNetwork::new(LINKS, 14);
+    let repository = TestRepository::new(network.wall());
+    network.add(&repository, true);
+    let mut saved = std::collections::BTreeMap::new();
+    let start = |saved: &std::collections::BTreeMap<String, Vec<u8>>| {
+        network.restart_alone(&repository, |name| saved.get(name).cloned())
+    };
+    let (mut engine, _) = start(&saved);
+    let mut fork = repository.clone();
+    fork.resign(network.wall().plus_seconds(1));
+    let mut other = repository.clone();
+    other.resign(network.wall().plus_seconds(2));
+    for told in [&fork, &other] {
+        let input = Input::Published { head: told.signed.head.clone(), files: told.signed.files.clone() };
+        for effect in engine.handle(input, network.now()) {
+            if let Effect::Save(saves) = effect {
+                saved.extend(saves.into_iter().filter_map(|save| match save {
+                    Save::Metadata { name, bytes } => Some((name, bytes)),
+                    Save::Target { .. } => None,
+                }));
+            }
+        }
+    }
+    assert_eq!(engine.catalog().expect("owned").contradictions.len(), 1);
+    let (again, _) = start(&saved);
+    assert_eq!(again.catalog().expect("owned").contradictions, engine.catalog().expect("owned").contradictions);
 }

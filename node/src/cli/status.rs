@@ -26,7 +26,9 @@ pub struct StatusArgs {
 pub fn run(args: &StatusArgs, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
     let view: StatusView = ask::ask(&global.data_dir()?, &Request::Status { explain: args.explain }, output)?;
     output.answer(&view, human)?;
-    Ok(ExitCode::Ok)
+    // A script that asks for the status must not miss that a key of the repository is in wrong hands.
+    let sound = view.repositories.iter().all(|repository| repository.equivocations.is_empty());
+    Ok(if sound { ExitCode::Ok } else { ExitCode::VerificationFailed })
 }
 
 fn human(view: &StatusView, painter: Painter) -> String {
@@ -41,6 +43,9 @@ fn human(view: &StatusView, painter: Painter) -> String {
     for repository in &view.repositories {
         fact("repository", &self::repository(repository, painter));
         fact("head", &head(repository.head.as_ref(), painter));
+        for equivocation in &repository.equivocations {
+            fact("alarm", &painter.paint(Style::Bad, &printable(&equivocation.text)));
+        }
     }
     fact("peers", &peers(view.connected_peers, painter));
     fact("listening", &printable(&list_or_nothing(&view.listen)));

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::output::capture;
 use super::*;
 use crate::control::client::Client;
-use crate::control::contract::sample_status;
+use crate::control::contract::{sample_equivocation, sample_status};
 use crate::control::messages::{ErrorBody, ErrorCode, Event, Line, Phase, Progress, Request, Response};
 use crate::control::socket;
 
@@ -54,6 +54,15 @@ fn status_as_json_is_the_view_on_one_line() {
     assert_eq!(request, Request::Status { explain: true });
     assert_eq!(out, format!("{}\n", serde_json::to_string(&view).expect("serializable")));
     assert_eq!(err, "");
+}
+
+#[test]
+fn a_status_with_an_equivocation_says_so_in_its_exit_code() {
+    let mut view = sample_status();
+    view.repositories[0].equivocations.push(sample_equivocation());
+    let (result, _, out, _) = against_node("status", vec![Line::Result(Response::Status(Box::new(view)))]);
+    assert_eq!(result.expect("answers"), ExitCode::VerificationFailed);
+    assert!(out.contains("two different timestamp files of version 7"), "{out}");
 }
 
 #[test]

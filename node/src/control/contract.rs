@@ -8,8 +8,8 @@ use updraft_protocol::time::UtcTime;
 
 use super::results::{FetchView, InstallView, PublishView, TicketView};
 use super::views::{
-    GateVerdict, GateView, HeadView, HistoryRow, HistoryView, LocalCopy, Mode, PeerObject, PeerRow, PeersView,
-    ReleaseRow, ReleasesView, RepositoryView, Schema, StatusView, SubscriptionState, SubscriptionView,
+    EquivocationView, GateVerdict, GateView, HeadView, HistoryRow, HistoryView, LocalCopy, Mode, PeerObject, PeerRow,
+    PeersView, ReleaseRow, ReleasesView, RepositoryView, Schema, StatusView, SubscriptionState, SubscriptionView,
     TransferProgress, TransferView,
 };
 use crate::config::Role;
@@ -30,7 +30,37 @@ fn check<V: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(view: &V
     assert_eq!(&serde_json::from_str::<V>(&expected).expect("decodes"), view);
 }
 
-/// A status with something in every field; the command line's tests show it too.
+pub(crate) fn sample_equivocation() -> EquivocationView {
+    EquivocationView {
+        role: "timestamp".to_owned(),
+        versions: [7, 7],
+        sha256: [digest(), digest()],
+        text: "two different timestamp files of version 7 are validly signed".to_owned(),
+    }
+}
+
+#[test]
+fn the_contract_of_an_equivocation() {
+    check(
+        &sample_equivocation(),
+        r#"
+{
+  "role": "timestamp",
+  "versions": [
+    7,
+    7
+  ],
+  "sha256": [
+    "<D>",
+    "<D>"
+  ],
+  "text": "two different timestamp files of version 7 are validly signed"
+}
+"#,
+    );
+}
+
+/// A status with something in every field but one that would be an alarm; the command line's tests show it too.
 pub(crate) fn sample_status() -> StatusView {
     StatusView {
         schema: Schema,
@@ -52,6 +82,7 @@ pub(crate) fn sample_status() -> StatusView {
                 fresh: true,
                 age_ms: 60_000,
             }),
+            equivocations: Vec::new(),
         }],
         subscriptions: vec![SubscriptionView {
             product: "editor".parse().expect("a name"),
@@ -105,7 +136,8 @@ fn status() {
         "expires_at": "2026-12-06T14:30:00Z",
         "fresh": true,
         "age_ms": 60000
-      }
+      },
+      "equivocations": []
     }
   ],
   "subscriptions": [

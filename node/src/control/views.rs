@@ -74,6 +74,23 @@ pub struct RepositoryView {
     pub root_version: u64,
     /// The newest verified head; none before the first.
     pub head: Option<HeadView>,
+    /// Proof that keys of the repository are in wrong hands; nothing is installed until they are
+    /// replaced. Empty in good times.
+    #[serde(default)]
+    pub equivocations: Vec<EquivocationView>,
+}
+
+/// Two files of one role, both validly signed, that contradict each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EquivocationView {
+    /// The role whose key signed both.
+    pub role: String,
+    /// The versions of the two files, equal or not.
+    pub versions: [u64; 2],
+    /// SHA-256 of their signed parts.
+    pub sha256: [Digest; 2],
+    /// What that means, in a sentence.
+    pub text: String,
 }
 
 /// A verified head.

@@ -9,17 +9,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use updraft_protocol::digest::Digest;
-use updraft_protocol::head::{self, Head, Ignored, Inline, Verdict};
-use updraft_protocol::limits::MAX_ROOT_ROTATIONS;
+use updraft_protocol::head::{self, Contradiction, Evidence, Head, Ignored, Inline, Verdict};
+use updraft_protocol::limits::{MAX_EVIDENCE, MAX_ROOT_ROTATIONS};
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::release::Release;
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::ticket::Ticket;
 use updraft_protocol::time::UtcTime;
-use updraft_protocol::tuf::{Expiry, RepositoryId, RoleName, Trusted};
+use updraft_protocol::tuf::{Expiry, RepositoryId, RoleName, Timestamp, Trusted, Verified};
 
 use super::effect::{GossipVerdict, Save};
+use super::evidence::{EvidenceBook, Taken};
 
 /// A whole, consistent set of signed metadata. Shared with readers as it is.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct CatalogView {
     pub channel_files: BTreeMap<String, Arc<Vec<u8>>>,
     /// Targets that were refused, and why: for people.
     pub refused: Vec<String>,
+    /// Proof against keys of the repository: what their roles say is not acted on.
+    pub contradictions: Vec<Contradiction>,
 }
 
 impl CatalogView {
@@ -44,6 +47,7 @@ impl CatalogView {
             channels: BTreeMap::new(),
             channel_files: BTreeMap::new(),
             refused: Vec::new(),
+            contradictions: Vec::new(),
             trusted: trusted.clone(),
         };
         for (path, target, _) in trusted.all_targets() {
@@ -114,8 +118,14 @@ pub(crate) struct Change {
     pub(crate) replaced: bool,
     /// The sender lied, provably.
     pub(crate) blame: Option<String>,
-    /// Worth telling people.
-    pub(crate) alarms: Vec<String>,
+    /// The sender is behind, and would be helped by what is known here.
+    pub(crate) sender_is_behind: bool,
+    /// The sender checks with a root of this version, which is newer than the one here.
+    pub(crate) claimed_root: Option<u64>,
+    /// Proof that a key is in wrong hands, not known before.
+    pub(crate) contradictions: Vec<Contradiction>,
+    /// Roles against which nothing is held any more.
+    pub(crate) cleared: Vec<RoleName>,
 }
 
 /// Why a node cannot start from what it has on disk.
@@ -150,9 +160,15 @@ pub(crate) struct Catalog {
     joining: Option<Trusted>,
     current: Option<Arc<CatalogView>>,
     candidate: Option<Trusted>,
+    /// The set that a new root took away, kept for its role files: those that the next snapshot still
+    /// lists need not be fetched again.
+    former: Option<Trusted>,
     /// Channel files, by digest.
     files: BTreeMap<Digest, Arc<Vec<u8>>>,
     head: Option<Vec<u8>>,
+    evidence: EvidenceBook,
+    /// Evidence that came before the root to check it with.
+    unchecked: Vec<Evidence>,
 }
 
 /// The file name under which a role is kept.
@@ -174,13 +190,25 @@ impl Catalog {
             root_sha256: Some(ticket.root_sha256),
             min_timestamp_version: ticket.min_timestamp_version,
         });
-        let mut catalog =
-            Self { repository, pin, joining: None, current: None, candidate: None, files: BTreeMap::new(), head: None };
+        let mut catalog = Self {
+            repository,
+            pin,
+            joining: None,
+            current: None,
+            candidate: None,
+            former: None,
+            files: BTreeMap::new(),
+            head: None,
+            evidence: EvidenceBook::default(),
+            unchecked: Vec::new(),
+        };
         let Some(first) = read("1.root.json") else { return Ok(catalog) };
         let bad = |reason: String| CatalogError::Root { repository: repository.to_string(), reason };
         let mut trusted = Trusted::from_first_root(&first, &repository).map_err(|error| bad(error.to_string()))?;
+        let mut before = None;
         for _ in 0..MAX_ROOT_ROTATIONS {
             let Some(bytes) = read(&format!("{}.root.json", trusted.root().version + 1)) else { break };
+            before = Some(trusted.clone());
             trusted.update_root(&bytes).map_err(|error| bad(error.to_string()))?;
         }
         if !catalog.meets_pin(&trusted).map_err(bad)? {
@@ -188,20 +216,21 @@ impl Catalog {
             return Ok(catalog);
         }
         // Whatever is missing or damaged from here on is fetched again.
-        let timestamp =
-            read("timestamp.json").filter(|bytes| trusted.update_timestamp(bytes, Expiry::Deferred).is_ok());
-        if let Some(version) = timestamp.and_then(|_| trusted.timestamp()).map(|timestamp| timestamp.snapshot.version)
-            && let Some(bytes) = read(&format!("{version}.snapshot.json"))
-            && trusted.update_snapshot(&bytes, Expiry::Deferred).is_ok()
+        load_set(&mut trusted, read);
+        if trusted.timestamp().is_none()
+            && let Some(mut before) = before
         {
-            load_roles(&mut trusted, read);
+            load_set(&mut before, read);
+            catalog.former = before.snapshot().is_some().then_some(before);
         }
-        for sha256 in channel_digests(&trusted) {
+        let of_former = catalog.former.as_ref().map(channel_digests).unwrap_or_default();
+        for sha256 in channel_digests(&trusted).into_iter().chain(of_former) {
             if let Some(bytes) = target(&sha256) {
                 catalog.files.insert(sha256, Arc::new(bytes));
             }
         }
-        catalog.install_view(&trusted);
+        catalog.evidence.restore(&trusted, read);
+        let _cleared = catalog.install_view(&trusted);
         Ok(catalog)
     }
 
@@ -219,13 +248,70 @@ impl Catalog {
         Ok(true)
     }
 
-    fn install_view(&mut self, trusted: &Trusted) {
-        let view = CatalogView::new(trusted, &self.files);
-        let needed: BTreeSet<Digest> = channel_digests(&view.trusted).into_iter().collect();
+    /// Puts a set in force. Returns the roles against which nothing is held any more.
+    fn install_view(&mut self, trusted: &Trusted) -> Vec<RoleName> {
+        let cleared = self.evidence.settle(trusted);
+        let mut view = CatalogView::new(trusted, &self.files);
+        view.contradictions = self.evidence.contradictions();
+        if trusted.snapshot().is_some() {
+            self.former = None;
+        } else if let Some(old) = self.current.as_ref().filter(|old| old.trusted.snapshot().is_some()) {
+            self.former = Some(old.trusted.clone());
+        }
+        let of_former = self.former.as_ref().map(channel_digests).unwrap_or_default();
+        let needed: BTreeSet<Digest> = channel_digests(&view.trusted).into_iter().chain(of_former).collect();
         self.files.retain(|sha256, _| needed.contains(sha256));
         self.head = encode_head(&view);
         self.current = Some(Arc::new(view));
         self.joining = None;
+        cleared
+    }
+
+    /// Puts a set in force, with what follows for the evidence.
+    fn replace_view(&mut self, trusted: &Trusted, change: &mut Change) {
+        for role in self.install_view(trusted) {
+            change.save.push(self.evidence.save(&role));
+            change.cleared.push(role);
+        }
+        for evidence in std::mem::take(&mut self.unchecked) {
+            let _ = self.take_evidence(&evidence, change);
+        }
+        change.replaced = true;
+    }
+
+    /// Takes evidence, found here or brought by a peer. An error says why it proves nothing.
+    pub(crate) fn take_evidence(&mut self, evidence: &Evidence, change: &mut Change) -> Result<(), String> {
+        let Some(view) = &mut self.current else {
+            if self.unchecked.len() < MAX_EVIDENCE {
+                self.unchecked.push(evidence.clone());
+            }
+            return Ok(());
+        };
+        match self.evidence.take(evidence, &view.trusted) {
+            Taken::New(contradiction) => {
+                Arc::make_mut(view).contradictions = self.evidence.contradictions();
+                change.save.push(self.evidence.save(&evidence.role));
+                change.contradictions.push(contradiction);
+                Ok(())
+            }
+            Taken::Known => Ok(()),
+            Taken::Useless(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Ids of the evidence that can be handed on.
+    pub(crate) fn evidence_ids(&self) -> Vec<Digest> {
+        self.evidence.ids()
+    }
+
+    /// A piece of evidence as bytes.
+    pub(crate) fn evidence(&self, id: &Digest) -> Option<&Vec<u8>> {
+        self.evidence.bytes(id)
+    }
+
+    /// Whether a piece of evidence is worth fetching: it was not looked at yet.
+    pub(crate) fn wants_evidence(&self, id: &Digest) -> bool {
+        self.evidence.wants(id) && self.unchecked.iter().all(|evidence| evidence.id() != *id)
     }
 
     /// The current set; `None` until the pinned root was reached.
@@ -252,6 +338,27 @@ impl Catalog {
     pub(crate) fn timestamp_version(&self) -> u64 {
         let candidate = self.candidate.as_ref().and_then(|trusted| trusted.timestamp()).map(|t| t.version);
         candidate.or_else(|| self.current.as_ref().map(|view| view.timestamp_version())).unwrap_or(0)
+    }
+
+    fn newest_timestamp(&self) -> Option<&Verified<Timestamp>> {
+        let candidate = self.candidate.as_ref().and_then(|trusted| trusted.timestamp());
+        candidate.or_else(|| self.current.as_ref()?.trusted.timestamp())
+    }
+
+    /// SHA-256 of the signed part of the newest verified timestamp.
+    pub(crate) fn timestamp_sha256(&self) -> Option<Digest> {
+        self.newest_timestamp().map(Verified::signed_digest)
+    }
+
+    /// Whether somebody who holds this timestamp was told another history than this node, and nothing is
+    /// known against the timestamp key yet.
+    pub(crate) fn tells_otherwise(&self, version: u64, sha256: &Digest) -> bool {
+        let Some(mine) = self.newest_timestamp() else { return false };
+        let stated = if mine.version == version { Some(mine.signed_digest()) } else { mine.ancestor(version) };
+        let known = self.current.as_ref().is_some_and(|view| {
+            view.contradictions.iter().any(|contradiction| contradiction.role == RoleName::timestamp())
+        });
+        !known && stated.is_some_and(|stated| stated != *sha256)
     }
 
     /// Files that are needed now.
@@ -292,7 +399,8 @@ impl Catalog {
         let verdict = match head::judge(payload, newest, now) {
             Verdict::Accept(accepted) => {
                 let version = accepted.trusted.timestamp().map_or(0, |timestamp| timestamp.version);
-                if version < self.pin.min_timestamp_version {
+                let pin_holds = accepted.trusted.timestamp_keys_since() <= self.pin.root_version;
+                if pin_holds && version < self.pin.min_timestamp_version {
                     return (GossipVerdict::Ignore, change);
                 }
                 change.head_verified = Some(version);
@@ -307,20 +415,23 @@ impl Catalog {
                 self.advance(&mut change);
                 GossipVerdict::Accept
             }
-            Verdict::Ignore(Ignored::NewerRoot { .. }) => {
-                change.wants.push(MetaFile::Root { version: self.root_version() + 1 });
+            Verdict::Ignore(Ignored::NewerRoot { version }) => {
+                change.claimed_root = Some(version);
                 GossipVerdict::Ignore
             }
-            Verdict::Ignore(_) => GossipVerdict::Ignore,
+            Verdict::Ignore(Ignored::Older { .. } | Ignored::OlderRoot) => {
+                change.sender_is_behind = true;
+                GossipVerdict::Ignore
+            }
+            Verdict::Ignore(Ignored::Same | Ignored::Expired | Ignored::GoesBack(_)) => GossipVerdict::Ignore,
             Verdict::Reject(reason) => {
                 change.blame = Some(format!("sent a head that is provably wrong: {reason}"));
                 GossipVerdict::Reject
             }
             Verdict::Equivocation(evidence) => {
-                change.alarms.push(format!(
-                    "two different validly signed {} files of one version exist: its key is stolen or the seed was restored from a backup",
-                    evidence.role
-                ));
+                // Under a newer candidate's metadata the pair may not verify here any more; then it
+                // has no weight.
+                let _ = self.take_evidence(&evidence, &mut change);
                 GossipVerdict::Ignore
             }
         };
@@ -363,6 +474,14 @@ impl Catalog {
                 }
                 self.advance(&mut change);
             }
+            MetaFile::Evidence { sha256 } => {
+                if Digest::of(bytes) != *sha256 {
+                    return Err("the evidence is not the piece that was asked for".to_owned());
+                }
+                let evidence = Evidence::decode(bytes).map_err(|error| error.to_string())?;
+                // What proves nothing here may do so under the sender's root: no fault.
+                let _ = self.take_evidence(&evidence, &mut change);
+            }
             MetaFile::Manifest { .. } => return Err("manifests do not belong to the catalog".to_owned()),
         }
         Ok(change)
@@ -391,8 +510,7 @@ impl Catalog {
         if arrived {
             // A new root re-verifies everything below it: a candidate under the old one is void.
             self.candidate = None;
-            self.install_view(&trusted);
-            change.replaced = true;
+            self.replace_view(&trusted, change);
             change.wants.push(MetaFile::Root { version: version + 1 });
             change.wants.push(MetaFile::Head);
         } else {
@@ -408,6 +526,9 @@ impl Catalog {
         if let Some(view) = &self.current {
             carry_roles(candidate, &view.trusted);
         }
+        if let Some(former) = &self.former {
+            carry_roles(candidate, former);
+        }
         let Some(candidate) = &self.candidate else { return };
         let missing = self.missing(candidate);
         if !missing.is_empty() {
@@ -415,9 +536,21 @@ impl Catalog {
             return;
         }
         let Some(trusted) = self.candidate.take() else { return };
+        for evidence in self.contradicted_roles(&trusted) {
+            let _ = self.take_evidence(&evidence, change);
+        }
         save_set(&trusted, &self.files, &mut change.save);
-        self.install_view(&trusted);
-        change.replaced = true;
+        self.replace_view(&trusted, change);
+    }
+
+    /// Roles of which `newer` brings the version that is held with another content: the snapshot may
+    /// list anything, but a role's key signs each version once.
+    fn contradicted_roles(&self, newer: &Trusted) -> Vec<Evidence> {
+        let Some(view) = &self.current else { return Vec::new() };
+        newer
+            .loaded_roles()
+            .filter_map(|name| Evidence::of_one_version(view.trusted.role(name)?, newer.role(name)?))
+            .collect()
     }
 }
 
@@ -456,6 +589,17 @@ fn save_set(trusted: &Trusted, files: &BTreeMap<Digest, Arc<Vec<u8>>>, save: &mu
     }
     if let Some(timestamp) = trusted.timestamp() {
         save.push(Save::Metadata { name: "timestamp.json".to_owned(), bytes: timestamp.bytes().to_vec() });
+    }
+}
+
+/// Loads the set on disk, as far as it verifies.
+fn load_set(trusted: &mut Trusted, read: &dyn Fn(&str) -> Option<Vec<u8>>) {
+    let timestamp = read("timestamp.json").filter(|bytes| trusted.update_timestamp(bytes, Expiry::Deferred).is_ok());
+    if let Some(version) = timestamp.and_then(|_| trusted.timestamp()).map(|timestamp| timestamp.snapshot.version)
+        && let Some(bytes) = read(&format!("{version}.snapshot.json"))
+        && trusted.update_snapshot(&bytes, Expiry::Deferred).is_ok()
+    {
+        load_roles(trusted, read);
     }
 }
 

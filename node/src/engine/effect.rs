@@ -233,6 +233,10 @@ pub enum EventKind {
     InstallFailed,
     /// A release was published here.
     Published,
+    /// Proof was found that a key of the repository signed two contradicting files.
+    Equivocation,
+    /// The key that such proof was held against was replaced.
+    EquivocationCleared,
     /// Something an operator must look at.
     Alarm,
 }
@@ -255,6 +259,8 @@ impl EventKind {
             Self::RolledBack => "rolled_back",
             Self::InstallFailed => "install_failed",
             Self::Published => "published",
+            Self::Equivocation => "equivocation",
+            Self::EquivocationCleared => "equivocation_cleared",
             Self::Alarm => "alarm",
         }
     }
@@ -268,6 +274,8 @@ impl EventKind {
                 | Self::RolledBack
                 | Self::InstallFailed
                 | Self::Published
+                | Self::Equivocation
+                | Self::EquivocationCleared
                 | Self::Alarm
         )
     }

@@ -248,6 +248,7 @@ impl Fetch {
             Control::Hello(_)
             | Control::Peers(_)
             | Control::Head { .. }
+            | Control::Evidence { .. }
             | Control::Goodbye { .. }
             | Control::Unknown => {}
         }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use updraft_protocol::digest::Digest;
 use updraft_protocol::meta::{MetaFile, MetaRequest, MetaResponse};
 use updraft_protocol::peer::PeerId;
+use updraft_protocol::transfer::Control;
 
 use super::effect::{self, Effect, EventKind, SwarmEffect};
 use super::input::Now;
+use super::sessions::Heard;
 use super::supply::Stage;
-use super::{ANNOUNCE_MS, Engine, catalog};
+use super::{ANNOUNCE_MS, Engine, catalog, evidence};
 
 impl Engine {
     pub(super) fn meta_asked(&mut self, channel: u64, peer: &PeerId, request: MetaRequest) {
@@ -18,12 +21,13 @@ impl Engine {
             self.push(SwarmEffect::MetaAnswer { channel, response: MetaResponse::Refused { reason } });
             return;
         }
-        if request.file == MetaFile::Head {
-            let response = self.catalog.head().cloned().map_or(MetaResponse::NotFound, MetaResponse::File);
-            self.push(SwarmEffect::MetaAnswer { channel, response });
-        } else {
-            self.push(Effect::AnswerFromStore { channel, file: request.file });
-        }
+        let known = match request.file {
+            MetaFile::Head => self.catalog.head(),
+            MetaFile::Evidence { sha256 } => self.catalog.evidence(&sha256),
+            file => return self.push(Effect::AnswerFromStore { channel, file }),
+        };
+        let response = known.cloned().map_or(MetaResponse::NotFound, MetaResponse::File);
+        self.push(SwarmEffect::MetaAnswer { channel, response });
     }
 
     pub(super) fn meta_answered(
@@ -35,9 +39,16 @@ impl Engine {
     ) {
         let Some(file) = self.wants.answered(request_id, peer) else { return };
         let Ok(MetaResponse::File(bytes)) = result else {
-            // Nobody is obliged to know a next root or a newer head.
-            if matches!(file, MetaFile::Root { .. } | MetaFile::Head) && self.catalog.view().is_some() {
+            // Nobody is obliged to know a next root or a newer head, but for who said so.
+            let optional = matches!(file, MetaFile::Root { .. } | MetaFile::Head | MetaFile::Evidence { .. });
+            if optional && self.catalog.view().is_some() {
                 self.wants.remove(&file);
+            }
+            if let MetaFile::Root { version } = file
+                && matches!(result, Ok(MetaResponse::NotFound))
+                && self.peers.claims_root(peer, version)
+            {
+                self.fault(peer, &format!("claims to check with root {version} and does not have it"));
             }
             return;
         };
@@ -73,8 +84,25 @@ impl Engine {
         for file in change.wants {
             self.wants.add(file, peer);
         }
-        for alarm in change.alarms {
-            self.tell(EventKind::Alarm, peer, alarm);
+        for contradiction in &change.contradictions {
+            self.tell(EventKind::Equivocation, peer, evidence::alarm(contradiction));
+        }
+        for role in &change.cleared {
+            let text = format!("the {role} key was replaced: what was signed twice with the old one no longer matters");
+            self.tell(EventKind::EquivocationCleared, peer, text);
+        }
+        if !change.contradictions.is_empty() {
+            self.spread_evidence(None);
+            self.review(now);
+        }
+        if let Some(peer) = peer {
+            if change.sender_is_behind {
+                self.help(peer, now);
+            }
+            if let Some(version) = change.claimed_root {
+                let heard = Heard { root_version: version, timestamp_version: 0, timestamp_sha256: None };
+                self.heard_head(peer, heard, now);
+            }
         }
         if let (Some(reason), Some(peer)) = (change.blame, peer) {
             self.fault(peer, &reason);
@@ -87,7 +115,7 @@ impl Engine {
             let needs: BTreeSet<MetaFile> = self.catalog.needs().into_iter().collect();
             self.wants.retain(|file| match file {
                 MetaFile::Role { .. } | MetaFile::Target { .. } => needs.contains(file),
-                MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } => true,
+                MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } | MetaFile::Evidence { .. } => true,
             });
             let version = self.catalog.timestamp_version();
             if version > 0 {
@@ -124,6 +152,47 @@ impl Engine {
         {
             self.push(SwarmEffect::PublishHead { payload });
             self.announce_at_ms = now.mono_ms + ANNOUNCE_MS;
+        }
+    }
+
+    /// Tells a neighbour that is behind what there is: it fetches what it lacks. Once in a while: a
+    /// neighbour that goes on sending old heads is not worth more.
+    fn help(&mut self, peer: &PeerId, now: Now) {
+        if self.peers.may_be_helped(peer, now.mono_ms) {
+            let message = self.head_hint();
+            self.push(SwarmEffect::Control { peer: peer.clone(), message });
+        }
+    }
+
+    /// What this node has, for a neighbour that may lack it.
+    pub(super) fn head_hint(&self) -> Control {
+        Control::Head {
+            root_version: self.catalog.root_version(),
+            timestamp_version: self.catalog.timestamp_version(),
+            timestamp_sha256: self.catalog.timestamp_sha256(),
+        }
+    }
+
+    /// Tells neighbours, or one, what evidence there is. They fetch what they lack, check it, and tell
+    /// theirs.
+    pub(super) fn spread_evidence(&mut self, to: Option<&PeerId>) {
+        let sha256 = self.catalog.evidence_ids();
+        if sha256.is_empty() {
+            return;
+        }
+        let to = to.map_or_else(|| self.peers.ready(), |peer| vec![peer.clone()]);
+        for peer in to {
+            let message = Control::Evidence { sha256: sha256.clone() };
+            self.push(SwarmEffect::Control { peer, message });
+        }
+    }
+
+    /// A neighbour holds this evidence.
+    pub(super) fn heard_evidence(&mut self, peer: &PeerId, ids: Vec<Digest>) {
+        for sha256 in ids {
+            if self.catalog.wants_evidence(&sha256) {
+                self.wants.add(MetaFile::Evidence { sha256 }, Some(peer));
+            }
         }
     }
 

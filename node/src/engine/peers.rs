@@ -35,6 +35,10 @@ const HELLO_DEADLINE_MS: u64 = 10_000;
 /// Neighbours told at once of a newcomer.
 const MAX_TOLD: usize = 8;
 /// Failed dials after which a peer that nobody vouches for is forgotten.
+/// Milliseconds between two times that a peer is told that it is behind.
+const HELP_MS: u64 = 5_000;
+/// Milliseconds between two requests for a root to a peer that claims to have it.
+const ROOT_CLAIM_MS: u64 = 10_000;
 const MAX_FAILURES: u32 = 12;
 
 /// One live session.
@@ -51,6 +55,10 @@ pub struct Session {
     /// Provable faults so far.
     pub faults: u32,
     exchanged_ms: u64,
+    /// When it was told last that it is behind.
+    helped_ms: Option<u64>,
+    /// The root it was asked for last because it claimed to have it, and when.
+    root_asked: Option<(u64, u64)>,
 }
 
 #[derive(Debug, Default)]
@@ -155,7 +163,16 @@ impl Peers {
         if outbound && known.addresses.len() < MAX_PEER_ADDRESSES {
             known.addresses.insert(address.clone());
         }
-        let session = Session { address, outbound, since_ms: now_ms, hello: None, faults: 0, exchanged_ms: now_ms };
+        let session = Session {
+            address,
+            outbound,
+            since_ms: now_ms,
+            hello: None,
+            faults: 0,
+            exchanged_ms: now_ms,
+            helped_ms: None,
+            root_asked: None,
+        };
         self.sessions.insert(peer.clone(), session);
     }
 
@@ -209,6 +226,34 @@ impl Peers {
             hello.root_version = hello.root_version.max(root_version);
             hello.timestamp_version = hello.timestamp_version.max(timestamp_version);
         }
+    }
+
+    /// Whether the peer said that it checks with root `version` or a newer one.
+    pub(crate) fn claims_root(&self, peer: &PeerId, version: u64) -> bool {
+        let hello = self.sessions.get(peer).and_then(|session| session.hello.as_ref());
+        hello.is_some_and(|hello| hello.root_version >= version)
+    }
+
+    /// Whether a peer that is behind is to be told so (again). Notes that it is.
+    pub(crate) fn may_be_helped(&mut self, peer: &PeerId, now_ms: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(peer).filter(|session| session.hello.is_some()) else { return false };
+        let due = session.helped_ms.is_none_or(|at_ms| now_ms.saturating_sub(at_ms) >= HELP_MS);
+        if due {
+            session.helped_ms = Some(now_ms);
+        }
+        due
+    }
+
+    /// Whether a peer that claims root `version` is to be asked for it (again). Notes that it is. A
+    /// claim costs its sender nothing, so it must not cost us a request each time.
+    pub(crate) fn may_be_asked_for_root(&mut self, peer: &PeerId, version: u64, now_ms: u64) -> bool {
+        let Some(session) = self.sessions.get_mut(peer) else { return false };
+        let asked = session.root_asked.filter(|(asked, _)| *asked == version);
+        let due = asked.is_none_or(|(_, at_ms)| now_ms.saturating_sub(at_ms) >= ROOT_CLAIM_MS);
+        if due {
+            session.root_asked = Some((version, now_ms));
+        }
+        due
     }
 
     pub(crate) fn ban(&mut self, peer: &PeerId) {
@@ -413,6 +458,28 @@ mod tests {
         let hello = Hello { repository: vec![9; 32], ..Hello::default() };
         assert!(peers.hello(&peer(1), hello).is_err());
         assert!(!peers.is_ready(&peer(1)));
+    }
+
+    #[test]
+    fn a_claimed_root_is_asked_for_once_in_a_while_and_remembered() {
+        let mut peers = peers();
+        ready(&mut peers, 1, "/ip4/10.0.0.1/tcp/1");
+        peers.heard_head(&peer(1), 5, 0);
+        assert!(peers.claims_root(&peer(1), 5) && !peers.claims_root(&peer(1), 6));
+        assert!(peers.may_be_asked_for_root(&peer(1), 2, 0));
+        assert!(!peers.may_be_asked_for_root(&peer(1), 2, ROOT_CLAIM_MS - 1));
+        assert!(peers.may_be_asked_for_root(&peer(1), 3, 1), "the next root of a chain is not delayed");
+        assert!(peers.may_be_asked_for_root(&peer(1), 3, ROOT_CLAIM_MS + 1));
+        assert!(!peers.may_be_asked_for_root(&peer(2), 2, 0), "there is no session");
+    }
+
+    #[test]
+    fn a_peer_that_is_behind_is_told_so_once_in_a_while() {
+        let mut peers = peers();
+        ready(&mut peers, 1, "/ip4/10.0.0.1/tcp/1");
+        assert!(peers.may_be_helped(&peer(1), 0));
+        assert!(!peers.may_be_helped(&peer(1), HELP_MS - 1));
+        assert!(peers.may_be_helped(&peer(1), HELP_MS));
     }
 
     #[test]

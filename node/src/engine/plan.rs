@@ -16,6 +16,7 @@ use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::{Freshness, RoleName};
 
 use super::catalog::CatalogView;
+use super::evidence;
 
 /// Seconds for which a head is believed while a rollout is under way: a pause hidden for longer than
 /// this stops installs.
@@ -44,6 +45,8 @@ pub enum GateName {
     Quarantine,
     /// The signed metadata is fresh enough to act on.
     Freshness,
+    /// No key that vouches for it is known to have signed two contradicting files.
+    Equivocation,
 }
 
 impl GateName {
@@ -60,6 +63,7 @@ impl GateName {
             Self::Rollout => "rollout",
             Self::Quarantine => "quarantine",
             Self::Freshness => "freshness",
+            Self::Equivocation => "equivocation",
         }
     }
 }
@@ -220,6 +224,10 @@ fn remaining_gates(
     }
     rollout_gate(decision, policy, facts, release, now);
     freshness_gate(decision, view, policy, facts.product, now);
+    if let Some(found) = view.contradictions.iter().find(|found| evidence::concerns(found, facts.product)) {
+        let reason = format!("{found}; the {} key must be replaced first", found.role);
+        decision.gate(GateName::Equivocation, false, reason, None);
+    }
 }
 
 fn rollout_gate(decision: &mut Decision, policy: &ChannelPolicy, facts: &Facts<'_>, release: &Release, now: UtcTime) {

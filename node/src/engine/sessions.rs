@@ -1,5 +1,6 @@
 //! What arrives from the network, one input at a time: sessions, control messages, blocks.
 
+use updraft_protocol::digest::Digest;
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{Control, Hello};
@@ -8,6 +9,24 @@ use super::effect::{Effect, EventKind, SwarmEffect};
 use super::fetch::{News, Outcome};
 use super::input::{DiscoverySource, Now, SwarmInput};
 use super::{Engine, MAX_FAULTS};
+
+/// What a peer says it holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heard {
+    pub(super) root_version: u64,
+    pub(super) timestamp_version: u64,
+    pub(super) timestamp_sha256: Option<Digest>,
+}
+
+impl Heard {
+    fn of(hello: &Hello) -> Self {
+        Self {
+            root_version: hello.root_version,
+            timestamp_version: hello.timestamp_version,
+            timestamp_sha256: hello.timestamp_sha256,
+        }
+    }
+}
 
 impl Engine {
     pub(super) fn swarm(&mut self, input: SwarmInput, now: Now) {
@@ -63,6 +82,7 @@ impl Engine {
             features: Vec::new(),
             root_version: self.catalog.root_version(),
             timestamp_version: self.catalog.timestamp_version(),
+            timestamp_sha256: self.catalog.timestamp_sha256(),
             seed: self.config.is_seed,
             credential: None,
         })
@@ -78,7 +98,8 @@ impl Engine {
     pub(super) fn control(&mut self, peer: &PeerId, message: Control, now: Now) {
         match message {
             Control::Hello(hello) => {
-                let (root_version, timestamp_version, seed) = (hello.root_version, hello.timestamp_version, hello.seed);
+                let seed = hello.seed;
+                let heard = Heard::of(&hello);
                 if let Err(reason) = self.peers.hello(peer, hello) {
                     let message = Control::Goodbye { reason: reason.clone() };
                     self.push(SwarmEffect::Control { peer: peer.clone(), message });
@@ -86,14 +107,16 @@ impl Engine {
                     return;
                 }
                 self.introduce(peer);
-                self.heard_head(peer, root_version, timestamp_version);
+                self.heard_head(peer, heard, now);
+                self.spread_evidence(Some(peer));
                 let outcome = self.fetch.connected(peer, seed);
                 self.absorb(outcome, now);
             }
             _ if !self.peers.is_ready(peer) => self.fault(peer, "spoke before its hello"),
-            Control::Head { root_version, timestamp_version } => {
-                self.heard_head(peer, root_version, timestamp_version);
+            Control::Head { root_version, timestamp_version, timestamp_sha256 } => {
+                self.heard_head(peer, Heard { root_version, timestamp_version, timestamp_sha256 }, now);
             }
+            Control::Evidence { sha256 } => self.heard_evidence(peer, sha256),
             Control::Peers(records) => {
                 for record in records {
                     self.peers.discovered(&record.peer, &record.addresses);
@@ -123,12 +146,19 @@ impl Engine {
         }
     }
 
-    pub(super) fn heard_head(&mut self, peer: &PeerId, root_version: u64, timestamp_version: u64) {
-        self.peers.heard_head(peer, root_version, timestamp_version);
-        if root_version > self.catalog.root_version() {
-            self.wants.add(MetaFile::Root { version: self.catalog.root_version() + 1 }, Some(peer));
+    /// A peer has this root and this head, as it says.
+    pub(super) fn heard_head(&mut self, peer: &PeerId, heard: Heard, now: Now) {
+        self.peers.heard_head(peer, heard.root_version, heard.timestamp_version);
+        let next = self.catalog.root_version() + 1;
+        if heard.root_version >= next && self.peers.may_be_asked_for_root(peer, next, now.mono_ms) {
+            self.wants.add(MetaFile::Root { version: next }, Some(peer));
         }
-        if timestamp_version > self.catalog.timestamp_version() && self.catalog.view().is_some() {
+        let newer = heard.timestamp_version > self.catalog.timestamp_version();
+        let other = heard.timestamp_sha256.is_some_and(|sha256| {
+            heard.root_version == self.catalog.root_version()
+                && self.catalog.tells_otherwise(heard.timestamp_version, &sha256)
+        });
+        if (newer || other) && self.catalog.view().is_some() {
             self.wants.add(MetaFile::Head, Some(peer));
         }
     }

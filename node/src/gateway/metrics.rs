@@ -48,6 +48,8 @@ pub struct Metrics {
     pub heads_accepted: u64,
     /// Heads that were provably wrong.
     pub heads_rejected: u64,
+    /// Roles whose key is known to have signed two contradicting files.
+    pub equivocations: u64,
     /// Subscriptions by state, in the words of `status --json`.
     pub subscriptions_by_state: Vec<(&'static str, u64)>,
     /// Installs that were committed.
@@ -156,6 +158,12 @@ impl Metrics {
             "Time until it expires; negative once it has.",
             Some(&Unit::Seconds),
             self.head_expires_in_seconds,
+        )?;
+        writer.gauge(
+            "equivocations",
+            "Roles whose key signed two contradicting files; nothing is installed while there are any.",
+            None,
+            signed(self.equivocations),
         )?;
         let heads = [("accepted", self.heads_accepted), ("rejected", self.heads_rejected)];
         writer.family("heads", "Heads received, by verdict.", None, MetricType::Counter, "verdict", &heads)

@@ -230,13 +230,12 @@ impl Draft {
         }
         let snapshot_bytes = sign_role(&snapshot, &[&keys.key(&RoleName::snapshot())?]);
         let before = self.trusted.timestamp();
-        let mut timestamp = Timestamp::new(
-            before.map_or(1, |timestamp| timestamp.version + 1),
-            expires,
-            FileMeta::of(snapshot.version, &snapshot_bytes),
-        );
+        let listed = FileMeta::of(snapshot.version, &snapshot_bytes);
+        let mut timestamp = match before {
+            Some(before) => Timestamp::new(before.version + 1, expires, listed).following(before),
+            None => Timestamp::new(1, expires, listed),
+        };
         timestamp.signed_at = Some(self.now);
-        timestamp.prev_sha256 = before.map(updraft_protocol::tuf::Verified::signed_digest);
         let timestamp_bytes = sign_role(&timestamp, &[&keys.key(&RoleName::timestamp())?]);
         self.assemble(&timestamp_bytes, &snapshot_bytes, files)
     }
@@ -284,7 +283,7 @@ fn inlines(files: &[(MetaFile, Vec<u8>)]) -> Vec<Inline> {
                 Some(Inline::Role { name, version: *version, bytes: bytes.clone() })
             }
             MetaFile::Target { path, .. } => Some(Inline::Target { path: path.clone(), bytes: bytes.clone() }),
-            MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } => None,
+            MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } | MetaFile::Evidence { .. } => None,
         })
         .collect();
     inlines.sort_by_key(|inline| match inline {

@@ -1,16 +1,18 @@
 //! The engine's state in the words of the control socket.
 
 use updraft_protocol::digest::Digest;
+use updraft_protocol::head::Contradiction;
 use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::release::Notes;
 use updraft_protocol::tuf::Freshness;
 
 use crate::control::messages::{Phase, Progress};
 use crate::control::views::{
-    GateVerdict, GateView, HeadView, LocalCopy, Mode, PeerObject, PeerRow, PeersView, ReleaseRow, ReleasesView,
-    RepositoryView, Schema, SubscriptionState, SubscriptionView, TransferProgress,
+    EquivocationView, GateVerdict, GateView, HeadView, LocalCopy, Mode, PeerObject, PeerRow, PeersView, ReleaseRow,
+    ReleasesView, RepositoryView, Schema, SubscriptionState, SubscriptionView, TransferProgress,
 };
 use crate::engine::Engine;
+use crate::engine::evidence::alarm;
 use crate::engine::fetch::TransferView;
 use crate::engine::input::Now;
 use crate::engine::install::{InstallState, Subscription};
@@ -143,7 +145,17 @@ pub(super) fn repository(engine: &Engine, fingerprint: String, now: Now) -> Repo
             age_ms: u64::try_from(now.wall.seconds_since(signed_at)).unwrap_or(0).saturating_mul(1_000),
         })
     });
-    RepositoryView { id: engine.repository().0, fingerprint, root_version: engine.root_version(), head }
+    let equivocations = view.map(|view| view.contradictions.iter().map(equivocation).collect()).unwrap_or_default();
+    RepositoryView { id: engine.repository().0, fingerprint, root_version: engine.root_version(), head, equivocations }
+}
+
+fn equivocation(found: &Contradiction) -> EquivocationView {
+    EquivocationView {
+        role: found.role.to_string(),
+        versions: found.versions.into(),
+        sha256: found.digests.into(),
+        text: alarm(found),
+    }
 }
 
 /// Who is connected.

@@ -4,8 +4,9 @@ use std::cmp::Ordering;
 
 use crate::limits::MAX_HEAD_INLINES;
 use crate::time::UtcTime;
-use crate::tuf::{Expiry, FormError, Resolution, RoleName, Snapshot, Timestamp, TopRole, Trusted, TufError, Verified};
+use crate::tuf::{Expiry, FormError, Resolution, RoleName, Snapshot, Timestamp, Trusted, TufError, Verified};
 
+use super::evidence::Evidence;
 use super::wire::{Head, HeadError, Inline};
 
 /// What to do with a head.
@@ -18,7 +19,7 @@ pub enum Verdict {
     Ignore(Ignored),
     /// Wrong in itself, whoever reads it: do not forward, penalise the sender.
     Reject(Rejected),
-    /// Proof that the repository's online key signed two contradicting states.
+    /// Proof that a key of the repository signed two contradicting files. The head is not kept.
     Equivocation(Box<Evidence>),
 }
 
@@ -98,62 +99,6 @@ pub enum Rejected {
     },
 }
 
-/// Two files of one role, each validly signed under one root, that cannot both be honest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Evidence {
-    /// The role: timestamp or snapshot.
-    pub role: RoleName,
-    /// The exact bytes trusted here.
-    pub mine: Vec<u8>,
-    /// The exact bytes received.
-    pub theirs: Vec<u8>,
-}
-
-/// Why alleged evidence proves nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EvidenceError {
-    /// About a role whose files are allowed to differ, or an unknown one.
-    #[error("evidence about the role {0} is not known")]
-    Role(RoleName),
-    /// One of the files is not signed as the trusted root asks.
-    #[error(transparent)]
-    Metadata(#[from] TufError),
-    /// The files do not contradict each other.
-    #[error("the two {0} files do not contradict each other")]
-    NoConflict(RoleName),
-}
-
-impl Evidence {
-    /// Checks evidence from someone else under the root of `trusted`: both files validly signed, and
-    /// contradicting each other.
-    pub fn verify(&self, trusted: &Trusted) -> Result<(), EvidenceError> {
-        let role = &self.role;
-        let conflict = if *role == RoleName::timestamp() {
-            let read = |bytes| trusted.read_signed::<Timestamp>(TopRole::Timestamp, bytes);
-            timestamps_conflict(&read(&self.mine)?, &read(&self.theirs)?)
-        } else if *role == RoleName::snapshot() {
-            let read = |bytes| trusted.read_signed::<Snapshot>(TopRole::Snapshot, bytes);
-            snapshots_conflict(&read(&self.mine)?, &read(&self.theirs)?)
-        } else {
-            return Err(EvidenceError::Role(role.clone()));
-        };
-        if conflict { Ok(()) } else { Err(EvidenceError::NoConflict(role.clone())) }
-    }
-}
-
-/// One version, two contents; or a next version that names another predecessor.
-fn timestamps_conflict(mine: &Verified<Timestamp>, theirs: &Verified<Timestamp>) -> bool {
-    if mine.version == theirs.version {
-        return mine.signed_digest() != theirs.signed_digest();
-    }
-    mine.version.checked_add(1) == Some(theirs.version)
-        && theirs.prev_sha256.is_some_and(|previous| previous != mine.signed_digest())
-}
-
-fn snapshots_conflict(mine: &Verified<Snapshot>, theirs: &Verified<Snapshot>) -> bool {
-    mine.version == theirs.version && mine.signed_digest() != theirs.signed_digest()
-}
-
 /// Judges a received head against what is trusted here. Changes nothing: the new state is in the
 /// verdict.
 pub fn judge(payload: &[u8], trusted: &Trusted, now: UtcTime) -> Verdict {
@@ -194,24 +139,21 @@ fn compare(
     timestamp: &Verified<Timestamp>,
     snapshot: &Verified<Snapshot>,
 ) -> Result<(), Verdict> {
-    let evidence = |role: RoleName, mine: &[u8], theirs: &[u8]| {
-        Verdict::Equivocation(Box::new(Evidence { role, mine: mine.to_vec(), theirs: theirs.to_vec() }))
-    };
     if let Some(mine) = trusted.timestamp() {
+        // Before its age is looked at: an older head, too, can show that this node was told another
+        // history than others.
+        if Timestamp::contradicts(mine, timestamp) {
+            return Err(Verdict::Equivocation(Box::new(Evidence::of_timestamps(mine, timestamp))));
+        }
         if timestamp.version < mine.version {
             return Err(Verdict::Ignore(Ignored::Older { timestamp_version: timestamp.version }));
-        }
-        if timestamps_conflict(mine, timestamp) {
-            return Err(evidence(RoleName::timestamp(), mine.bytes(), timestamp.bytes()));
         }
         if timestamp.version == mine.version && is_current {
             return Err(Verdict::Ignore(Ignored::Same));
         }
     }
-    if let Some(mine) = trusted.snapshot()
-        && snapshots_conflict(mine, snapshot)
-    {
-        return Err(evidence(RoleName::snapshot(), mine.bytes(), snapshot.bytes()));
+    if let Some(found) = trusted.snapshot().and_then(|mine| Evidence::of_one_version(mine, snapshot)) {
+        return Err(Verdict::Equivocation(Box::new(found)));
     }
     Ok(())
 }

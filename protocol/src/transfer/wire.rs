@@ -2,7 +2,7 @@
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Control {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub(super) kind: Option<Kind>,
 }
 
@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Head(Head),
     #[prost(message, tag = "10")]
     Goodbye(Goodbye),
+    #[prost(message, tag = "11")]
+    Evidence(Evidence),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -46,6 +48,8 @@ pub(super) struct Hello {
     pub(super) seed: bool,
     #[prost(bytes = "vec", optional, tag = "7")]
     pub(super) credential: Option<Vec<u8>>,
+    #[prost(bytes = "vec", optional, tag = "8")]
+    pub(super) timestamp_sha256: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -121,10 +125,18 @@ pub(super) struct Head {
     pub(super) root_version: u64,
     #[prost(uint64, tag = "2")]
     pub(super) timestamp_version: u64,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    pub(super) timestamp_sha256: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Goodbye {
     #[prost(string, tag = "1")]
     pub(super) reason: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Evidence {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub(super) sha256: Vec<Vec<u8>>,
 }

@@ -6,7 +6,7 @@
 use super::envelope::Envelope;
 use super::error::TufError;
 use super::part::RoleName;
-use super::role::{Snapshot, Timestamp, TopRole};
+use super::role::{Snapshot, Targets, Timestamp, TopRole};
 use super::signed_part::Role;
 use super::threshold;
 use super::trusted::Trusted;
@@ -59,6 +59,20 @@ impl Trusted {
     /// Reads one top-level role that is validly signed under the root trusted here, in any form.
     pub(crate) fn read_signed<T: Role>(&self, role: TopRole, bytes: &[u8]) -> Result<Verified<T>, TufError> {
         Verified::check(Envelope::parse(&role.name(), bytes, T::MAX_BYTES)?, &self.root.authority(role))
+    }
+
+    /// Reads a targets role that a trusted delegator's keys validly signed, in any form. Whether it is
+    /// listed or current is not judged.
+    pub(crate) fn read_role_signed(&self, role: &RoleName, bytes: &[u8]) -> Result<Verified<Targets>, TufError> {
+        let envelope = Envelope::parse(role, bytes, Targets::MAX_BYTES)?;
+        let mut refusal = TufError::NotDelegated { role: role.clone() };
+        for (_, _, authority) in self.delegators(role) {
+            match Verified::check(envelope.clone(), &authority) {
+                Ok(metadata) => return Ok(metadata),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
     }
 
     /// Reads the timestamp and the snapshot of one head, which must belong together.

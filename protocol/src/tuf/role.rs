@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::digest::Digest;
 use crate::key::{KeyId, PublicKey};
 use crate::limits::{
-    MAX_ROOT_BYTES, MAX_SNAPSHOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES, MAX_TIMESTAMP_BYTES,
+    MAX_ANCESTORS, MAX_ROOT_BYTES, MAX_SNAPSHOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES, MAX_TIMESTAMP_BYTES,
 };
 use crate::names::{Product, parse_version};
 use crate::time::UtcTime;
@@ -20,6 +20,7 @@ use super::delegation::Delegations;
 use super::part::{FileMeta, Keys, RoleKeys, RoleName, TargetInfo, check_keys, check_threshold};
 use super::signed_part::{Fields, Role, SignedPart};
 use super::threshold::Authority;
+use super::verified::Verified;
 
 /// The roles whose keys the root names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -178,7 +179,7 @@ impl SignedPart for Root {
     }
 }
 
-/// Timestamp metadata (TUF 4.6), and two signed fields of Updraft's.
+/// Timestamp metadata (TUF 4.6), and three signed fields of Updraft's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timestamp {
     /// The version, counted from 1.
@@ -191,6 +192,9 @@ pub struct Timestamp {
     pub signed_at: Option<UtcTime>,
     /// SHA-256 of the canonical signed part of the timestamp before this one.
     pub prev_sha256: Option<Digest>,
+    /// The same of the timestamps before that one, newest first: a node that missed some still finds
+    /// out whether it was shown the same history.
+    pub ancestors: Vec<Digest>,
     /// Fields that this version does not know.
     pub other: BTreeMap<String, Value>,
 }
@@ -198,7 +202,44 @@ pub struct Timestamp {
 impl Timestamp {
     /// A timestamp that names `snapshot` as the newest.
     pub fn new(version: u64, expires: UtcTime, snapshot: FileMeta) -> Self {
-        Self { version, expires, snapshot, signed_at: None, prev_sha256: None, other: BTreeMap::new() }
+        Self {
+            version,
+            expires,
+            snapshot,
+            signed_at: None,
+            prev_sha256: None,
+            ancestors: Vec::new(),
+            other: BTreeMap::new(),
+        }
+    }
+
+    /// States that this timestamp follows `before`, and what `before` followed.
+    #[must_use]
+    pub fn following(mut self, before: &Verified<Self>) -> Self {
+        self.prev_sha256 = Some(before.signed_digest());
+        let known = before.prev_sha256.into_iter().chain(before.ancestors.iter().copied());
+        self.ancestors = known.take(MAX_ANCESTORS).collect();
+        self
+    }
+
+    /// The digest of the signed part that this timestamp states for the earlier `version`, if it
+    /// reaches back that far.
+    pub fn ancestor(&self, version: u64) -> Option<Digest> {
+        match self.version.checked_sub(version)? {
+            0 => None,
+            1 => self.prev_sha256,
+            back => self.ancestors.get(usize::try_from(back - 2).ok()?).copied(),
+        }
+    }
+
+    /// Whether two validly signed timestamps cannot both be honest: one version with two contents, or
+    /// a history of the one in which the other does not occur.
+    pub fn contradicts(one: &Verified<Self>, other: &Verified<Self>) -> bool {
+        let (older, newer) = if one.version <= other.version { (one, other) } else { (other, one) };
+        if older.version == newer.version {
+            return older.signed_digest() != newer.signed_digest();
+        }
+        newer.ancestor(older.version).is_some_and(|stated| stated != older.signed_digest())
     }
 }
 
@@ -230,6 +271,7 @@ impl SignedPart for Timestamp {
             snapshot: fields.required::<TimestampFiles>("meta")?.snapshot,
             signed_at: fields.optional("signed_at")?,
             prev_sha256: fields.optional("prev_sha256")?,
+            ancestors: fields.optional::<Vec<Digest>>("ancestors")?.unwrap_or_default(),
             other: fields.rest(),
         };
         timestamp.snapshot.validate()?;
@@ -244,6 +286,9 @@ impl SignedPart for Timestamp {
         }
         if let Some(digest) = &self.prev_sha256 {
             fields.put("prev_sha256", digest);
+        }
+        if !self.ancestors.is_empty() {
+            fields.put("ancestors", &self.ancestors);
         }
         fields.into_signed()
     }

@@ -96,6 +96,8 @@ pub(super) struct Loaded {
 #[derive(Debug, Clone)]
 pub struct Trusted {
     repository: Option<RepositoryId>,
+    /// The root that brought the timestamp keys of now.
+    timestamp_keys_since: u64,
     pub(super) root: Verified<Root>,
     pub(super) timestamp: Option<Verified<Timestamp>>,
     pub(super) snapshot: Option<Verified<Snapshot>>,
@@ -153,7 +155,8 @@ impl Trusted {
     }
 
     fn of_root(root: Verified<Root>) -> Self {
-        Self { repository: None, root, timestamp: None, snapshot: None, roles: Arc::default() }
+        let timestamp_keys_since = root.version;
+        Self { repository: None, timestamp_keys_since, root, timestamp: None, snapshot: None, roles: Arc::default() }
     }
 
     /// The repository, when trust started from its first root.
@@ -164,6 +167,12 @@ impl Trusted {
     /// The newest root.
     pub fn root(&self) -> &Verified<Root> {
         &self.root
+    }
+
+    /// The version of the root since which the timestamp keys of now hold, as far back as trust
+    /// started. Timestamp versions of an earlier root say nothing about those of now.
+    pub fn timestamp_keys_since(&self) -> u64 {
+        self.timestamp_keys_since
     }
 
     /// The newest timestamp.
@@ -197,6 +206,9 @@ impl Trusted {
         // not outlive the thief's key. A key that is only added rotates nothing: dropping the state
         // then would let the old key, still good, replay an old timestamp.
         let rotated = |top: TopRole| !self.root.authority(top).is_kept_by(&new.authority(top));
+        if rotated(TopRole::Timestamp) {
+            self.timestamp_keys_since = new.version;
+        }
         if rotated(TopRole::Timestamp) || rotated(TopRole::Snapshot) {
             self.timestamp = None;
             self.snapshot = None;
@@ -304,7 +316,7 @@ impl Trusted {
     }
 
     /// Every trusted delegator of `role`, with the digest of its metadata and whom it lets sign.
-    fn delegators(&self, role: &RoleName) -> Vec<(RoleName, Digest, Authority<'_>)> {
+    pub(super) fn delegators(&self, role: &RoleName) -> Vec<(RoleName, Digest, Authority<'_>)> {
         if *role == RoleName::targets() {
             return vec![(RoleName::root(), self.root.signed_digest(), self.root.authority(TopRole::Targets))];
         }

@@ -16,7 +16,7 @@ use crate::swarm::{SwarmError, spawn, transport};
 async fn messages_pass(listen: &str) {
     let (mut one, mut other) = (Node::with_seed(1, listen).await, Node::with_seed(2, listen).await);
     introduce(&mut one, &mut other).await;
-    let message = Control::Head { root_version: 3, timestamp_version: 4 };
+    let message = Control::Head { root_version: 3, timestamp_version: 4, timestamp_sha256: None };
     one.say(&other.peer, message.clone()).await;
     assert_eq!(other.control().await, message);
     other.say(&one.peer, message.clone()).await;

@@ -5,9 +5,9 @@ use crate::canonical;
 use crate::digest::Digest;
 use crate::limits::MAX_HEAD_BYTES;
 use crate::tuf::fixture::{
-    ARTIFACT, CHANNEL, Files, POLICY, Repository, SNAPSHOT, TARGETS, TIMESTAMP, later, now, public, role, sign,
+    ARTIFACT, CHANNEL, Files, POLICY, Repository, SNAPSHOT, TIMESTAMP, later, now, public, role, sign,
 };
-use crate::tuf::{FileMeta, Hashes, Root, TargetInfo};
+use crate::tuf::{FileMeta, Hashes, Root, TargetInfo, TopRole};
 
 fn head_of(files: &Files, inlines: Vec<Inline>) -> Head {
     Head { root_version: 1, timestamp: files.timestamp.clone(), snapshot: files.snapshot.clone(), inlines }
@@ -391,8 +391,8 @@ fn two_timestamps_of_one_version_are_evidence() {
     repository.timestamp.signed_at = Some(now());
     let found = evidence(&head(&repository), &trusted);
     assert_eq!(found.role, role("timestamp"));
-    assert_eq!(found.verify(&trusted), Ok(()));
-    assert_eq!(found.verify(&repository.trusted_root()), Ok(()));
+    assert!(found.verify(&trusted).is_ok());
+    assert!(found.verify(&repository.trusted_root()).is_ok());
 }
 
 #[test]
@@ -402,7 +402,7 @@ fn two_snapshots_of_one_version_are_evidence() {
     repository.snapshot.expires = later().plus_days(1);
     repository.bump_timestamp();
     let found = evidence(&head(&repository), &trusted);
-    assert_eq!((found.role.clone(), found.verify(&trusted)), (role("snapshot"), Ok(())));
+    assert_eq!((found.role.clone(), found.verify(&trusted).is_ok()), (role("snapshot"), true));
 }
 
 #[test]
@@ -414,26 +414,49 @@ fn a_successor_of_another_timestamp_is_evidence() {
     accepted(&head(&repository), &trusted);
     repository.timestamp.prev_sha256 = Some(Digest::of(b"what others were shown"));
     let found = evidence(&head(&repository), &trusted);
-    assert_eq!((found.role.clone(), found.verify(&trusted)), (role("timestamp"), Ok(())));
+    assert_eq!((found.role.clone(), found.verify(&trusted).is_ok()), (role("timestamp"), true));
     repository.bump_timestamp();
     accepted(&head(&repository), &trusted);
 }
 
 #[test]
-fn evidence_that_proves_nothing_is_refused() {
+fn a_victim_of_a_split_view_finds_the_fork_at_the_first_honest_head() {
     let mut repository = Repository::new();
-    let trusted = repository.trusted();
-    let mine = repository.files().timestamp;
-    repository.bump_timestamp();
-    let next = repository.files().timestamp;
-    repository.timestamp_signers = vec![TARGETS];
-    let forged = repository.files().timestamp;
-    let alleged = |role: RoleName, theirs: &[u8]| Evidence { role, mine: mine.clone(), theirs: theirs.to_vec() };
-    let none = EvidenceError::NoConflict(role("timestamp"));
-    assert_eq!(alleged(role("timestamp"), &mine).verify(&trusted), Err(none.clone()));
-    assert_eq!(alleged(role("timestamp"), &next).verify(&trusted), Err(none));
-    assert!(matches!(alleged(role("timestamp"), &forged).verify(&trusted), Err(EvidenceError::Metadata(_))));
-    assert!(matches!(alleged(role("targets"), &next).verify(&trusted), Err(EvidenceError::Role(_))));
+    let mut victim = repository.trusted();
+    // The thief shows the victim a second version of its own; the others see the honest history.
+    let before = repository.trusted();
+    let honest = before.timestamp().expect("loaded");
+    let mut forked = repository.clone();
+    forked.bump_timestamp();
+    forked.timestamp = forked.timestamp.following(honest);
+    forked.timestamp.signed_at = Some(now());
+    victim = accepted(&head(&forked), &victim).trusted;
+
+    let mut others = before.clone();
+    for _ in 0..4 {
+        repository.bump_timestamp();
+        repository.timestamp = repository.timestamp.clone().following(others.timestamp().expect("loaded"));
+        others = accepted(&head(&repository), &others).trusted;
+        let found = evidence(&head(&repository), &victim);
+        assert_eq!((found.role.clone(), found.verify(&others).is_ok()), (role("timestamp"), true));
+    }
+    // And the other way round: what the victim offers shows the fork to those who are ahead.
+    let found = evidence(&head(&forked), &others);
+    assert_eq!(found.role, role("timestamp"));
+}
+
+#[test]
+fn an_older_head_of_the_same_history_is_no_evidence() {
+    let mut repository = Repository::new();
+    let mut trusted = repository.trusted();
+    let first = head(&repository);
+    for _ in 0..20 {
+        repository.bump_timestamp();
+        repository.timestamp = repository.timestamp.clone().following(trusted.timestamp().expect("loaded"));
+        trusted = accepted(&head(&repository), &trusted).trusted;
+        assert!(repository.timestamp.ancestors.len() <= crate::limits::MAX_ANCESTORS);
+        assert_eq!(ignored(&first, &trusted), Ignored::Older { timestamp_version: 1 });
+    }
 }
 
 #[test]
