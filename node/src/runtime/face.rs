@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use updraft_protocol::digest::Digest;
 use updraft_protocol::names::Channel;
 use updraft_protocol::release::{Notes, Release};
 use updraft_protocol::tuf::{Freshness, Resolution};
