@@ -12,7 +12,7 @@ use updraft_protocol::key::{PublicKey, SigningKey};
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::{
-    DelegatedRole, Delegations, FileMeta, RoleName, Root, Snapshot, TargetInfo, Targets, Timestamp, TopRole, sign_role,
+    DelegatedRole, FileMeta, RoleName, Root, Snapshot, TargetInfo, Targets, Timestamp, TopRole, sign_role,
 };
 use updraft_tests::repository::TestRepository;
 use updraft_tests::shelf::Shelf;
@@ -70,7 +70,7 @@ impl Repository {
     }
 
     fn delegate(&mut self, name: &str, patterns: &[&str], seed: u8) -> &mut Targets {
-        let delegations = self.targets.delegations.take().unwrap_or_else(Delegations::default);
+        let delegations = self.targets.delegations.take().unwrap_or_default();
         self.targets.delegations =
             Some(delegations.with_role(DelegatedRole::new(role(name), patterns), 1, &[public(seed)]));
         let fresh = Targets::new(1, self.targets.expires);
@@ -316,9 +316,15 @@ fn a_file_on_disk_that_was_damaged_is_fetched_again() {
     let repository = Repository::new();
     let bench = Bench::of(&repository);
     assert_eq!(bench.refresh(), 0);
-    for name in ["timestamp.json", "snapshot.json", "targets.json"] {
+    for (name, url) in [
+        ("timestamp.json", "/m/timestamp.json"),
+        ("snapshot.json", "/m/1.snapshot.json"),
+        ("targets.json", "/m/1.targets.json"),
+    ] {
         fs::write(bench.path("metadata").join(name), b"{").expect("written");
+        bench.asked();
         assert_eq!(bench.refresh(), 0, "{name}");
+        assert_eq!(bench.asked().last().map(String::as_str), Some(url), "and no other");
         assert_eq!(bench.kept_names("metadata"), TOP);
     }
     let files = repository.files();

@@ -55,13 +55,11 @@ impl VerifyingKey {
     /// The one form among those that anybody can give a valid signature.
     pub(super) fn exact_signature(&self, signature: &[u8]) -> Option<Vec<u8>> {
         match self {
-            // The strict check leaves one form.
-            Self::Ed25519(_) => Some(signature.to_vec()),
             Self::P256(_) => low_s::of(signature),
-            // A signature is one number below the modulus, in as many bytes as the modulus has (RFC
-            // 8017, 8.1.2): one form. The signer can make another, with another salt, as with any key it
-            // can sign the same again; nobody else can.
-            Self::Rsa(_) => Some(signature.to_vec()),
+            // Ed25519: the strict check leaves one form. RSA: a signature is one number below the
+            // modulus, in as many bytes as the modulus has (RFC 8017, 8.1.2). Its signer can make another
+            // with another salt, as the holder of any key can sign the same again; nobody else can.
+            Self::Ed25519(_) | Self::Rsa(_) => Some(signature.to_vec()),
         }
     }
 }

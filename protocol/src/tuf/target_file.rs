@@ -141,15 +141,15 @@ mod tests {
         HEXLOWER.encode(&Sha512::digest(bytes))
     }
 
-    fn target(length: u64, hashes: serde_json::Value) -> TargetInfo {
+    fn target(length: u64, hashes: &serde_json::Value) -> TargetInfo {
         serde_json::from_value(json!({"length": length, "hashes": hashes})).expect("a target")
     }
 
     #[test]
     fn a_target_is_called_by_a_hash_that_is_checked() {
         let (short, long) = (sha256(b"x"), sha512(b"x"));
-        let both = target(1, json!({"sha256": short, "sha512": long}));
-        let only = target(1, json!({"sha512": long}));
+        let both = target(1, &json!({"sha256": short, "sha512": long}));
+        let only = target(1, &json!({"sha512": long}));
         assert_eq!(both.file_path("a/b/c.zip", true), Some(format!("a/b/{short}.c.zip")));
         assert_eq!(only.file_path("a/b/c.zip", true), Some(format!("a/b/{long}.c.zip")));
         assert_eq!(only.file_path("c.zip", true), Some(format!("{long}.c.zip")));
@@ -166,14 +166,14 @@ mod tests {
             json!({"sha256": sha256(b"x").to_uppercase()}),
             json!({"sha256": long}),
         ] {
-            assert_eq!(target(1, hashes).file_path("a", true), None);
+            assert_eq!(target(1, &hashes).file_path("a", true), None);
         }
     }
 
     #[test]
     fn sha512_alone_is_enough_and_both_must_hold() {
         let check = |hashes: serde_json::Value| {
-            let mut check = target(1, hashes).check();
+            let mut check = target(1, &hashes).check();
             check.update(b"x");
             check.is_it()
         };

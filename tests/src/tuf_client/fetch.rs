@@ -2,6 +2,7 @@
 //!
 //! A server that sends too much, too little or too slowly is an error, never a wait without an end.
 
+use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::net::TcpStream;
 use std::str::FromStr;
@@ -120,7 +121,7 @@ pub(super) fn quote_path(path: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/%".contains(&byte) {
             quoted.push(char::from(byte));
         } else {
-            quoted.push_str(&format!("%{byte:02X}"));
+            write!(quoted, "%{byte:02X}").expect("writing to a String cannot fail");
         }
     }
     quoted

@@ -1,6 +1,7 @@
 //! Downloads: a file has its name only after it was verified, and is not fetched while it still is what
 //! is signed.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -99,7 +100,7 @@ fn file_name(path: &str) -> String {
         if plain {
             name.push(char::from(byte));
         } else {
-            name.push_str(&format!("%{byte:02X}"));
+            write!(name, "%{byte:02X}").expect("writing to a String cannot fail");
         }
     }
     if name.len() > MAX_FILE_NAME_CHARS {

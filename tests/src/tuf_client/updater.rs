@@ -79,10 +79,16 @@ impl Updater {
         if let Some(bytes) = folder.read(&RoleName::timestamp(), MAX_TIMESTAMP_BYTES) {
             let _ = trusted.update_timestamp(&bytes, Expiry::Deferred);
         }
-        if let Some(bytes) = folder.read(&RoleName::snapshot(), MAX_SNAPSHOT_BYTES) {
-            let _ = trusted.update_snapshot(&bytes, Expiry::Deferred);
+        let mut updater = Self { folder, server, trusted, expiry: Expiry::Enforce(now) };
+        updater.load_snapshot();
+        Ok(updater)
+    }
+
+    /// Takes the snapshot on disk, which needs a timestamp, though it may be overtaken.
+    fn load_snapshot(&mut self) {
+        if let Some(bytes) = self.folder.read(&RoleName::snapshot(), MAX_SNAPSHOT_BYTES) {
+            let _ = self.trusted.update_snapshot(&bytes, Expiry::Deferred);
         }
-        Ok(Self { folder, server, trusted, expiry: Expiry::Enforce(now) })
     }
 
     /// Whether file names carry a version or a hash (TUF 5.3.12).
@@ -139,6 +145,10 @@ impl Updater {
 
     /// TUF 5.5.
     fn update_snapshot(&mut self) -> Result<(), UpdateError> {
+        if self.trusted.snapshot().is_none() {
+            // There was no timestamp to check it by at the start.
+            self.load_snapshot();
+        }
         let Some(request) = self.trusted.missing_snapshot() else {
             return Ok(());
         };
