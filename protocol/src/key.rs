@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use data_encoding::HEXLOWER;
 use ed25519_dalek::Signer as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, KeypairBytes};
@@ -18,6 +18,12 @@ use zeroize::Zeroizing;
 use crate::canonical;
 use crate::digest::Digest;
 use crate::limits::MAX_KEY_ID_BYTES;
+
+use verifying::VerifyingKey;
+
+mod low_s;
+mod spki;
+mod verifying;
 
 /// Why a text is not a usable key or key id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,9 +103,9 @@ impl fmt::Debug for KeyId {
 pub enum Scheme {
     /// `ed25519`: signed and verified.
     Ed25519,
-    /// `ecdsa-sha2-nistp256`: recognised, not verified by this version.
+    /// `ecdsa-sha2-nistp256`: verified.
     EcdsaSha2Nistp256,
-    /// `rsassa-pss-sha256`: recognised, not verified by this version.
+    /// `rsassa-pss-sha256`: verified.
     RsassaPssSha256,
     /// Any other text: kept, never verified.
     Unknown(String),
@@ -132,13 +138,7 @@ impl Scheme {
 pub struct PublicKey {
     object: KeyObject,
     scheme: Scheme,
-    usable: Option<Usable>,
-}
-
-/// A key that this version can verify with.
-#[derive(Clone, PartialEq, Eq)]
-enum Usable {
-    Ed25519(Box<ed25519_dalek::VerifyingKey>),
+    usable: Option<VerifyingKey>,
 }
 
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -160,10 +160,7 @@ struct KeyValue {
 impl From<KeyObject> for PublicKey {
     fn from(object: KeyObject) -> Self {
         let scheme = Scheme::of(&object.scheme);
-        let usable = match (&scheme, object.keytype.as_str()) {
-            (Scheme::Ed25519, "ed25519") => ed25519_from_hex(&object.keyval.public),
-            _ => None,
-        };
+        let usable = VerifyingKey::read(&object.keytype, &scheme, &object.keyval.public);
         Self { object, scheme, usable }
     }
 }
@@ -172,13 +169,6 @@ impl From<PublicKey> for KeyObject {
     fn from(key: PublicKey) -> Self {
         key.object
     }
-}
-
-fn ed25519_from_hex(text: &str) -> Option<Usable> {
-    let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?;
-    let bytes = <[u8; 32]>::try_from(bytes.as_slice()).ok()?;
-    let key = ed25519_dalek::VerifyingKey::from_bytes(&bytes).ok()?;
-    Some(Usable::Ed25519(Box::new(key)))
 }
 
 impl PublicKey {
@@ -213,14 +203,16 @@ impl PublicKey {
         self.usable.is_some()
     }
 
-    /// Whether `signature` is this key's over `message`. Strict: keys of small order and signatures
-    /// with a second encoding are refused (RFC 8032, 5.1.7).
+    /// Whether `signature` is this key's over `message`. False for a key that is not usable.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        match &self.usable {
-            Some(Usable::Ed25519(key)) => ed25519_dalek::Signature::from_slice(signature)
-                .is_ok_and(|signature| key.verify_strict(message, &signature).is_ok()),
-            None => false,
-        }
+        self.usable.as_ref().is_some_and(|key| key.verify(message, signature))
+    }
+
+    /// The one form of a signature that [`PublicKey::verify`] takes: of several that anybody can turn
+    /// into one another without the key, always the same. What must have one encoding carries this one
+    /// alone. `None` for what is no signature, and for a key that is not usable.
+    pub fn exact_signature(&self, signature: &[u8]) -> Option<Vec<u8>> {
+        self.usable.as_ref()?.exact_signature(signature)
     }
 
     /// Whether both objects name one key, however their text or their key ids differ. Two names of
@@ -376,18 +368,99 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_other_schemes_are_kept_and_verify_nothing() {
+    fn a_key_of_another_type_or_scheme_is_kept_and_verifies_nothing() {
         let signature = key(1).sign(b"m");
-        for (keytype, scheme) in
-            [("ecdsa", "ecdsa-sha2-nistp256"), ("rsa", "rsassa-pss-sha256"), ("x", "dilithium"), ("rsa", "ed25519")]
-        {
+        for (keytype, scheme) in [
+            ("ecdsa", "ecdsa-sha2-nistp256"),
+            ("rsa", "rsassa-pss-sha256"),
+            ("x", "dilithium"),
+            ("rsa", "ed25519"),
+            ("ed25519", "rsassa-pss-sha256"),
+        ] {
             let other = from_json(&format!(
                 r#"{{"keytype":"{keytype}","keyval":{{"public":"{}"}},"scheme":"{scheme}"}}"#,
                 key(1).public().public()
             ));
             assert_eq!(other.scheme().as_str(), scheme);
             assert!(!other.is_usable() && !other.verify(b"m", &signature), "{scheme}");
+            assert_eq!(other.exact_signature(&signature), None, "{scheme}");
         }
+    }
+
+    /// `tests/vectors/signatures.json`, made with another library (OpenSSL, through pyca/cryptography).
+    struct Vector {
+        name: String,
+        key: PublicKey,
+        signature: Vec<u8>,
+        usable: bool,
+        valid: bool,
+    }
+
+    fn vectors() -> (String, Vec<Vector>) {
+        let file: Value = serde_json::from_str(include_str!("../tests/vectors/signatures.json")).expect("JSON");
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let vector = |value: &Value| Vector {
+            name: text(&value["name"]),
+            key: serde_json::from_value(serde_json::json!({
+                "keytype": value["keytype"], "scheme": value["scheme"], "keyval": {"public": value["public"]},
+            }))
+            .expect("a key object"),
+            signature: HEXLOWER.decode(text(&value["signature"]).as_bytes()).expect("hexadecimal"),
+            usable: value["usable"] == true,
+            valid: value["valid"] == true,
+        };
+        let vectors: Vec<Vector> = file["vectors"].as_array().expect("vectors").iter().map(vector).collect();
+        assert!(vectors.len() > 40, "only {} vectors were read", vectors.len());
+        (text(&file["message"]), vectors)
+    }
+
+    fn named<'v>(vectors: &'v [Vector], name: &str) -> &'v Vector {
+        vectors.iter().find(|vector| vector.name == name).unwrap_or_else(|| panic!("no vector '{name}'"))
+    }
+
+    #[test]
+    fn every_vector_is_judged_as_it_says() {
+        let (message, vectors) = vectors();
+        for Vector { name, key, signature, usable, valid } in &vectors {
+            assert_eq!(key.is_usable(), *usable, "{name}");
+            assert_eq!(key.verify(message.as_bytes(), signature), *valid, "{name}");
+            assert!(!key.verify(b"something else", signature), "{name}");
+        }
+    }
+
+    #[test]
+    fn one_key_in_several_texts_is_one_key() {
+        let (_, vectors) = vectors();
+        let plain = &named(&vectors, "P-256, low s").key;
+        for name in [
+            "P-256 under the historical key type",
+            "P-256, one long line without a final line end",
+            "P-256, CRLF line ends",
+        ] {
+            let other = &named(&vectors, name).key;
+            assert!(plain.is_same_key(other) && plain.id() != other.id(), "{name}");
+        }
+        assert!(!plain.is_same_key(&named(&vectors, "RSA 2048").key));
+        assert!(!plain.is_same_key(&named(&vectors, "P-256, a point off the curve").key));
+    }
+
+    #[test]
+    fn both_signatures_that_anybody_can_make_of_one_have_one_form() {
+        let (message, vectors) = vectors();
+        let low = named(&vectors, "P-256, low s");
+        let high = named(&vectors, "P-256, high s: the same signature as TUF sees it");
+        assert_ne!(low.signature, high.signature);
+        assert_eq!(low.key.exact_signature(&low.signature), Some(low.signature.clone()));
+        assert_eq!(low.key.exact_signature(&high.signature), Some(low.signature.clone()));
+        assert!(low.key.verify(message.as_bytes(), &low.signature));
+    }
+
+    #[test]
+    fn signatures_of_the_other_schemes_have_one_form_already() {
+        let (_, vectors) = vectors();
+        let rsa = named(&vectors, "RSA 2048");
+        assert_eq!(rsa.key.exact_signature(&rsa.signature), Some(rsa.signature.clone()));
+        assert_eq!(key(1).public().exact_signature(&key(1).sign(b"m")), Some(key(1).sign(b"m")));
     }
 
     #[test]

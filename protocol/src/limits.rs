@@ -29,6 +29,10 @@ pub const MAX_SIGNATURES: usize = 64;
 /// Keys named by one root or one set of delegations. Bounds the memory of key tables.
 pub const MAX_KEYS: usize = 1024;
 
+/// Bytes of a public key's text that are decoded: an RSA key of 8192 bits in PEM has some 1,500. Bounds
+/// the work that a key table of huge texts causes; a longer one is kept and verifies nothing.
+pub const MAX_PUBLIC_KEY_BYTES: usize = 4096;
+
 /// Bytes of a target path. Bounds path matching and what a path costs in tables.
 pub const MAX_TARGET_PATH_BYTES: usize = 512;
 

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use updraft_protocol::digest::Digest;
 use updraft_protocol::names::Channel;
 use updraft_protocol::release::{Notes, Release};
 use updraft_protocol::tuf::{Freshness, Resolution};
@@ -100,14 +99,15 @@ impl Repository for NodeFace {
     fn target(&self, path: &str) -> Option<TargetFile> {
         let view = self.view()?;
         let (directory, file) = path.rsplit_once('/')?;
-        let (sha256, name) = file.split_once('.')?;
-        let sha256: Digest = sha256.parse().ok()?;
+        let (hash, name) = file.split_once('.')?;
         let Resolution::Found { target, .. } = view.trusted.resolve(&format!("{directory}/{name}")) else {
             return None;
         };
-        if target.sha256() != Some(sha256) {
+        // TUF 6.2.1: where N hashes of a file are stated, it has N names.
+        if !target.hashes.iter().any(|(_, stated)| stated == hash) {
             return None;
         }
+        let sha256 = target.sha256()?;
         let path = match self.opened.store.get(&sha256).filter(|artifact| artifact.is_complete()) {
             Some(artifact) => artifact.path().to_owned(),
             None => Some(self.targets.join(sha256.to_string())).filter(|path| path.is_file())?,

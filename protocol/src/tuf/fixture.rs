@@ -14,6 +14,8 @@ use super::{
     Timestamp, TopRole, Trusted, sign_role,
 };
 
+pub(crate) mod p256;
+
 /// The time of the tests.
 pub(crate) fn now() -> UtcTime {
     UtcTime::from_unix(1_800_000_000)

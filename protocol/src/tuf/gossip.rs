@@ -1,7 +1,7 @@
 //! The exact form of timestamp and snapshot that a gossiped head may carry.
 //!
-//! TUF lets an envelope carry surplus signatures, unknown key ids, white space. A head must not: it
-//! would then have as many encodings as anyone cares to make.
+//! TUF lets an envelope carry surplus signatures, unknown key ids, white space, and either form of an
+//! ECDSA signature. A head must not: it would then have as many encodings as anyone cares to make.
 
 use super::envelope::Envelope;
 use super::error::TufError;
@@ -15,7 +15,8 @@ use super::verified::Verified;
 /// Why a timestamp or snapshot cannot be part of a head.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FormError {
-    /// Not the canonical encoding of an envelope.
+    /// Not the canonical encoding of an envelope, or valid signatures in another form than the one
+    /// that each may have.
     NotCanonical(RoleName),
     /// Not exactly threshold many signatures, each valid and by a key of the role that is trusted
     /// here. The sender may know another root.
@@ -53,7 +54,8 @@ impl Trusted {
         if !envelope.is_canonical() {
             return Err(FormError::NotCanonical(role.name()));
         }
-        Ok(Verified::check_exact(envelope, &self.root.authority(role))?)
+        let exact = Verified::check_exact(envelope, &self.root.authority(role))?;
+        exact.ok_or_else(|| FormError::NotCanonical(role.name()))
     }
 
     /// Reads one top-level role that is validly signed under the root trusted here, in any form.

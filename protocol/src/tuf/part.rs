@@ -7,9 +7,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
-use data_encoding::HEXLOWER;
 use serde_json::Value;
-use sha2::{Digest as _, Sha512};
 
 use crate::digest::Digest;
 use crate::key::{KeyId, PublicKey};
@@ -17,6 +15,7 @@ use crate::limits::{MAX_KEYS, MAX_ROLE_NAME_BYTES};
 use crate::names::Product;
 
 use super::error::TufError;
+use super::target_file::HashCheck;
 
 /// A key table: what each key id stands for.
 pub type Keys = BTreeMap<KeyId, PublicKey>;
@@ -187,19 +186,9 @@ impl Hashes {
     /// Checks `bytes` against every stated hash whose algorithm is known, of which there must be one
     /// at least. Fails with the algorithm that differs.
     pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
-        let mut known = false;
-        for (algorithm, stated) in &self.0 {
-            let found = match algorithm.as_str() {
-                "sha256" => Digest::of(bytes).to_string(),
-                "sha512" => HEXLOWER.encode(&Sha512::digest(bytes)),
-                _ => continue,
-            };
-            known = true;
-            if found != *stated {
-                return Err(algorithm.clone());
-            }
-        }
-        if known { Ok(()) } else { Err("sha256".to_owned()) }
+        let mut check = HashCheck::of(self);
+        check.update(bytes);
+        check.finish()
     }
 }
 
@@ -303,12 +292,17 @@ impl TargetInfo {
 
     /// Whether `bytes` are this target: length and every stated hash that is known, one at least.
     pub fn matches(&self, bytes: &[u8]) -> bool {
-        u64::try_from(bytes.len()).is_ok_and(|found| found == self.length) && self.hashes.check(bytes).is_ok()
+        let mut check = self.check();
+        check.update(bytes);
+        check.is_it()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::HEXLOWER;
+    use sha2::{Digest as _, Sha512};
+
     use super::*;
 
     fn role(text: &str) -> RoleName {

@@ -76,27 +76,44 @@ pub(super) fn check(envelope: &Envelope, authority: &Authority<'_>) -> Result<()
 }
 
 /// Checks that the envelope reaches the threshold with nothing to spare: exactly `threshold` many
-/// signatures, every one of them by a distinct key of the role and valid.
+/// signatures, every one of them by a distinct key of the role and valid, under the first of the ids
+/// that the key has. (Under another id it would be a second encoding of what its signer signed once.)
 pub(super) fn check_exact(envelope: &Envelope, authority: &Authority<'_>) -> Result<(), TufError> {
+    let members = authority.members();
+    let is_member = |signature: &Signature| members.iter().any(|(keyid, _)| **keyid == signature.keyid);
     let found = envelope.signatures().len();
-    if u64::try_from(found).is_ok_and(|found| found == authority.threshold) {
+    if u64::try_from(found).is_ok_and(|found| found == authority.threshold)
+        && envelope.signatures().iter().all(is_member)
+    {
         return check(envelope, authority);
     }
     Err(TufError::Signatures { role: envelope.role().clone(), valid: 0, threshold: authority.threshold })
 }
 
+/// Whether every signature of an envelope, valid ones all, is in the one form of its scheme. (An ECDSA
+/// signature has two, and anybody can turn one into the other.)
+pub(super) fn is_exact(envelope: &Envelope, authority: &Authority<'_>) -> bool {
+    envelope.signatures().iter().all(|signature| {
+        let key = authority.keys.get(&signature.keyid);
+        key.zip(signature.bytes()).is_some_and(|(key, bytes)| key.exact_signature(&bytes) == Some(bytes))
+    })
+}
+
 /// The canonical envelope with the first `threshold` many of the signatures that count, in the order
-/// of their key ids. `None` when too few count.
+/// of their key ids, each in the one form of its scheme. `None` when too few count.
 pub(super) fn exact_form(envelope: &Envelope, authority: &Authority<'_>) -> Option<Vec<u8>> {
     let needed = usize::try_from(authority.threshold).ok()?;
     let mut signatures: Vec<Signature> = Vec::new();
     for (keyid, key) in authority.members() {
-        let found = envelope.signatures().iter().find(|signature| signature.keyid == *keyid);
-        if let Some(bytes) = found.and_then(Signature::bytes)
+        let by_this_key = envelope.signatures().iter().filter(|signature| {
+            authority.keyids.contains(&signature.keyid)
+                && authority.keys.get(&signature.keyid).is_some_and(|other| other.is_same_key(key))
+        });
+        let found = by_this_key.filter_map(Signature::bytes).find(|bytes| key.verify(envelope.message(), bytes));
+        if let Some(exact) = found.and_then(|bytes| key.exact_signature(&bytes))
             && signatures.len() < needed
-            && key.verify(envelope.message(), &bytes)
         {
-            signatures.push(Signature::new(keyid.clone(), &bytes));
+            signatures.push(Signature::new(keyid.clone(), &exact));
         }
     }
     (signatures.len() == needed).then(|| envelope::encode(&signatures, envelope.message()))

@@ -197,9 +197,11 @@ impl Trusted {
     pub fn update_root(&mut self, bytes: &[u8]) -> Result<(), TufError> {
         let role = RoleName::root();
         let new = self.root.successor(&Envelope::parse(&role, bytes, MAX_ROOT_BYTES)?)?;
-        // TUF 5.3.5: "The version number of the new root metadata (version N+1) MUST be exactly
-        // equal to version N + 1."
-        check_version(&role, self.root.version.saturating_add(1), new.version)?;
+        // TUF 5.3.5: "The version number of the new root metadata (version N+1) MUST be exactly the
+        // version in the trusted root metadata (version N) incremented by one, that is precisely N+1."
+        // The largest version has no successor.
+        let next = self.root.version.checked_add(1);
+        check_version(&role, next.unwrap_or(0), new.version)?;
 
         // TUF 5.3.11: "If the timestamp and / or snapshot keys have been rotated, then delete the
         // trusted timestamp and snapshot metadata files." Versions that a thief pushed forward must
@@ -220,10 +222,15 @@ impl Trusted {
         Ok(())
     }
 
+    /// Checks that the trusted root, the last of its chain, has not expired (TUF 5.3.10).
+    /// [`Trusted::update_timestamp`] checks it too; a client that asks before it fetches spares a request.
+    pub fn check_root(&self, expiry: Expiry) -> Result<(), TufError> {
+        check_expiry(&self.root, expiry)
+    }
+
     /// Takes a timestamp (TUF 5.4).
     pub fn update_timestamp(&mut self, bytes: &[u8], expiry: Expiry) -> Result<Change, TufError> {
-        // TUF 5.3.10: the final root must not have expired.
-        check_expiry(&self.root, expiry)?;
+        self.check_root(expiry)?;
         let role = RoleName::timestamp();
         let envelope = Envelope::parse(&role, bytes, MAX_TIMESTAMP_BYTES)?;
         let new = Verified::<Timestamp>::check(envelope, &self.root.authority(TopRole::Timestamp))?;

@@ -50,10 +50,14 @@ impl<T: Role> Verified<T> {
         Self::typed(envelope)
     }
 
-    /// The same for an envelope that must carry exactly threshold many signatures.
-    pub(super) fn check_exact(envelope: Envelope, authority: &Authority<'_>) -> Result<Self, TufError> {
+    /// The same for an envelope that must carry exactly threshold many signatures, each in the one form
+    /// of its scheme. `Ok(None)` where they are valid and one is in another form.
+    pub(super) fn check_exact(envelope: Envelope, authority: &Authority<'_>) -> Result<Option<Self>, TufError> {
         threshold::check_exact(&envelope, authority)?;
-        Self::typed(envelope)
+        if !threshold::is_exact(&envelope, authority) {
+            return Ok(None);
+        }
+        Self::typed(envelope).map(Some)
     }
 
     /// Whether the same bytes are also signed as `authority` asks.

@@ -5,7 +5,7 @@ use crate::canonical;
 use crate::digest::Digest;
 use crate::limits::MAX_HEAD_BYTES;
 use crate::tuf::fixture::{
-    ARTIFACT, CHANNEL, Files, POLICY, Repository, SNAPSHOT, TIMESTAMP, later, now, public, role, sign,
+    ARTIFACT, CHANNEL, Files, POLICY, Repository, SNAPSHOT, TIMESTAMP, later, now, p256, public, role, sign,
 };
 use crate::tuf::{FileMeta, Hashes, Root, TargetInfo, TopRole};
 
@@ -292,6 +292,57 @@ fn an_envelope_in_any_other_form_is_rejected() {
         let head = Head { timestamp: other, ..good.clone() };
         assert_eq!(rejected(&head, &trusted), Rejected::NotCanonical { role: role("timestamp") });
     }
+}
+
+/// A repository whose timestamp key is on P-256, known under `ids`.
+fn p256_repository(ids: &[&str]) -> Repository {
+    let mut repository = Repository::new();
+    repository.root = repository.root.with_role(TopRole::Timestamp, 1, &[]);
+    for id in ids {
+        let id: crate::key::KeyId = id.parse().expect("a key id");
+        repository.root.roles.timestamp.keyids.push(id.clone());
+        repository.root.keys.insert(id, p256::public("\n"));
+    }
+    repository
+}
+
+/// A head of it, with the timestamp signed under `id`: in the form that a head may have, and in the
+/// other that anybody can make of it.
+fn p256_heads(repository: &Repository, id: &str) -> (Head, Head) {
+    let id = id.parse().expect("a key id");
+    let good = head(repository);
+    let timestamp = crate::tuf::Timestamp { snapshot: FileMeta::of(1, &good.snapshot), ..repository.timestamp.clone() };
+    let (low, high) = p256::sign(&timestamp, &[id]);
+    (Head { timestamp: low, ..good.clone() }, Head { timestamp: high, ..good })
+}
+
+#[test]
+fn the_other_form_of_an_ecdsa_signature_is_no_second_encoding_of_a_head() {
+    let repository = p256_repository(&["k"]);
+    let (low, high) = p256_heads(&repository, "k");
+    let mut trusted = repository.trusted_root();
+    assert_eq!(rejected(&high, &trusted), Rejected::NotCanonical { role: role("timestamp") });
+    accepted(&low, &trusted);
+    // TUF itself takes it (the seed's HSM may make either), and what a node offers of it is the low form.
+    let _ = trusted.update_timestamp(&high.timestamp, Expiry::Enforce(now())).expect("a good timestamp");
+    let _ = trusted.update_snapshot(&high.snapshot, Expiry::Enforce(now())).expect("a good snapshot");
+    assert_eq!(Head::from_trusted(&trusted, []).map(|head| head.timestamp), Some(low.timestamp));
+}
+
+#[test]
+fn another_id_of_the_same_key_is_no_second_encoding_of_a_head() {
+    let repository = p256_repository(&["a", "b"]);
+    let trusted = repository.trusted_root();
+    accepted(&p256_heads(&repository, "a").0, &trusted);
+    let (other, _) = p256_heads(&repository, "b");
+    assert_eq!(rejected(&other, &trusted), Rejected::Signatures { role: role("timestamp") });
+    // A sender with an older root may know the key under the other id alone.
+    let older = Head { root_version: 0, ..other.clone() };
+    assert_eq!(ignored(&older, &trusted), Ignored::OlderRoot);
+    let mut own = repository.trusted_root();
+    let _ = own.update_timestamp(&other.timestamp, Expiry::Enforce(now())).expect("TUF takes either");
+    let _ = own.update_snapshot(&other.snapshot, Expiry::Enforce(now())).expect("a good snapshot");
+    accepted(&Head::from_trusted(&own, []).expect("a head"), &trusted);
 }
 
 #[test]

@@ -6,6 +6,8 @@ use crate::limits::{MAX_SIGNATURES, MAX_TIMESTAMP_BYTES};
 use crate::tuf::fixture::{Repository, key, public, role, sign};
 use crate::tuf::{TopRole, cosign};
 
+mod schemes;
+
 fn keys(seeds: &[u8]) -> Keys {
     seeds.iter().map(|seed| (public(*seed).id(), public(*seed))).collect()
 }

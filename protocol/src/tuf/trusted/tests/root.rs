@@ -142,3 +142,23 @@ fn a_refused_step_leaves_everything_as_it_was() {
     assert!(trusted.update_targets(&role("targets"), b"{}", enforce()).is_err());
     assert!(trusted.is_complete());
 }
+
+#[test]
+fn the_largest_version_has_no_successor() {
+    let mut repository = Repository::new();
+    repository.root.version = u64::MAX;
+    let mut trusted = repository.trusted_root();
+    for version in [u64::MAX, 1] {
+        let next = Root { version, ..repository.root.clone() };
+        assert!(matches!(trusted.update_root(&sign(&next, &[ROOT])), Err(TufError::Version { .. })), "{version}");
+    }
+}
+
+#[test]
+fn a_root_says_itself_whether_it_has_expired() {
+    let trusted = Repository::new().trusted_root();
+    assert_eq!(trusted.check_root(enforce()), Ok(()));
+    let since = trusted.root().expires;
+    assert_eq!(trusted.check_root(Expiry::Enforce(since)), Err(TufError::Expired { role: role("root"), since }));
+    assert_eq!(trusted.check_root(Expiry::Deferred), Ok(()));
+}

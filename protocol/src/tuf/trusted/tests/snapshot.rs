@@ -134,3 +134,47 @@ fn a_new_snapshot_drops_the_roles_that_changed_and_keeps_the_others() {
     files.load_roles(&mut trusted);
     assert!(trusted.is_complete());
 }
+
+/// What a timestamp or snapshot that states these hash algorithms says about a file.
+fn meta_with(version: u64, bytes: &[u8], algorithms: &[&str]) -> FileMeta {
+    let hash = |algorithm: &str| match algorithm {
+        "sha512" => data_encoding::HEXLOWER.encode(&<sha2::Sha512 as sha2::Digest>::digest(bytes)),
+        _ => Digest::of(bytes).to_string(),
+    };
+    let hashes: BTreeMap<&str, String> = algorithms.iter().map(|algorithm| (*algorithm, hash(algorithm))).collect();
+    FileMeta { hashes: serde_json::from_value(json!(hashes)).expect("hashes"), ..FileMeta::of(version, bytes) }
+}
+
+#[test]
+fn metadata_may_be_pinned_by_sha512_alone_or_by_both() {
+    let repository = Repository::new();
+    for algorithms in [&["sha512"][..], &["sha256", "sha512"]] {
+        let roles = repository.files().roles;
+        let snapshot = roles.iter().fold(repository.snapshot.clone(), |snapshot, (name, bytes)| {
+            snapshot.with_role(name, meta_with(1, bytes, algorithms))
+        });
+        let files = repository.files_of(&snapshot, roles);
+        let stamp = |meta| sign(&Timestamp { snapshot: meta, ..repository.timestamp.clone() }, &[TIMESTAMP]);
+
+        let mut trusted = repository.trusted_root();
+        let timestamp = stamp(meta_with(1, &files.snapshot, algorithms));
+        assert_eq!(trusted.update_timestamp(&timestamp, enforce()), Ok(Change::New));
+        assert_eq!(trusted.update_snapshot(&files.snapshot, enforce()), Ok(Change::New));
+        for name in ["targets", "channels", "releases-editor"] {
+            let found = trusted.update_targets(&role(name), &files.roles[&role(name)], enforce());
+            assert_eq!(found, Ok(Change::New), "{name} {algorithms:?}");
+        }
+        assert!(trusted.is_complete() && trusted.missing_snapshot().is_none());
+
+        let mut other = repository.trusted_root();
+        let mut wrong = meta_with(1, &files.snapshot, algorithms);
+        let text = serde_json::to_string(&wrong.hashes).expect("JSON");
+        let (start, last) = text.split_at(text.len() - 3);
+        let text = format!("{start}{}{}", if last.starts_with('0') { '1' } else { '0' }, &last[1..]);
+        wrong.hashes = serde_json::from_str(&text).expect("hashes");
+        assert_eq!(other.update_timestamp(&stamp(wrong), enforce()), Ok(Change::New));
+        let algorithm = (*algorithms.last().expect("one")).to_owned();
+        let found = other.update_snapshot(&files.snapshot, enforce());
+        assert_eq!(found, Err(TufError::Hash { role: role("snapshot"), algorithm }));
+    }
+}

@@ -178,3 +178,50 @@ fn a_clone_is_unaffected_by_the_original() {
     assert_eq!(before.role(&role("releases-editor")).map(|targets| targets.version), Some(1));
     assert_eq!(trusted.role(&role("releases-editor")).map(|targets| targets.version), Some(2));
 }
+
+#[test]
+fn unknown_fields_of_every_level_survive_a_new_signature() {
+    let repository = Repository::new();
+    let files = repository.files();
+    let targets = resign(&files.roles[&role("targets")], TARGETS, |signed| {
+        signed["future"] = json!({"a": [1, null]});
+        signed["delegations"]["future"] = json!(1);
+        signed["delegations"]["roles"][0]["future"] = json!("x");
+        let keys = signed["delegations"]["keys"].as_object_mut().expect("keys");
+        let key = keys.values_mut().next().expect("a key");
+        key["future"] = json!(true);
+        key["keyval"]["future"] = json!(-1);
+    });
+    let (mut trusted, _) = unpinned_targets(&repository, 1);
+    assert_eq!(trusted.update_targets(&role("targets"), &targets, enforce()), Ok(Change::New));
+    let read = trusted.role(&role("targets")).expect("the role");
+    assert_eq!(sign_role(&**read, &[&key(TARGETS)]), targets);
+
+    let root = resign(&files.root, ROOT, |signed| {
+        signed["future"] = json!([]);
+        signed["roles"]["future"] = json!({"keyids": [], "threshold": 1});
+        signed["roles"]["timestamp"]["future"] = json!(2);
+    });
+    let trusted = Trusted::from_trusted_root(&root).expect("a root");
+    assert_eq!(sign_role(&**trusted.root(), &[&key(ROOT)]), root);
+}
+
+#[test]
+fn a_cached_file_is_checked_against_what_its_delegator_asks_for_now() {
+    let mut repository = Repository::new();
+    let mut trusted = repository.trusted();
+    let delegations = repository.targets("targets").delegations.take().expect("delegations");
+    let delegation = DelegatedRole::new(role("releases-editor"), &["releases/editor/*/*/*"]);
+    repository.targets("targets").delegations =
+        Some(delegations.with_role(delegation, 2, &[public(RELEASES), public(21)]));
+    repository.bump("targets");
+    let files = repository.files();
+    let _ = trusted.update_timestamp(&files.timestamp, enforce()).expect("a good timestamp");
+    let _ = trusted.update_snapshot(&files.snapshot, enforce()).expect("a good snapshot");
+    let _ = trusted.update_targets(&role("targets"), &files.roles[&role("targets")], enforce()).expect("good targets");
+    // Neither file has changed since it was trusted, and the snapshot pins both.
+    let again = |trusted: &mut Trusted, name| trusted.update_targets(&role(name), &files.roles[&role(name)], enforce());
+    assert_eq!(again(&mut trusted, "channels"), Ok(Change::New));
+    let found = again(&mut trusted, "releases-editor");
+    assert_eq!(found, Err(TufError::Signatures { role: role("releases-editor"), valid: 1, threshold: 2 }));
+}
