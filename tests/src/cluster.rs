@@ -64,6 +64,7 @@ fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig {
         max_peers: 64,
         subscriptions: Vec::new(),
         keep_releases: 2,
+        adopt_wait_seconds: 10,
     }
 }
 

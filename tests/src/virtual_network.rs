@@ -13,6 +13,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use updraft::engine::effect::{Effect, Event, EventKind, GossipVerdict, InstallEffect, Save, SwarmEffect};
 use updraft::engine::input::{BlockOutcome, Input, Now, SwarmInput};
 use updraft::engine::install::{Recovered, SubscriptionSpec};
+use updraft::engine::memory::Memory;
 use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
@@ -27,7 +28,7 @@ use updraft_protocol::transfer::{BlockRange, ObjectId};
 use crate::repository::TestRepository;
 
 /// The wall clock at virtual time zero.
-const START_UNIX: i64 = 1_790_000_000;
+const START_UNIX: i64 = 1_800_000_000;
 /// Milliseconds between two ticks of a node.
 const TICK_MS: u64 = 100;
 
@@ -160,6 +161,7 @@ impl VirtualNetwork {
             platform: Platform::any(),
             agent: "virtual".to_owned(),
             random_seed: self.rng.random(),
+            adopt_wait_ms: 10_000,
         };
         let found = Restored {
             metadata: &MetadataReader(&|name| on_disk.get(name).cloned()),
@@ -167,6 +169,8 @@ impl VirtualNetwork {
             artifacts: Vec::new(),
             subscriptions: if subscribes { vec![(spec, Recovered::default())] } else { Vec::new() },
             peers: Vec::new(),
+            memory: Memory::default(),
+            bans: Vec::new(),
         };
         let now = self.now();
         let (engine, effects) = Engine::restore(config, found, now).expect("a good repository");
@@ -384,7 +388,11 @@ impl VirtualNetwork {
                     let at_ms = self.elapsed_ms();
                     self.nodes[index].events.push((at_ms, event));
                 }
-                Effect::Journal(_) | Effect::RememberPeer { .. } | Effect::Resign => {}
+                Effect::Journal(_)
+                | Effect::RememberPeer { .. }
+                | Effect::RememberBan(_)
+                | Effect::ForgetBan { .. }
+                | Effect::Resign => {}
             }
         }
     }

@@ -11,6 +11,7 @@ use updraft_protocol::limits::{MAX_EXCHANGED_PEERS, MAX_PEER_ADDRESSES};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{Control, Hello, PeerRecord};
 
+use super::bucket::{Bucket, HEADS, REQUESTS};
 use super::effect::SwarmEffect;
 
 /// Sessions that a node tries to have. Enough for rarest-first to see the swarm; few enough that a
@@ -51,6 +52,10 @@ pub struct Session {
     /// Provable faults so far.
     pub faults: u32,
     exchanged_ms: u64,
+    /// Gossiped heads that are still looked at.
+    pub(crate) heads: Bucket,
+    /// Metadata requests that are still answered.
+    pub(crate) requests: Bucket,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +64,8 @@ struct Known {
     failures: u32,
     next_dial_ms: u64,
     dialing_since_ms: Option<u64>,
+    /// Not dialled before: it made too many faults.
+    rest_until_ms: u64,
     from_ticket: bool,
 }
 
@@ -155,7 +162,16 @@ impl Peers {
         if outbound && known.addresses.len() < MAX_PEER_ADDRESSES {
             known.addresses.insert(address.clone());
         }
-        let session = Session { address, outbound, since_ms: now_ms, hello: None, faults: 0, exchanged_ms: now_ms };
+        let session = Session {
+            address,
+            outbound,
+            since_ms: now_ms,
+            hello: None,
+            faults: 0,
+            exchanged_ms: now_ms,
+            heads: Bucket::full(HEADS, now_ms),
+            requests: Bucket::full(REQUESTS, now_ms),
+        };
         self.sessions.insert(peer.clone(), session);
     }
 
@@ -212,8 +228,36 @@ impl Peers {
     }
 
     pub(crate) fn ban(&mut self, peer: &PeerId) {
-        self.known.remove(peer);
+        // What the ticket says of it is kept: it is dialled again once the ban is over.
+        if self.known.get(peer).is_some_and(|known| !known.from_ticket) {
+            self.known.remove(peer);
+        }
         self.banned.insert(peer.clone());
+    }
+
+    pub(crate) fn unban(&mut self, peer: &PeerId) {
+        self.banned.remove(peer);
+    }
+
+    pub(crate) fn is_banned(&self, peer: &PeerId) -> bool {
+        self.banned.contains(peer)
+    }
+
+    /// Whether a dial to this peer failed and none has succeeded since, or it is not dialled at all.
+    pub(crate) fn has_failed(&self, peer: &PeerId) -> bool {
+        self.known.get(peer).is_none_or(|known| known.failures > 0)
+    }
+
+    /// The session, to be counted in.
+    pub(crate) fn session_mut(&mut self, peer: &PeerId) -> Option<&mut Session> {
+        self.sessions.get_mut(peer)
+    }
+
+    /// A session ended for its faults: the peer is not dialled for a while.
+    pub(crate) fn rest(&mut self, peer: &PeerId, now_ms: u64) {
+        if let Some(known) = self.known.get_mut(peer) {
+            known.rest_until_ms = now_ms + FAR_BACK_OFF_MS;
+        }
     }
 
     /// Counts a fault; true once the peer has used up its credit.
@@ -258,7 +302,8 @@ impl Peers {
                 !self.sessions.contains_key(*peer)
                     && known.dialing_since_ms.is_none()
                     && !known.addresses.is_empty()
-                    && now_ms >= known.next_dial_ms
+                    && now_ms >= known.next_dial_ms.max(known.rest_until_ms)
+                    && !self.banned.contains(*peer)
             })
             .map(|(peer, _)| peer)
             .collect();

@@ -102,6 +102,10 @@ impl Repository for NodeFace {
         let (directory, file) = path.rsplit_once('/')?;
         let (sha256, name) = file.split_once('.')?;
         let sha256: Digest = sha256.parse().ok()?;
+        // A release that changed is not what its name says, whoever signed it.
+        if view.altered.contains(&format!("{directory}/{name}")) {
+            return None;
+        }
         let Resolution::Found { target, .. } = view.trusted.resolve(&format!("{directory}/{name}")) else {
             return None;
         };

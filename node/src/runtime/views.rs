@@ -5,6 +5,7 @@ use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::release::Notes;
 use updraft_protocol::tuf::Freshness;
 
+use super::trust;
 use crate::control::messages::{Phase, Progress};
 use crate::control::views::{
     GateVerdict, GateView, HeadView, LocalCopy, Mode, PeerObject, PeerRow, PeersView, ReleaseRow, ReleasesView,
@@ -139,11 +140,18 @@ pub(super) fn repository(engine: &Engine, fingerprint: String, now: Now) -> Repo
             timestamp_version: timestamp.version,
             signed_at,
             expires_at: timestamp.expires,
-            fresh: matches!(view.trusted.freshness(now.wall), Freshness::Fresh { .. }),
+            fresh: matches!(view.trusted.freshness(now.wall), Freshness::Fresh { .. })
+                && engine.clock(now).is_trusted(),
             age_ms: u64::try_from(now.wall.seconds_since(signed_at)).unwrap_or(0).saturating_mul(1_000),
         })
     });
-    RepositoryView { id: engine.repository().0, fingerprint, root_version: engine.root_version(), head }
+    RepositoryView {
+        id: engine.repository().0,
+        fingerprint,
+        root_version: engine.root_version(),
+        head,
+        memory: trust::memory(engine),
+    }
 }
 
 /// Who is connected.
@@ -176,7 +184,7 @@ pub(super) fn peers(engine: &Engine, now: Now) -> PeersView {
             score: -i64::from(view.session.faults),
         }
     });
-    PeersView { schema: Schema, peers: rows.collect() }
+    PeersView { schema: Schema, peers: rows.collect(), banned: trust::banned(engine) }
 }
 
 /// The releases that are known.
