@@ -156,6 +156,16 @@ impl Cluster {
         &self.seed.as_ref().expect("the seed runs").node
     }
 
+    /// Starts a seed on a directory that was one's before.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start_seed_in(&mut self, data_dir: PathBuf) {
+        let mut node = start(config(&data_dir, Role::Seed, None)).await.expect("the seed starts");
+        node.listening().await;
+        self.seed = Some(TestNode { node, install_dir: data_dir.join("none"), data_dir });
+    }
+
     /// Stops the seed for good.
     pub async fn stop_seed(&mut self) {
         if let Some(seed) = self.seed.take() {

@@ -2,7 +2,7 @@
 
 use updraft::engine::effect::EventKind;
 use updraft_tests::repository::TestRepository;
-use updraft_tests::virtual_network::{LinkModel, VirtualNetwork};
+use updraft_tests::virtual_network::{Backup, LinkModel, VirtualNetwork};
 
 const LINKS: LinkModel =
     LinkModel { latency_ms: 5, seed_upload_bytes_per_second: 12_500_000, peer_upload_bytes_per_second: 12_500_000 };
@@ -104,4 +104,25 @@ fn one_seed_of_randomness_makes_one_run() {
         (network.elapsed_ms(), (0..=5).map(|node| network.bytes_sent(node)).collect::<Vec<_>>())
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn a_seed_restored_from_a_backup_takes_over_its_peers_head_and_never_forks() {
+    let (mut network, mut repository) = fleet(4, 6);
+    assert!(network.run_until(5_000, |n| (1..=4).all(|peer| n.head_version(peer) == 1)));
+    let backup = Backup::of(&repository);
+    for (version, salt) in [("1.0.0", 1), ("1.1.0", 2)] {
+        network.publish(&mut repository, version, &artifact(1, salt));
+        assert!(network.run_until(30_000, |n| all_installed(n, 1..=4, version)));
+    }
+    network.restore_seed(&backup);
+    assert_eq!(network.head_version(0), 1, "the backup is old");
+    assert!(!network.may_sign());
+    assert!(network.run_until(9_000, VirtualNetwork::may_sign), "{:?}", network.events(0));
+    assert_eq!(network.head_version(0), 3, "it adopted the head before it might sign");
+    assert!(network.told(0, EventKind::HeadAdopted));
+    network.sign_again();
+    assert!(network.run_until(30_000, |n| (0..=4).all(|node| n.head_version(node) == 4)));
+    let forks = (0..=4).filter(|node| network.told(*node, EventKind::Alarm)).count();
+    assert_eq!(forks, 0, "{:?}", network.events(1));
 }

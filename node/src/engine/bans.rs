@@ -55,7 +55,8 @@ impl Bans {
     }
 
     /// Whether this peer is refused now.
-    pub(crate) fn is_banned(&self, peer: &PeerId) -> bool {
+    #[cfg(test)]
+    fn is_banned(&self, peer: &PeerId) -> bool {
         self.0.get(peer).is_some_and(|(_, active)| *active)
     }
 

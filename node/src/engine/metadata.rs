@@ -125,13 +125,15 @@ impl Engine {
         }
         let (verdict, change) = self.catalog.judge(head, now.wall);
         self.catalog_changed(change, None, false, now);
-        for (file, bytes) in
-            files.iter().filter(|(file, _)| matches!(file, MetaFile::Role { .. } | MetaFile::Target { .. }))
-        {
-            // Files that the head carried inline are there already; a second copy changes nothing.
-            if self.catalog.needs().contains(file)
-                && let Err(blame) = self.take_file(file, bytes, None, now)
-            {
+        // Files that the head carried inline are there already. What else is needed shows as delegators
+        // arrive, so that no order of `files` is asked for.
+        let mut taken = BTreeSet::new();
+        loop {
+            let needs = self.catalog.needs();
+            let next = files.iter().find(|(file, _)| needs.contains(file) && !taken.contains(file));
+            let Some((file, bytes)) = next else { break };
+            taken.insert(file.clone());
+            if let Err(blame) = self.take_file(file, bytes, None, now) {
                 let text = format!("a file that was just signed does not verify: {}", blame.reason);
                 self.tell(EventKind::Alarm, None, text);
             }
