@@ -13,6 +13,7 @@ use crate::config::{ConfigError, default_data_dir};
 use crate::telemetry;
 
 pub mod ask;
+pub mod clock;
 pub mod completions;
 pub mod config;
 pub mod demo;
@@ -112,7 +113,10 @@ pub enum Command {
     /// Show what the node does, and why it waits
     Status(status::StatusArgs),
     /// List who is connected, what they hold and how fast
-    Peers,
+    Peers(peers::PeersArgs),
+    /// Vouch for this machine's clock
+    #[command(subcommand)]
+    Clock(clock::ClockCommand),
     /// Get and verify an artifact without installing it
     Fetch(fetch::FetchArgs),
     /// Install what the channel offers
@@ -183,7 +187,8 @@ fn dispatch(cli: Cli, output: &mut Output) -> Result<ExitCode, CommandError> {
         Command::Publish(args) => publish::run(args.options(&global)?, output),
         Command::Releases(args) => releases::run(args, &global, output),
         Command::Status(args) => status::run(&args, &global, output),
-        Command::Peers => peers::run(&global, output),
+        Command::Peers(args) => peers::run(args, &global, output),
+        Command::Clock(command) => clock::run(command, &global, output),
         Command::Fetch(args) => fetch::run(args, &global, output),
         Command::Install(args) => install::run(args, &global, output),
         Command::Rollback(args) => rollback::run(args, &global, output),

@@ -36,6 +36,12 @@ pub const DEFAULT_MAX_PEERS: usize = 64;
 /// Releases kept in an install directory: the running one, and the one to go back to.
 pub const DEFAULT_KEEP_RELEASES: u32 = 2;
 
+/// Seconds that a seed waits for the peers it knows before it signs first: a few dials and round trips.
+pub const DEFAULT_ADOPT_WAIT_SECONDS: u32 = 10;
+
+/// The longest that may be configured: a publisher must not wait for a misspelt number.
+pub const MAX_ADOPT_WAIT_SECONDS: u32 = 600;
+
 /// Why there is no usable configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -126,6 +132,8 @@ pub struct NodeConfig {
     pub subscriptions: Vec<Subscription>,
     /// Releases to keep in an install directory, the running one included.
     pub keep_releases: u32,
+    /// Seconds that a seed waits at most for the peers it knows, before it signs first; 0: not at all.
+    pub adopt_wait_seconds: u32,
 }
 
 /// Where a value came from.
@@ -250,6 +258,13 @@ fn merge(data_dir: PathBuf, file: FileConfig, flags: Overrides) -> Result<Effect
             flags.keep_releases,
             file.keep_releases,
             DEFAULT_KEEP_RELEASES,
+        ),
+        adopt_wait_seconds: pick(
+            &mut sources,
+            "adopt_wait_seconds",
+            None,
+            file.adopt_wait_seconds,
+            DEFAULT_ADOPT_WAIT_SECONDS,
         ),
         data_dir,
     };

@@ -22,22 +22,31 @@ use updraft_protocol::ticket::Ticket;
 use updraft_protocol::transfer::ObjectId;
 use updraft_protocol::tuf::RepositoryId;
 
+use self::adoption::{Adoption, Versions};
+use self::bans::{Ban, Bans};
 use self::catalog::{Catalog, CatalogError, CatalogView};
 use self::effect::{Effect, Event, EventKind, SwarmEffect};
 use self::fetch::Fetch;
 use self::input::{Input, Now};
 use self::install::{Recovered, Refusal, Subscription, SubscriptionSpec};
+use self::memory::Memory;
 use self::peers::Peers;
 use self::plan::{Facts, Verdict, plan};
 use self::supply::{Next, Stage, Supplies, object};
 use self::wants::Wants;
+use self::watch::{Signing, Watch};
 
+mod adoption;
+pub mod bans;
+mod bucket;
 pub mod catalog;
+pub mod clock;
 pub mod effect;
 pub mod evidence;
 pub mod fetch;
 pub mod input;
 pub mod install;
+pub mod memory;
 mod metadata;
 pub mod peers;
 pub mod plan;
@@ -45,8 +54,9 @@ pub mod report;
 mod sessions;
 mod supply;
 mod wants;
+pub mod watch;
 
-/// Faults that are not proof of malice, after which a peer is parted from for good.
+/// Faults that are no proof of malice, after which a session ends.
 const MAX_FAULTS: u32 = 8;
 /// Milliseconds between two announcements of an unchanged head, before jitter.
 const ANNOUNCE_MS: u64 = 30_000;
@@ -72,6 +82,8 @@ pub struct EngineConfig {
     pub agent: String,
     /// Seed of every random choice.
     pub random_seed: u64,
+    /// Milliseconds that a seed waits for the peers it knows before it signs first; 0: not at all.
+    pub adopt_wait_ms: u64,
 }
 
 /// What a node finds on disk when it starts.
@@ -87,6 +99,10 @@ pub struct Restored<'a> {
     pub subscriptions: Vec<(SubscriptionSpec, Recovered)>,
     /// Peers that were reached before.
     pub peers: Vec<(PeerId, Vec<String>)>,
+    /// What earlier sets taught.
+    pub memory: Memory,
+    /// Peers that lied provably.
+    pub bans: Vec<Ban>,
 }
 
 /// Reads a metadata file by name.
@@ -122,14 +138,34 @@ pub struct Engine {
     announce_at_ms: u64,
     review_at_ms: u64,
     resign_asked_ms: Option<u64>,
+    adoption: Adoption,
+    watch: Watch,
+    bans: Bans,
+    limited: RateLimited,
     effects: Vec<Effect>,
+}
+
+/// What neighbours asked too much of, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RateLimited {
+    /// Gossiped heads that were not looked at.
+    pub heads: u64,
+    /// Metadata requests that were refused.
+    pub requests: u64,
 }
 
 impl Engine {
     /// An engine that goes on from what is on disk, and what it wants done first.
     pub fn restore(config: EngineConfig, found: Restored<'_>, now: Now) -> Result<(Self, Vec<Effect>), CatalogError> {
         let mut rng = SmallRng::seed_from_u64(config.random_seed);
-        let catalog = Catalog::restore(config.repository, config.ticket.as_ref(), found.metadata.0, found.target.0)?;
+        let (catalog, learned) = Catalog::restore(
+            config.repository,
+            config.ticket.as_ref(),
+            found.metadata.0,
+            found.target.0,
+            found.memory,
+            now.wall,
+        )?;
         let mut peers = Peers::new(config.me.clone(), config.repository.0, SmallRng::seed_from_u64(rng.random()));
         if let Some(ticket) = &config.ticket {
             peers.add_ticket_addresses(&ticket.addresses);
@@ -137,7 +173,18 @@ impl Engine {
         for (peer, addresses) in &found.peers {
             peers.discovered(peer, addresses);
         }
+        let versions = Versions {
+            root: catalog.root_version(),
+            timestamp: catalog.view().map_or(0, |view| view.timestamp_version()),
+        };
+        let banned = |peer: &PeerId| found.bans.iter().any(|ban| ban.peer == *peer && now.wall < ban.ends_at);
+        let known = found.peers.iter().map(|(peer, _)| peer).filter(|peer| config.is_seed && !banned(peer));
+        let adoption = Adoption::start(known, versions, config.adopt_wait_ms, now.mono_ms);
         let mut engine = Self {
+            adoption,
+            watch: Watch::default(),
+            bans: Bans::restore(found.bans),
+            limited: RateLimited::default(),
             fetch: Fetch::new(SmallRng::seed_from_u64(rng.random())),
             catalog,
             peers,
@@ -147,12 +194,13 @@ impl Engine {
             requested: BTreeSet::new(),
             announce_at_ms: now.mono_ms,
             review_at_ms: now.mono_ms,
-            // A seed hears of its peers' head before it signs: a restored backup must not fork.
+            // A seed that knows no peers hears of those that dial it, for a minute.
             resign_asked_ms: Some(now.mono_ms),
             effects: Vec::new(),
             rng,
             config,
         };
+        engine.catalog_changed(learned, None, false, now);
         for (manifest, have) in found.artifacts {
             if !engine.add_artifact(&manifest, have) {
                 let text = "there are more artifacts in the store than a node can serve; remove some".to_owned();
@@ -165,6 +213,7 @@ impl Engine {
             engine.subscriptions.push(subscription);
             engine.effects.extend(effects);
         }
+        engine.watch(now);
         engine.review(now);
         let effects = std::mem::take(&mut engine.effects);
         Ok((engine, effects))
@@ -219,6 +268,7 @@ impl Engine {
         if now.mono_ms >= self.announce_at_ms {
             self.announce(now);
         }
+        self.watch(now);
         self.resign(now);
         self.review(now);
     }
@@ -260,7 +310,7 @@ impl Engine {
         let signed_at = view.trusted.timestamp().and_then(|timestamp| timestamp.signed_at);
         let due = signed_at.is_none_or(|signed_at| now.wall.seconds_since(signed_at) >= RESIGN_S);
         let asked = self.resign_asked_ms.is_some_and(|asked_ms| now.mono_ms.saturating_sub(asked_ms) < 60_000);
-        if due && !asked {
+        if due && !asked && self.signing(now) == Signing::Ready {
             self.resign_asked_ms = Some(now.mono_ms);
             self.push(Effect::Resign);
         }

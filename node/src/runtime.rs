@@ -46,6 +46,7 @@ mod face;
 pub mod identity;
 pub mod offline;
 pub mod open;
+mod trust;
 mod views;
 mod worker;
 
@@ -145,6 +146,8 @@ struct Runtime {
     backlog: VecDeque<Input>,
     prepared_sender: mpsc::Sender<Prepared>,
     pending: Vec<Pending>,
+    /// Publications that are packed and wait until this seed may sign.
+    unsigned: VecDeque<Prepared>,
     events: Events,
     face: Arc<NodeFace>,
     shown: Option<Arc<CatalogView>>,
@@ -213,6 +216,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         backlog: VecDeque::new(),
         prepared_sender,
         pending: Vec::new(),
+        unsigned: VecDeque::new(),
         events: Events::new(now.wall),
         face,
         shown: None,
@@ -297,6 +301,7 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
         platform: config.platform.clone(),
         agent: AGENT.to_owned(),
         random_seed: u64::from_le_bytes(random_seed),
+        adopt_wait_ms: u64::from(config.adopt_wait_seconds) * 1_000,
     };
     let found = Restored {
         metadata: &MetadataReader(&|name| opened.read_metadata(name)),
@@ -304,6 +309,8 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
         artifacts: worker::held(opened),
         subscriptions,
         peers: peers.into_iter().map(|known| (known.peer, known.addresses)).collect(),
+        memory: opened.state.memory(&repository.0)?,
+        bans: opened.state.bans(&repository.0)?,
     };
     Engine::restore(config, found, now).map_err(|error| StartError::Open(OpenError::Catalog(error)))
 }
@@ -341,6 +348,7 @@ impl Runtime {
                 _ = tick.tick() => {
                     self.input(Input::Tick).await;
                     self.poll_pending();
+                    self.sign_waiting().await;
                     if checkpoint.elapsed() >= CHECKPOINT && self.engine.is_fetching() {
                         checkpoint = Instant::now();
                         self.file_job(Job::Checkpoint).await;
@@ -362,6 +370,9 @@ impl Runtime {
     async fn shut_down(mut self, swarm: SwarmHandle, mut inputs: mpsc::Receiver<SwarmInput>) {
         for pending in self.pending.drain(..) {
             pending.node_stops();
+        }
+        for prepared in std::mem::take(&mut self.unsigned) {
+            self.withdraw(prepared, calls::stopping());
         }
         let drain = async { while inputs.recv().await.is_some() {} };
         tokio::select! {
@@ -406,6 +417,8 @@ impl Runtime {
                 Effect::Journal(entry) => self.install_job(Job::Journal(entry)).await,
                 Effect::Install(effect) => self.install_job(Job::Install(effect)).await,
                 Effect::RememberPeer { peer, addresses } => self.file_job(Job::RememberPeer { peer, addresses }).await,
+                Effect::RememberBan(ban) => self.file_job(Job::RememberBan(ban)).await,
+                Effect::ForgetBan { peer } => self.file_job(Job::ForgetBan(peer)).await,
                 Effect::Resign => self.resign().await,
                 Effect::Event(event) => self.tell(event).await,
             }
@@ -508,10 +521,8 @@ impl Runtime {
 
     async fn tell(&mut self, event: Event) {
         let now = wall_clock();
-        let level_is_high = matches!(
-            event.kind,
-            EventKind::Alarm | EventKind::Equivocation | EventKind::PeerBlamed | EventKind::InstallFailed
-        );
+        let level_is_high =
+            event.kind.is_alarm() || matches!(event.kind, EventKind::PeerBlamed | EventKind::InstallFailed);
         if level_is_high {
             tracing::warn!(kind = event.kind.as_str(), "{}", event.text);
         } else {
@@ -564,6 +575,14 @@ impl Runtime {
             subscriptions_by_state: self.engine.subscriptions_by_state(),
             installs_committed: self.events.installs_committed,
             installs_rolled_back: self.events.installs_rolled_back,
+            clock_trusted: self.engine.clock(now).is_trusted(),
+            metadata_expired: self.engine.expired(now).is_some(),
+            remembered_releases: self.engine.memory().targets.len() as u64,
+            altered_releases: self.engine.catalog().map_or(0, |view| view.altered.len() as u64),
+            alterations: self.events.releases_altered,
+            banned_peers: self.engine.bans().count() as u64,
+            rate_limited_heads: self.engine.rate_limited().heads,
+            rate_limited_requests: self.engine.rate_limited().requests,
         };
         self.face.update_numbers(metrics, Vec::new());
     }

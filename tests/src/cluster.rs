@@ -64,6 +64,7 @@ fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig {
         max_peers: 64,
         subscriptions: Vec::new(),
         keep_releases: 2,
+        adopt_wait_seconds: 10,
     }
 }
 
@@ -153,6 +154,16 @@ impl Cluster {
     /// Where it was stopped.
     pub fn seed(&self) -> &RunningNode {
         &self.seed.as_ref().expect("the seed runs").node
+    }
+
+    /// Starts a seed on a directory that was one's before.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start_seed_in(&mut self, data_dir: PathBuf) {
+        let mut node = start(config(&data_dir, Role::Seed, None)).await.expect("the seed starts");
+        node.listening().await;
+        self.seed = Some(TestNode { node, install_dir: data_dir.join("none"), data_dir });
     }
 
     /// Stops the seed for good.

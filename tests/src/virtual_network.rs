@@ -13,7 +13,10 @@ use rand::{RngExt as _, SeedableRng as _};
 use updraft::engine::effect::{Effect, Event, EventKind, GossipVerdict, InstallEffect, Save, SwarmEffect};
 use updraft::engine::input::{BlockOutcome, Input, Now, SwarmInput};
 use updraft::engine::install::{Recovered, SubscriptionSpec};
+use updraft::engine::memory::Memory;
+use updraft::engine::watch::Signing;
 use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
+use updraft::publisher::draft::Draft;
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::limits::LEAF_BYTES;
@@ -23,11 +26,12 @@ use updraft_protocol::names::{Channel, Platform};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::transfer::{BlockRange, ObjectId};
+use updraft_protocol::tuf::RepositoryId;
 
-use crate::repository::TestRepository;
+use crate::repository::{TestKeys, TestRepository};
 
 /// The wall clock at virtual time zero.
-const START_UNIX: i64 = 1_790_000_000;
+const START_UNIX: i64 = 1_800_000_000;
 /// Milliseconds between two ticks of a node.
 const TICK_MS: u64 = 100;
 
@@ -91,6 +95,27 @@ pub struct VirtualNetwork {
     links: LinkModel,
     rng: SmallRng,
     now_us: u64,
+}
+
+/// What a seed has on disk at one time.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    repository: RepositoryId,
+    metadata: BTreeMap<String, Vec<u8>>,
+    targets: BTreeMap<Digest, Vec<u8>>,
+    files: BTreeMap<MetaFile, Vec<u8>>,
+}
+
+impl Backup {
+    /// What the owner of `repository` has on disk now.
+    pub fn of(repository: &TestRepository) -> Self {
+        Self {
+            repository: repository.id,
+            metadata: disk(repository),
+            targets: repository.files.values().map(|bytes| (Digest::of(bytes), bytes.clone())).collect(),
+            files: repository.files.clone(),
+        }
+    }
 }
 
 fn peer_id(index: usize) -> PeerId {
@@ -161,6 +186,7 @@ impl VirtualNetwork {
             platform: Platform::any(),
             agent: "virtual".to_owned(),
             random_seed: self.rng.random(),
+            adopt_wait_ms: 10_000,
         };
         let found = Restored {
             metadata: &MetadataReader(&|name| on_disk.get(name).cloned()),
@@ -168,6 +194,8 @@ impl VirtualNetwork {
             artifacts: Vec::new(),
             subscriptions: if subscribes { vec![(spec, Recovered::default())] } else { Vec::new() },
             peers: Vec::new(),
+            memory: Memory::default(),
+            bans: Vec::new(),
         };
         let now = self.now();
         let (engine, effects) = Engine::restore(config, found, now).expect("a good repository");
@@ -218,6 +246,7 @@ impl VirtualNetwork {
             platform: Platform::any(),
             agent: "virtual".to_owned(),
             random_seed: 0,
+            adopt_wait_ms: 10_000,
         };
         let found = Restored {
             metadata: &MetadataReader(&|name| saved(name).or_else(|| on_disk.get(name).cloned())),
@@ -225,8 +254,62 @@ impl VirtualNetwork {
             artifacts: Vec::new(),
             subscriptions: Vec::new(),
             peers: Vec::new(),
+            memory: Memory::default(),
+            bans: Vec::new(),
         };
         Engine::restore(config, found, self.now()).expect("a good repository")
+    }
+
+    /// The seed's machine is replaced by one on which an old backup was restored; it still knows where the
+    /// other nodes were.
+    ///
+    /// # Panics
+    /// Where the engine refuses the backup.
+    pub fn restore_seed(&mut self, backup: &Backup) {
+        self.disconnect(0);
+        let config = EngineConfig {
+            me: self.nodes[0].id.clone(),
+            repository: backup.repository,
+            ticket: None,
+            is_seed: true,
+            platform: Platform::any(),
+            agent: "virtual".to_owned(),
+            random_seed: self.rng.random(),
+            adopt_wait_ms: 10_000,
+        };
+        let known = self.nodes.iter().skip(1).map(|node| (node.id.clone(), vec![node.address.clone()]));
+        let found = Restored {
+            metadata: &MetadataReader(&|name| backup.metadata.get(name).cloned()),
+            target: &TargetReader(&|sha256| backup.targets.get(sha256).cloned()),
+            artifacts: Vec::new(),
+            subscriptions: Vec::new(),
+            peers: known.collect(),
+            memory: Memory::default(),
+            bans: Vec::new(),
+        };
+        let (engine, effects) = Engine::restore(config, found, self.now()).expect("a good backup");
+        self.nodes[0].engine = engine;
+        self.nodes[0].files = backup.files.clone();
+        self.nodes[0].online = true;
+        self.carry_out(0, effects);
+    }
+
+    /// The seed signs the set that it has once more, as it does every few hours.
+    ///
+    /// # Panics
+    /// Where signing in memory fails, which would be a bug.
+    pub fn sign_again(&mut self) {
+        let view = self.nodes[0].engine.catalog().expect("a seed has a set").clone();
+        let mut draft = Draft::of(&view, self.wall());
+        draft.renew();
+        let signed = draft.sign(&TestKeys::default()).expect("keys are in memory");
+        self.nodes[0].files.extend(signed.files.iter().cloned());
+        self.input(0, Input::Published { head: signed.head, files: signed.files });
+    }
+
+    /// Whether the seed may sign now.
+    pub fn may_sign(&self) -> bool {
+        self.nodes[0].engine.signing(self.now()) == Signing::Ready
     }
 
     /// The seed publishes `bytes` as `version`.
@@ -423,7 +506,11 @@ impl VirtualNetwork {
                     let at_ms = self.elapsed_ms();
                     self.nodes[index].events.push((at_ms, event));
                 }
-                Effect::Journal(_) | Effect::RememberPeer { .. } | Effect::Resign => {}
+                Effect::Journal(_)
+                | Effect::RememberPeer { .. }
+                | Effect::RememberBan(_)
+                | Effect::ForgetBan { .. }
+                | Effect::Resign => {}
             }
         }
     }

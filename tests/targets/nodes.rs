@@ -109,3 +109,68 @@ async fn what_cannot_be_published_is_refused_and_leaves_nothing_behind() {
     assert_eq!(status(cluster.seed()).await.repositories[0].head.clone(), before);
     cluster.stop().await;
 }
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("writable");
+    for entry in fs::read_dir(from).expect("readable") {
+        let path = entry.expect("readable").path();
+        let copy = to.join(path.file_name().expect("it has a name"));
+        if path.is_dir() {
+            copy_all(&path, &copy);
+        } else if path.is_file() {
+            fs::copy(&path, &copy).expect("writable");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seed_restored_from_a_backup_publishes_on_from_its_peers_head() {
+    let mut cluster = Cluster::start(2).await;
+    let source = cluster.scratch().join("source");
+    make_tree(&source, "1.0.0");
+    cluster.publish(&source, "1.0.0").await.expect("published");
+    for peer in &cluster.peers {
+        until(&peer.node, "1.0.0", |status| has_installed(status, "1.0.0")).await;
+    }
+    let data_dir = cluster.seed.as_ref().expect("the seed runs").data_dir.clone();
+    let backup = cluster.scratch().join("backup");
+    cluster.stop_seed().await;
+    copy_all(&data_dir, &backup);
+
+    cluster.start_seed_in(data_dir.clone()).await;
+    make_tree(&source, "1.1.0");
+    cluster.publish(&source, "1.1.0").await.expect("published");
+    for peer in &cluster.peers {
+        until(&peer.node, "1.1.0", |status| has_installed(status, "1.1.0")).await;
+    }
+    let newest = head(cluster.seed()).await;
+    cluster.stop_seed().await;
+    fs::remove_dir_all(&data_dir).expect("removable");
+    copy_all(&backup, &data_dir);
+
+    cluster.start_seed_in(data_dir).await;
+    make_tree(&source, "1.2.0");
+    // At once: nothing waits for the seed to have heard of anybody but the seed itself.
+    cluster.publish(&source, "1.2.0").await.expect("published");
+    assert_eq!(head(cluster.seed()).await, newest + 1);
+    for peer in &cluster.peers {
+        until(&peer.node, "1.2.0", |status| has_installed(status, "1.2.0")).await;
+        assert_eq!(head(&peer.node).await, newest + 1);
+    }
+    for node in cluster.peers.iter().map(|peer| &peer.node).chain([cluster.seed()]) {
+        let Ok(Response::History(history)) = ask(node, Request::History { product: None, limit: 100 }).await else {
+            panic!("no history");
+        };
+        assert!(history.entries.iter().all(|entry| entry.kind != "alarm"), "a fork was seen: {history:#?}");
+    }
+    let Ok(Response::History(history)) = ask(cluster.seed(), Request::History { product: None, limit: 100 }).await
+    else {
+        panic!("no history");
+    };
+    assert!(history.entries.iter().any(|entry| entry.kind == "head_adopted"), "{history:#?}");
+    cluster.stop().await;
+}
+
+async fn head(node: &updraft::runtime::RunningNode) -> u64 {
+    status(node).await.repositories[0].head.as_ref().map_or(0, |head| head.timestamp_version)
+}

@@ -3,7 +3,7 @@
 use updraft::engine::effect::{Effect, EventKind, Save};
 use updraft::engine::input::Input;
 use updraft_tests::repository::TestRepository;
-use updraft_tests::virtual_network::{LinkModel, VirtualNetwork};
+use updraft_tests::virtual_network::{Backup, LinkModel, VirtualNetwork};
 
 const LINKS: LinkModel =
     LinkModel { latency_ms: 5, seed_upload_bytes_per_second: 12_500_000, peer_upload_bytes_per_second: 12_500_000 };
@@ -197,7 +197,7 @@ fn proof_against_a_key_survives_a_restart() {
             if let Effect::Save(saves) = effect {
                 saved.extend(saves.into_iter().filter_map(|save| match save {
                     Save::Metadata { name, bytes } => Some((name, bytes)),
-                    Save::Target { .. } => None,
+                    Save::Target { .. } | Save::Memory(_) => None,
                 }));
             }
         }
@@ -205,4 +205,25 @@ fn proof_against_a_key_survives_a_restart() {
     assert_eq!(engine.catalog().expect("owned").contradictions.len(), 1);
     let (again, _) = start(&saved);
     assert_eq!(again.catalog().expect("owned").contradictions, engine.catalog().expect("owned").contradictions);
+}
+
+#[test]
+fn a_seed_restored_from_a_backup_takes_over_its_peers_head_and_never_forks() {
+    let (mut network, mut repository) = fleet(4, 6);
+    assert!(network.run_until(5_000, |n| (1..=4).all(|peer| n.head_version(peer) == 1)));
+    let backup = Backup::of(&repository);
+    for (version, salt) in [("1.0.0", 1), ("1.1.0", 2)] {
+        network.publish(&mut repository, version, &artifact(1, salt));
+        assert!(network.run_until(30_000, |n| all_installed(n, 1..=4, version)));
+    }
+    network.restore_seed(&backup);
+    assert_eq!(network.head_version(0), 1, "the backup is old");
+    assert!(!network.may_sign());
+    assert!(network.run_until(9_000, VirtualNetwork::may_sign), "{:?}", network.events(0));
+    assert_eq!(network.head_version(0), 3, "it adopted the head before it might sign");
+    assert!(network.told(0, EventKind::HeadAdopted));
+    network.sign_again();
+    assert!(network.run_until(30_000, |n| (0..=4).all(|node| n.head_version(node) == 4)));
+    let forks = (0..=4).filter(|node| network.told(*node, EventKind::Equivocation)).count();
+    assert_eq!(forks, 0, "{:?}", network.events(1));
 }

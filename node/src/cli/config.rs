@@ -94,6 +94,7 @@ fn view(effective: &EffectiveConfig) -> ConfigView {
         ("platform", json!(config.platform)),
         ("max_peers", json!(config.max_peers)),
         ("keep_releases", json!(config.keep_releases)),
+        ("adopt_wait_seconds", json!(config.adopt_wait_seconds)),
         ("subscriptions", json!(subscriptions)),
     ];
     ConfigView {
@@ -174,6 +175,7 @@ mdns = false  # default
 platform = \"linux-x86_64\"  # flag
 max_peers = 64  # default
 keep_releases = 2  # default
+adopt_wait_seconds = 10  # default
 
 [[subscriptions]]  # flag
 channel = \"stable\"

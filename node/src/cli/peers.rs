@@ -1,14 +1,41 @@
 //! `updraft peers`: who is connected, what they hold, and what flows.
 
+use clap::{Args, Subcommand};
+
 use super::output::{Painter, Style};
 use super::table::{Cell, Table};
-use super::units::{bytes, duration, percent, rate};
+use super::units::{bytes, duration, percent, printable, rate};
 use super::{CommandError, ExitCode, GlobalArgs, Output, ask};
 use crate::control::messages::Request;
 use crate::control::views::{PeerRow, PeersView};
 
-/// Lists the peers.
-pub fn run(global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
+/// As typed.
+#[derive(Debug, Args)]
+pub struct PeersArgs {
+    /// What to do; lists the peers where nothing is said
+    #[command(subcommand)]
+    command: Option<PeersCommand>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum PeersCommand {
+    /// Let a banned peer back in
+    Unban {
+        /// Its identity, or the end of it as the table shows it
+        #[arg(value_name = "PEER")]
+        peer: String,
+    },
+}
+
+/// Lists the peers, or lifts a ban.
+pub fn run(args: PeersArgs, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
+    if let Some(PeersCommand::Unban { peer }) = args.command {
+        let request = Request::Unban { peer: peer.clone() };
+        let view: PeersView = ask::ask(&global.data_dir()?, &request, output)?;
+        output.answer(&view, |_, _| format!("{} may come back\n", printable(&peer)))?;
+        return Ok(ExitCode::Ok);
+    }
     let view: PeersView = ask::ask(&global.data_dir()?, &Request::Peers {}, output)?;
     output.answer(&view, human)?;
     if view.peers.is_empty() {
@@ -34,7 +61,21 @@ fn human(view: &PeersView, painter: Painter) -> String {
             if peer.score < 0 { score.styled(Style::Warn) } else { score },
         ]);
     }
-    table.render(painter)
+    let mut text = table.render(painter);
+    if !view.banned.is_empty() {
+        let mut table = Table::new(&["BANNED", "UNTIL", "TIMES", "WHY"]);
+        for ban in &view.banned {
+            table.row(vec![
+                Cell::new(short(&ban.peer_id)),
+                Cell::new(ban.until.to_string()),
+                Cell::number(ban.offences.to_string()),
+                Cell::new(format!("it {}", printable(&ban.reason))).styled(Style::Warn),
+            ]);
+        }
+        text.push('\n');
+        text.push_str(&table.render(painter));
+    }
+    text
 }
 
 /// The last eight characters: the ones that differ.
@@ -90,6 +131,7 @@ mod tests {
                 objects: vec![object(200), object(90)],
                 score: 0,
             }],
+            banned: Vec::new(),
         };
         assert_eq!(
             human(&view, Painter::new(false)),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{DEFAULT_KEEP_RELEASES, NodeConfig, Subscription};
+use super::{DEFAULT_KEEP_RELEASES, MAX_ADOPT_WAIT_SECONDS, NodeConfig, Subscription};
 
 /// The most sessions that may be configured.
 const MAX_MAX_PEERS: usize = 4096;
@@ -22,6 +22,12 @@ pub(super) fn check(config: &NodeConfig) -> Result<(), String> {
         return Err(format!(
             "keep_releases is {}; it must be {DEFAULT_KEEP_RELEASES} (the running release and the one to go back to) to {MAX_KEEP_RELEASES}",
             config.keep_releases
+        ));
+    }
+    if config.adopt_wait_seconds > MAX_ADOPT_WAIT_SECONDS {
+        return Err(format!(
+            "adopt_wait_seconds is {}; it must be 0 (sign without hearing anybody) to {MAX_ADOPT_WAIT_SECONDS}",
+            config.adopt_wait_seconds
         ));
     }
     if config.http.is_some() && config.http == config.metrics && config.http.is_some_and(|a| a.port() != 0) {

@@ -17,7 +17,7 @@ use super::{ConfigError, Role, Subscription};
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// The keys of the file, in the order in which `config show` lists them.
-pub const KEYS: [&str; 11] = [
+pub const KEYS: [&str; 12] = [
     "role",
     "ticket",
     "listen",
@@ -28,6 +28,7 @@ pub const KEYS: [&str; 11] = [
     "platform",
     "max_peers",
     "keep_releases",
+    "adopt_wait_seconds",
     "subscriptions",
 ];
 
@@ -60,6 +61,7 @@ pub struct FileConfig {
     pub(super) platform: Option<Platform>,
     pub(super) max_peers: Option<usize>,
     pub(super) keep_releases: Option<u32>,
+    pub(super) adopt_wait_seconds: Option<u32>,
     pub(super) subscriptions: Option<Vec<FileSubscription>>,
 }
 
@@ -240,6 +242,7 @@ mod tests {
             platform = "linux-x86_64"
             max_peers = 5
             keep_releases = 3
+            adopt_wait_seconds = 20
 
             [[subscriptions]]
             product = "editor"
@@ -256,6 +259,7 @@ mod tests {
         assert_eq!(rows, ["editor:beta=/opt/editor", "kiosk:stable"]);
         assert_eq!(file.metrics, Some(Switch(None)));
         assert_eq!(file.keep_releases, Some(3));
+        assert_eq!(file.adopt_wait_seconds, Some(20));
     }
 
     #[test]

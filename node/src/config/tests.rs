@@ -91,7 +91,9 @@ fn install_directories_keep_apart() {
 
 #[test]
 fn numbers_out_of_range_are_refused() {
-    for text in ["max_peers = 0", "max_peers = 5000", "keep_releases = 1", "keep_releases = 5000"] {
+    for text in
+        ["max_peers = 0", "max_peers = 5000", "keep_releases = 1", "keep_releases = 5000", "adopt_wait_seconds = 601"]
+    {
         assert!(matches!(with_file(text, Overrides::default()), Err(ConfigError::Contradiction(_))), "{text}");
     }
 }

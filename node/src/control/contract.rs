@@ -8,9 +8,9 @@ use updraft_protocol::time::UtcTime;
 
 use super::results::{FetchView, InstallView, PublishView, TicketView};
 use super::views::{
-    EquivocationView, GateVerdict, GateView, HeadView, HistoryRow, HistoryView, LocalCopy, Mode, PeerObject, PeerRow,
-    PeersView, ReleaseRow, ReleasesView, RepositoryView, Schema, StatusView, SubscriptionState, SubscriptionView,
-    TransferProgress, TransferView,
+    BanRow, ClockView, EquivocationView, FloorView, GateVerdict, GateView, HeadView, HistoryRow, HistoryView,
+    LocalCopy, MemoryView, Mode, PeerObject, PeerRow, PeersView, ReleaseRow, ReleasesView, RepositoryView, Schema,
+    SigningState, SigningView, StatusView, SubscriptionState, SubscriptionView, TransferProgress, TransferView,
 };
 use crate::config::Role;
 
@@ -83,6 +83,15 @@ pub(crate) fn sample_status() -> StatusView {
                 age_ms: 60_000,
             }),
             equivocations: Vec::new(),
+            memory: MemoryView {
+                remembered_releases: 12,
+                altered_releases: Vec::new(),
+                floors: vec![FloorView {
+                    product: "editor".parse().expect("a name"),
+                    version: "0.9.0".to_owned(),
+                    signed: None,
+                }],
+            },
         }],
         subscriptions: vec![SubscriptionView {
             product: "editor".parse().expect("a name"),
@@ -106,6 +115,11 @@ pub(crate) fn sample_status() -> StatusView {
         }],
         transfer: TransferView { bytes_in: 50, bytes_out: 6, bytes_duplicate: 1, bytes_rejected: 0 },
         warnings: vec!["the private keys of the repository are still on this machine".to_owned()],
+        clock: Some(ClockView { trusted: true, now: time(0), not_before: time(-60), reason: None }),
+        signing: Some(SigningView {
+            state: SigningState::Waiting,
+            reason: Some("hearing from the peers before signing: 1 of 2 known ones have answered".to_owned()),
+        }),
     }
 }
 
@@ -137,7 +151,18 @@ fn status() {
         "fresh": true,
         "age_ms": 60000
       },
-      "equivocations": []
+      "equivocations": [],
+      "memory": {
+        "remembered_releases": 12,
+        "altered_releases": [],
+        "floors": [
+          {
+            "product": "editor",
+            "version": "0.9.0",
+            "signed": null
+          }
+        ]
+      }
     }
   ],
   "subscriptions": [
@@ -169,7 +194,17 @@ fn status() {
   },
   "warnings": [
     "the private keys of the repository are still on this machine"
-  ]
+  ],
+  "clock": {
+    "trusted": true,
+    "now": "2026-11-22T14:31:00Z",
+    "not_before": "2026-11-22T14:30:00Z",
+    "reason": null
+  },
+  "signing": {
+    "state": "waiting",
+    "reason": "hearing from the peers before signing: 1 of 2 known ones have answered"
+  }
 }"#,
     );
 }
@@ -235,6 +270,13 @@ fn peers() {
             objects: vec![PeerObject { artifact: digest(), pieces_have: 3, pieces_total: 128 }],
             score: -2,
         }],
+        banned: vec![BanRow {
+            peer_id: "12D3KooWliar".to_owned(),
+            reason: "sent piece 3, which is not what was signed".to_owned(),
+            banned_at: time(0),
+            until: time(7 * 86_400),
+            offences: 1,
+        }],
     };
     check(
         &view,
@@ -263,6 +305,15 @@ fn peers() {
         }
       ],
       "score": -2
+    }
+  ],
+  "banned": [
+    {
+      "peer_id": "12D3KooWliar",
+      "reason": "sent piece 3, which is not what was signed",
+      "banned_at": "2026-11-22T14:31:00Z",
+      "until": "2026-11-29T14:31:00Z",
+      "offences": 1
     }
   ]
 }"#,

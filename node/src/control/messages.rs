@@ -89,6 +89,14 @@ pub enum Request {
         #[serde(default)]
         addresses: Vec<String>,
     },
+    /// Let a banned peer back in. Answered by [`Response::Done`].
+    Unban {
+        /// Its identity.
+        peer: String,
+    },
+    /// The clock of this machine is right, whatever was signed: forget the latest time of signing.
+    /// Answered by [`Response::Done`].
+    TrustClock {},
     /// Publish a release (seeds only). Progress, then [`Response::Publish`].
     Publish(PublishRequest),
 }
@@ -172,7 +180,7 @@ pub enum Response {
     Ticket(TicketView),
     /// To [`Request::Publish`].
     Publish(PublishView),
-    /// To [`Request::Events`].
+    /// To [`Request::Events`], [`Request::Unban`] and [`Request::TrustClock`].
     Done {},
 }
 

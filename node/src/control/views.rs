@@ -61,6 +61,68 @@ pub struct StatusView {
     pub transfer: TransferView,
     /// What someone should look at, in sentences.
     pub warnings: Vec<String>,
+    /// Whether the clock can be believed.
+    #[serde(default)]
+    pub clock: Option<ClockView>,
+    /// Whether a seed may sign; none at a peer.
+    #[serde(default)]
+    pub signing: Option<SigningView>,
+}
+
+/// The wall clock, as far as signed metadata can judge it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockView {
+    /// Nothing speaks against it. Else nothing is installed, and a seed may not sign.
+    pub trusted: bool,
+    /// What it says.
+    pub now: UtcTime,
+    /// It cannot be earlier than this.
+    pub not_before: UtcTime,
+    /// Why it is not trusted, in a sentence.
+    pub reason: Option<String>,
+}
+
+/// Whether a seed may sign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningView {
+    /// It may.
+    pub state: SigningState,
+    /// What it waits for, or what has to be done, in a sentence.
+    pub reason: Option<String>,
+}
+
+/// Whether a seed may sign, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SigningState {
+    /// It may.
+    Ready,
+    /// It hears what its peers hold first.
+    Waiting,
+    /// Its clock is wrong.
+    Refused,
+}
+
+/// What a node remembers beyond the metadata in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MemoryView {
+    /// Releases whose signed entry is known for good.
+    pub remembered_releases: u64,
+    /// Target paths of releases that are not what they were, and are refused; the first 100.
+    pub altered_releases: Vec<String>,
+    /// The security floors that hold.
+    pub floors: Vec<FloorView>,
+}
+
+/// A product's security floor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FloorView {
+    /// The product.
+    pub product: Product,
+    /// Nothing below is installed.
+    pub version: String,
+    /// What the metadata in force says, where it says less or nothing.
+    pub signed: Option<String>,
 }
 
 /// A repository that the node trusts.
@@ -78,6 +140,9 @@ pub struct RepositoryView {
     /// replaced. Empty in good times.
     #[serde(default)]
     pub equivocations: Vec<EquivocationView>,
+    /// What is remembered of it for good.
+    #[serde(default)]
+    pub memory: MemoryView,
 }
 
 /// Two files of one role, both validly signed, that contradict each other.
@@ -252,6 +317,24 @@ pub struct PeersView {
     pub schema: Schema,
     /// Everyone with a session.
     pub peers: Vec<PeerRow>,
+    /// Everyone who lied provably and is refused; the ban that ends first comes first.
+    #[serde(default)]
+    pub banned: Vec<BanRow>,
+}
+
+/// A banned peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanRow {
+    /// Its identity.
+    pub peer_id: String,
+    /// What it did, in a sentence without its subject.
+    pub reason: String,
+    /// When.
+    pub banned_at: UtcTime,
+    /// When it may come back.
+    pub until: UtcTime,
+    /// How often it was banned, this time included.
+    pub offences: u32,
 }
 
 /// A connected peer.
@@ -371,7 +454,7 @@ pub struct HistoryView {
 pub struct HistoryRow {
     /// When.
     pub at: UtcTime,
-    /// What: `installed`, `rolled_back`, `install_failed`, `fetch_complete`, `published`, `alarm`.
+    /// What, in a word: `installed`, `rolled_back`, `published`, `alarm`, `release_altered`...
     pub kind: String,
     /// Which product.
     pub product: Option<Product>,

@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use semver::Version;
 use updraft_protocol::digest::Digest;
-use updraft_protocol::head::{self, Contradiction, Evidence, Head, Ignored, Inline, Verdict};
+use updraft_protocol::head::{self, Contradiction, Evidence, Head, Ignored, Inline, Rejected, Verdict};
 use updraft_protocol::limits::{MAX_EVIDENCE, MAX_ROOT_ROTATIONS};
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Platform, Product};
@@ -17,10 +18,12 @@ use updraft_protocol::release::Release;
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::ticket::Ticket;
 use updraft_protocol::time::UtcTime;
-use updraft_protocol::tuf::{Expiry, RepositoryId, RoleName, Timestamp, Trusted, Verified};
+use updraft_protocol::tuf::{Expiry, RepositoryId, RoleName, Timestamp, TopRole, Trusted, TufError, Verified};
 
-use super::effect::{GossipVerdict, Save};
+use super::clock::Clock;
+use super::effect::{EventKind, GossipVerdict, Save};
 use super::evidence::{EvidenceBook, Taken};
+use super::memory::{Memory, tell_altered, tell_lowered};
 
 /// A whole, consistent set of signed metadata. Shared with readers as it is.
 #[derive(Debug, Clone)]
@@ -37,6 +40,12 @@ pub struct CatalogView {
     pub refused: Vec<String>,
     /// Proof against keys of the repository: what their roles say is not acted on.
     pub contradictions: Vec<Contradiction>,
+    /// Paths of releases that are not what they were when they were seen first: no releases any more.
+    pub altered: BTreeSet<String>,
+    /// The lowest version of each product that may be installed: the highest that was ever signed.
+    pub floors: BTreeMap<Product, Version>,
+    /// What the clock is judged by.
+    pub clock: Clock,
 }
 
 impl CatalogView {
@@ -48,6 +57,9 @@ impl CatalogView {
             channel_files: BTreeMap::new(),
             refused: Vec::new(),
             contradictions: Vec::new(),
+            altered: BTreeSet::new(),
+            floors: trusted.role(&RoleName::targets()).map(|top| top.security_floor.clone()).unwrap_or_default(),
+            clock: Clock { remembered: None, head: trusted.timestamp().and_then(|timestamp| timestamp.signed_at) },
             trusted: trusted.clone(),
         };
         for (path, target, _) in trusted.all_targets() {
@@ -116,8 +128,8 @@ pub(crate) struct Change {
     pub(crate) head_verified: Option<u64>,
     /// The current set was replaced.
     pub(crate) replaced: bool,
-    /// The sender lied, provably.
-    pub(crate) blame: Option<String>,
+    /// The sender is to blame.
+    pub(crate) blame: Option<Blame>,
     /// The sender is behind, and would be helped by what is known here.
     pub(crate) sender_is_behind: bool,
     /// The sender checks with a root of this version, which is newer than the one here.
@@ -126,6 +138,36 @@ pub(crate) struct Change {
     pub(crate) contradictions: Vec<Contradiction>,
     /// Roles against which nothing is held any more.
     pub(crate) cleared: Vec<RoleName>,
+    /// What memory found in a set that is in force now.
+    pub(crate) notices: Vec<(EventKind, String)>,
+}
+
+/// What a sender did.
+#[derive(Debug)]
+pub(crate) struct Blame {
+    /// What, for people.
+    pub(crate) reason: String,
+    /// Nobody honest would have sent it; else it may only be behind or confused.
+    pub(crate) is_lie: bool,
+}
+
+impl From<String> for Blame {
+    /// A fault, not a lie.
+    fn from(reason: String) -> Self {
+        Self { reason, is_lie: false }
+    }
+}
+
+/// Whether nobody who judges heads as this node does would have sent a head that is rejected for this.
+/// Metadata that does not hold together may have been signed so, and its sender may know less.
+fn is_lie(reason: &Rejected) -> bool {
+    match reason {
+        Rejected::Encoding(_)
+        | Rejected::NotCanonical { .. }
+        | Rejected::Signatures { .. }
+        | Rejected::InlineTarget { .. } => true,
+        Rejected::Metadata(_) => false,
+    }
 }
 
 /// Why a node cannot start from what it has on disk.
@@ -169,6 +211,16 @@ pub(crate) struct Catalog {
     evidence: EvidenceBook,
     /// Evidence that came before the root to check it with.
     unchecked: Vec<Evidence>,
+    memory: Memory,
+    /// The last root that took a targets key away.
+    rotated_at: u64,
+}
+
+/// Takes the next root; returns whether it took a targets key away.
+fn take_root(trusted: &mut Trusted, bytes: &[u8]) -> Result<bool, TufError> {
+    let before = trusted.root().clone();
+    trusted.update_root(bytes)?;
+    Ok(before.is_rotated_by(trusted.root(), TopRole::Targets))
 }
 
 /// The file name under which a role is kept.
@@ -184,7 +236,10 @@ impl Catalog {
         ticket: Option<&Ticket>,
         read: &dyn Fn(&str) -> Option<Vec<u8>>,
         target: &dyn Fn(&Digest) -> Option<Vec<u8>>,
-    ) -> Result<Self, CatalogError> {
+        memory: Memory,
+        now: UtcTime,
+    ) -> Result<(Self, Change), CatalogError> {
+        let mut change = Change::default();
         let pin = ticket.map_or_else(Pin::default, |ticket| Pin {
             root_version: ticket.root_version,
             root_sha256: Some(ticket.root_sha256),
@@ -201,19 +256,23 @@ impl Catalog {
             head: None,
             evidence: EvidenceBook::default(),
             unchecked: Vec::new(),
+            memory,
+            rotated_at: 0,
         };
-        let Some(first) = read("1.root.json") else { return Ok(catalog) };
+        let Some(first) = read("1.root.json") else { return Ok((catalog, change)) };
         let bad = |reason: String| CatalogError::Root { repository: repository.to_string(), reason };
         let mut trusted = Trusted::from_first_root(&first, &repository).map_err(|error| bad(error.to_string()))?;
         let mut before = None;
         for _ in 0..MAX_ROOT_ROTATIONS {
             let Some(bytes) = read(&format!("{}.root.json", trusted.root().version + 1)) else { break };
             before = Some(trusted.clone());
-            trusted.update_root(&bytes).map_err(|error| bad(error.to_string()))?;
+            if take_root(&mut trusted, &bytes).map_err(|error| bad(error.to_string()))? {
+                catalog.rotated_at = trusted.root().version;
+            }
         }
         if !catalog.meets_pin(&trusted).map_err(bad)? {
             catalog.joining = Some(trusted);
-            return Ok(catalog);
+            return Ok((catalog, change));
         }
         // Whatever is missing or damaged from here on is fetched again.
         load_set(&mut trusted, read);
@@ -230,8 +289,8 @@ impl Catalog {
             }
         }
         catalog.evidence.restore(&trusted, read);
-        let _cleared = catalog.install_view(&trusted);
-        Ok(catalog)
+        catalog.install_view(&trusted, now, &mut change);
+        Ok((catalog, change))
     }
 
     /// Whether the chain reached the root that the ticket pins; an error where it is another root.
@@ -248,11 +307,28 @@ impl Catalog {
         Ok(true)
     }
 
-    /// Puts a set in force. Returns the roles against which nothing is held any more.
-    fn install_view(&mut self, trusted: &Trusted) -> Vec<RoleName> {
-        let cleared = self.evidence.settle(trusted);
+    /// Puts a set in force: what it teaches is saved before the set itself is.
+    fn install_view(&mut self, trusted: &Trusted, now: UtcTime, change: &mut Change) {
+        for role in self.evidence.settle(trusted) {
+            change.save.push(self.evidence.save(&role));
+            change.cleared.push(role);
+        }
         let mut view = CatalogView::new(trusted, &self.files);
         view.contradictions = self.evidence.contradictions();
+        let seen = self.memory.observe(trusted, self.rotated_at, now);
+        let known = self.current.as_ref().map(|current| &current.altered);
+        let new: Vec<&String> = seen.altered.iter().filter(|path| known.is_none_or(|k| !k.contains(*path))).collect();
+        let altered = tell_altered(new.into_iter()).into_iter().map(|text| (EventKind::ReleaseAltered, text));
+        change.notices.extend(altered);
+        // Told when it begins to be so, not with every head.
+        if trusted.role(&RoleName::targets()).map(|top| top.version) != self.targets_version() {
+            let lowered = tell_lowered(&seen.lowered).into_iter().map(|text| (EventKind::FloorHeld, text));
+            change.notices.extend(lowered);
+        }
+        if !seen.learned.is_empty() {
+            change.save.push(Save::Memory(seen.learned));
+        }
+        self.memory.apply(&mut view, seen.altered);
         if trusted.snapshot().is_some() {
             self.former = None;
         } else if let Some(old) = self.current.as_ref().filter(|old| old.trusted.snapshot().is_some()) {
@@ -264,15 +340,11 @@ impl Catalog {
         self.head = encode_head(&view);
         self.current = Some(Arc::new(view));
         self.joining = None;
-        cleared
     }
 
-    /// Puts a set in force, with what follows for the evidence.
-    fn replace_view(&mut self, trusted: &Trusted, change: &mut Change) {
-        for role in self.install_view(trusted) {
-            change.save.push(self.evidence.save(&role));
-            change.cleared.push(role);
-        }
+    /// Puts a set in force in place of another.
+    fn replace_view(&mut self, trusted: &Trusted, now: UtcTime, change: &mut Change) {
+        self.install_view(trusted, now, change);
         for evidence in std::mem::take(&mut self.unchecked) {
             let _ = self.take_evidence(&evidence, change);
         }
@@ -317,6 +389,23 @@ impl Catalog {
     /// The current set; `None` until the pinned root was reached.
     pub(crate) fn view(&self) -> Option<&Arc<CatalogView>> {
         self.current.as_ref()
+    }
+
+    fn targets_version(&self) -> Option<u64> {
+        self.current.as_ref()?.trusted.role(&RoleName::targets()).map(|top| top.version)
+    }
+
+    /// What is remembered beyond the set in force.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// An operator vouches for the clock: the remembered time of signing is forgotten.
+    pub(crate) fn trust_clock(&mut self) {
+        self.memory.clock.remembered = None;
+        if let Some(view) = &mut self.current {
+            Arc::make_mut(view).clock.remembered = None;
+        }
     }
 
     pub(crate) fn repository(&self) -> RepositoryId {
@@ -412,7 +501,7 @@ impl Catalog {
                     self.files.insert(Digest::of(&bytes), Arc::new(bytes));
                 }
                 self.candidate = Some(accepted.trusted);
-                self.advance(&mut change);
+                self.advance(now, &mut change);
                 GossipVerdict::Accept
             }
             Verdict::Ignore(Ignored::NewerRoot { version }) => {
@@ -425,7 +514,8 @@ impl Catalog {
             }
             Verdict::Ignore(Ignored::Same | Ignored::Expired | Ignored::GoesBack(_)) => GossipVerdict::Ignore,
             Verdict::Reject(reason) => {
-                change.blame = Some(format!("sent a head that is provably wrong: {reason}"));
+                let is_lie = is_lie(&reason);
+                change.blame = Some(Blame { reason: format!("sent a head that is provably wrong: {reason}"), is_lie });
                 GossipVerdict::Reject
             }
             Verdict::Equivocation(evidence) => {
@@ -439,78 +529,79 @@ impl Catalog {
     }
 
     /// A file that was asked for. `Err` says why it is of no use: ask another peer.
-    pub(crate) fn file(&mut self, file: &MetaFile, bytes: &[u8], now: UtcTime) -> Result<Change, String> {
+    pub(crate) fn file(&mut self, file: &MetaFile, bytes: &[u8], now: UtcTime) -> Result<Change, Blame> {
         let mut change = Change::default();
         match file {
             MetaFile::Head => {
                 let (verdict, judged) = self.judge(bytes, now);
                 if verdict == GossipVerdict::Reject {
-                    return Err(judged.blame.unwrap_or_default());
+                    return Err(judged.blame.unwrap_or_else(|| "a rejected head".to_owned().into()));
                 }
                 change = judged;
             }
-            MetaFile::Root { version } => self.root(*version, bytes, &mut change)?,
+            MetaFile::Root { version } => self.root(*version, bytes, now, &mut change)?,
             MetaFile::Role { name, version } => {
                 let role = name.parse::<RoleName>().map_err(|error| error.to_string())?;
                 let current = || self.current.as_ref().map(|view| view.trusted.clone());
-                let mut trusted = self.candidate.clone().or_else(current).ok_or("no set to complete")?;
+                let mut trusted =
+                    self.candidate.clone().or_else(current).ok_or_else(|| "no set to complete".to_owned())?;
                 // An expired role is no fault of the peer that handed it on: the set is completed with
                 // it, and the freshness gate keeps anything from being installed.
                 let _same_or_new =
                     trusted.update_targets(&role, bytes, Expiry::Deferred).map_err(|error| error.to_string())?;
                 if trusted.role(&role).is_none_or(|role| role.version != *version) {
-                    return Err(format!("{name} has another version than {version}"));
+                    return Err(format!("{name} has another version than {version}").into());
                 }
                 self.candidate = Some(trusted);
-                self.advance(&mut change);
+                self.advance(now, &mut change);
             }
             MetaFile::Target { sha256, .. } => {
                 if Digest::of(bytes) != *sha256 {
-                    return Err("the file is not the one that was signed".to_owned());
+                    return Err("the file is not the one that was signed".to_owned().into());
                 }
                 self.files.insert(*sha256, Arc::new(bytes.to_vec()));
                 if self.candidate.is_none() {
                     self.candidate = self.current.as_ref().map(|view| view.trusted.clone());
                 }
-                self.advance(&mut change);
+                self.advance(now, &mut change);
             }
             MetaFile::Evidence { sha256 } => {
                 if Digest::of(bytes) != *sha256 {
-                    return Err("the evidence is not the piece that was asked for".to_owned());
+                    return Err("the evidence is not the piece that was asked for".to_owned().into());
                 }
                 let evidence = Evidence::decode(bytes).map_err(|error| error.to_string())?;
                 // What proves nothing here may do so under the sender's root: no fault.
                 let _ = self.take_evidence(&evidence, &mut change);
             }
-            MetaFile::Manifest { .. } => return Err("manifests do not belong to the catalog".to_owned()),
+            MetaFile::Manifest { .. } => return Err("manifests do not belong to the catalog".to_owned().into()),
         }
         Ok(change)
     }
 
-    fn root(&mut self, version: u64, bytes: &[u8], change: &mut Change) -> Result<(), String> {
+    fn root(&mut self, version: u64, bytes: &[u8], now: UtcTime, change: &mut Change) -> Result<(), String> {
         if version != self.root_version() + 1 {
             return Ok(());
         }
         let name = format!("{version}.root.json");
-        let trusted = match (&self.current, &self.joining) {
-            (Some(view), _) => {
-                let mut trusted = view.trusted.clone();
-                trusted.update_root(bytes).map_err(|error| error.to_string())?;
+        let before = self.current.as_ref().map(|view| &view.trusted).or(self.joining.as_ref());
+        let mut rotates = false;
+        let trusted = match before {
+            Some(before) => {
+                let mut trusted = before.clone();
+                rotates = take_root(&mut trusted, bytes).map_err(|error| error.to_string())?;
                 trusted
             }
-            (None, Some(joining)) => {
-                let mut trusted = joining.clone();
-                trusted.update_root(bytes).map_err(|error| error.to_string())?;
-                trusted
-            }
-            (None, None) => Trusted::from_first_root(bytes, &self.repository).map_err(|error| error.to_string())?,
+            None => Trusted::from_first_root(bytes, &self.repository).map_err(|error| error.to_string())?,
         };
         let arrived = self.meets_pin(&trusted)?;
+        if rotates {
+            self.rotated_at = version;
+        }
         change.save.push(Save::Metadata { name, bytes: bytes.to_vec() });
         if arrived {
             // A new root re-verifies everything below it: a candidate under the old one is void.
             self.candidate = None;
-            self.replace_view(&trusted, change);
+            self.replace_view(&trusted, now, change);
             change.wants.push(MetaFile::Root { version: version + 1 });
             change.wants.push(MetaFile::Head);
         } else {
@@ -521,7 +612,7 @@ impl Catalog {
     }
 
     /// Makes the candidate current if it is whole; else asks for what it lacks.
-    fn advance(&mut self, change: &mut Change) {
+    fn advance(&mut self, now: UtcTime, change: &mut Change) {
         let Some(candidate) = &mut self.candidate else { return };
         if let Some(view) = &self.current {
             carry_roles(candidate, &view.trusted);
@@ -539,8 +630,8 @@ impl Catalog {
         for evidence in self.contradicted_roles(&trusted) {
             let _ = self.take_evidence(&evidence, change);
         }
+        self.replace_view(&trusted, now, change);
         save_set(&trusted, &self.files, &mut change.save);
-        self.replace_view(&trusted, change);
     }
 
     /// Roles of which `newer` brings the version that is held with another content: the snapshot may
@@ -659,6 +750,8 @@ pub fn load_view(
     ticket: Option<&Ticket>,
     read: &dyn Fn(&str) -> Option<Vec<u8>>,
     target: &dyn Fn(&Digest) -> Option<Vec<u8>>,
+    memory: Memory,
+    now: UtcTime,
 ) -> Result<Option<Arc<CatalogView>>, CatalogError> {
-    Ok(Catalog::restore(repository, ticket, read, target)?.current)
+    Ok(Catalog::restore(repository, ticket, read, target, memory, now)?.0.current)
 }

@@ -11,7 +11,9 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::release::Release;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 
+use super::bans::Ban;
 use super::install::JournalEntry;
+use super::memory::Learned;
 
 /// What the network shell is told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +147,8 @@ pub enum Save {
         /// Exact bytes.
         bytes: Vec<u8>,
     },
+    /// What the set that follows teaches for good.
+    Memory(Learned),
 }
 
 /// What the installer shell is told to do. Every step may be repeated.
@@ -239,6 +243,26 @@ pub enum EventKind {
     EquivocationCleared,
     /// Something an operator must look at.
     Alarm,
+    /// A release is not what it was when it was signed first; it is refused.
+    ReleaseAltered,
+    /// Signed metadata lowers a security floor; the higher one holds.
+    FloorHeld,
+    /// The clock is wrong beyond doubt; nothing is installed or signed by it.
+    ClockUntrusted,
+    /// The clock is believed again.
+    ClockTrusted,
+    /// The metadata expired; nothing new is installed.
+    MetadataExpired,
+    /// The metadata is fresh again.
+    MetadataFresh,
+    /// A seed took over a newer head that its peers held.
+    HeadAdopted,
+    /// Peers claimed a newer head, and none of them delivered it.
+    HeadWithheld,
+    /// A seed signs without having reached any of the peers that it knew.
+    PeersUnreachable,
+    /// A peer that had been banned may come back.
+    PeerUnbanned,
 }
 
 impl EventKind {
@@ -262,6 +286,16 @@ impl EventKind {
             Self::Equivocation => "equivocation",
             Self::EquivocationCleared => "equivocation_cleared",
             Self::Alarm => "alarm",
+            Self::ReleaseAltered => "release_altered",
+            Self::FloorHeld => "floor_held",
+            Self::ClockUntrusted => "clock_untrusted",
+            Self::ClockTrusted => "clock_trusted",
+            Self::MetadataExpired => "metadata_expired",
+            Self::MetadataFresh => "metadata_fresh",
+            Self::HeadAdopted => "head_adopted",
+            Self::HeadWithheld => "head_withheld",
+            Self::PeersUnreachable => "peers_unreachable",
+            Self::PeerUnbanned => "peer_unbanned",
         }
     }
 
@@ -274,9 +308,22 @@ impl EventKind {
                 | Self::RolledBack
                 | Self::InstallFailed
                 | Self::Published
-                | Self::Equivocation
+                | Self::HeadAdopted
                 | Self::EquivocationCleared
-                | Self::Alarm
+        ) || self.is_alarm()
+    }
+
+    /// Whether an operator must look at it: shown as a warning, kept in the history.
+    pub fn is_alarm(self) -> bool {
+        matches!(
+            self,
+            Self::Alarm
+                | Self::Equivocation
+                | Self::ReleaseAltered
+                | Self::FloorHeld
+                | Self::ClockUntrusted
+                | Self::MetadataExpired
+                | Self::HeadWithheld
         )
     }
 }
@@ -310,6 +357,13 @@ pub enum Effect {
         peer: PeerId,
         /// Its dialable addresses.
         addresses: Vec<String>,
+    },
+    /// Remember a ban.
+    RememberBan(Ban),
+    /// Forget a ban.
+    ForgetBan {
+        /// Whose.
+        peer: PeerId,
     },
     /// The head grows old: sign it again (seed).
     Resign,

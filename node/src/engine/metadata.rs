@@ -7,6 +7,9 @@ use updraft_protocol::meta::{MetaFile, MetaRequest, MetaResponse};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::Control;
 
+use super::bans::is_wrong_file;
+use super::bucket::REQUESTS;
+use super::catalog::Blame;
 use super::effect::{self, Effect, EventKind, SwarmEffect};
 use super::input::Now;
 use super::sessions::Heard;
@@ -14,10 +17,17 @@ use super::supply::Stage;
 use super::{ANNOUNCE_MS, Engine, catalog, evidence};
 
 impl Engine {
-    pub(super) fn meta_asked(&mut self, channel: u64, peer: &PeerId, request: MetaRequest) {
+    pub(super) fn meta_asked(&mut self, channel: u64, peer: &PeerId, request: MetaRequest, now: Now) {
         let foreign = request.repository != self.config.repository.0;
         if foreign || !self.peers.sessions().contains_key(peer) {
             let reason = "this node does not serve that repository to you".to_owned();
+            self.push(SwarmEffect::MetaAnswer { channel, response: MetaResponse::Refused { reason } });
+            return;
+        }
+        let granted = self.peers.session_mut(peer).is_some_and(|session| session.requests.take(REQUESTS, now.mono_ms));
+        if !granted {
+            self.limited.requests += 1;
+            let reason = "too many requests; ask others, or again in a moment".to_owned();
             self.push(SwarmEffect::MetaAnswer { channel, response: MetaResponse::Refused { reason } });
             return;
         }
@@ -48,12 +58,14 @@ impl Engine {
                 && matches!(result, Ok(MetaResponse::NotFound))
                 && self.peers.claims_root(peer, version)
             {
-                self.fault(peer, &format!("claims to check with root {version} and does not have it"));
+                self.fault(peer, &format!("claims to check with root {version} and does not have it"), now);
             }
             return;
         };
-        if let Err(reason) = self.take_file(&file, &bytes, Some(peer), now) {
-            self.fault(peer, &format!("answered with a wrong file: {reason}"));
+        let is_wrong = is_wrong_file(&file, &bytes);
+        if let Err(blame) = self.take_file(&file, &bytes, Some(peer), now) {
+            let reason = format!("answered with a wrong file: {}", blame.reason);
+            self.blame(peer, &Blame { reason, is_lie: blame.is_lie || is_wrong }, now);
         }
     }
 
@@ -63,7 +75,7 @@ impl Engine {
         bytes: &[u8],
         peer: Option<&PeerId>,
         now: Now,
-    ) -> Result<(), String> {
+    ) -> Result<(), Blame> {
         if let MetaFile::Manifest { sha256 } = file {
             let manifest = self.supplies.manifest_arrived(sha256, bytes)?;
             self.wants.remove(file);
@@ -104,8 +116,11 @@ impl Engine {
                 self.heard_head(peer, heard, now);
             }
         }
-        if let (Some(reason), Some(peer)) = (change.blame, peer) {
-            self.fault(peer, &reason);
+        for (kind, text) in change.notices {
+            self.tell(kind, None, text);
+        }
+        if let (Some(blame), Some(peer)) = (change.blame, peer) {
+            self.blame(peer, &blame, now);
         }
         if let Some(version) = change.head_verified {
             self.tell(EventKind::HeadVerified, peer, format!("head {version} verified"));
@@ -131,20 +146,24 @@ impl Engine {
 
     pub(super) fn published(&mut self, head: &[u8], files: &[(MetaFile, Vec<u8>)], now: Now) {
         for (file, bytes) in files.iter().filter(|(file, _)| matches!(file, MetaFile::Root { .. })) {
-            if let Err(reason) = self.take_file(file, bytes, None, now) {
-                self.tell(EventKind::Alarm, None, format!("the root that was just made does not verify: {reason}"));
+            if let Err(blame) = self.take_file(file, bytes, None, now) {
+                let text = format!("the root that was just made does not verify: {}", blame.reason);
+                self.tell(EventKind::Alarm, None, text);
             }
         }
         let (verdict, change) = self.catalog.judge(head, now.wall);
         self.catalog_changed(change, None, false, now);
-        for (file, bytes) in
-            files.iter().filter(|(file, _)| matches!(file, MetaFile::Role { .. } | MetaFile::Target { .. }))
-        {
-            // Files that the head carried inline are there already; a second copy changes nothing.
-            if self.catalog.needs().contains(file)
-                && let Err(reason) = self.take_file(file, bytes, None, now)
-            {
-                self.tell(EventKind::Alarm, None, format!("a file that was just signed does not verify: {reason}"));
+        // Files that the head carried inline are there already. What else is needed shows as delegators
+        // arrive, so that no order of `files` is asked for.
+        let mut taken = BTreeSet::new();
+        loop {
+            let needs = self.catalog.needs();
+            let next = files.iter().find(|(file, _)| needs.contains(file) && !taken.contains(file));
+            let Some((file, bytes)) = next else { break };
+            taken.insert(file.clone());
+            if let Err(blame) = self.take_file(file, bytes, None, now) {
+                let text = format!("a file that was just signed does not verify: {}", blame.reason);
+                self.tell(EventKind::Alarm, None, text);
             }
         }
         if verdict == effect::GossipVerdict::Accept

@@ -11,6 +11,7 @@ use updraft_protocol::limits::{MAX_EXCHANGED_PEERS, MAX_PEER_ADDRESSES};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{Control, Hello, PeerRecord};
 
+use super::bucket::{Bucket, HEADS, REQUESTS};
 use super::effect::SwarmEffect;
 
 /// Sessions that a node tries to have. Enough for rarest-first to see the swarm; few enough that a
@@ -59,6 +60,10 @@ pub struct Session {
     helped_ms: Option<u64>,
     /// The root it was asked for last because it claimed to have it, and when.
     root_asked: Option<(u64, u64)>,
+    /// Gossiped heads that are still looked at.
+    pub(crate) heads: Bucket,
+    /// Metadata requests that are still answered.
+    pub(crate) requests: Bucket,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +72,8 @@ struct Known {
     failures: u32,
     next_dial_ms: u64,
     dialing_since_ms: Option<u64>,
+    /// Not dialled before: it made too many faults.
+    rest_until_ms: u64,
     from_ticket: bool,
 }
 
@@ -172,6 +179,8 @@ impl Peers {
             exchanged_ms: now_ms,
             helped_ms: None,
             root_asked: None,
+            heads: Bucket::full(HEADS, now_ms),
+            requests: Bucket::full(REQUESTS, now_ms),
         };
         self.sessions.insert(peer.clone(), session);
     }
@@ -257,8 +266,36 @@ impl Peers {
     }
 
     pub(crate) fn ban(&mut self, peer: &PeerId) {
-        self.known.remove(peer);
+        // What the ticket says of it is kept: it is dialled again once the ban is over.
+        if self.known.get(peer).is_some_and(|known| !known.from_ticket) {
+            self.known.remove(peer);
+        }
         self.banned.insert(peer.clone());
+    }
+
+    pub(crate) fn unban(&mut self, peer: &PeerId) {
+        self.banned.remove(peer);
+    }
+
+    pub(crate) fn is_banned(&self, peer: &PeerId) -> bool {
+        self.banned.contains(peer)
+    }
+
+    /// Whether a dial to this peer failed and none has succeeded since, or it is not dialled at all.
+    pub(crate) fn has_failed(&self, peer: &PeerId) -> bool {
+        self.known.get(peer).is_none_or(|known| known.failures > 0)
+    }
+
+    /// The session, to be counted in.
+    pub(crate) fn session_mut(&mut self, peer: &PeerId) -> Option<&mut Session> {
+        self.sessions.get_mut(peer)
+    }
+
+    /// A session ended for its faults: the peer is not dialled for a while.
+    pub(crate) fn rest(&mut self, peer: &PeerId, now_ms: u64) {
+        if let Some(known) = self.known.get_mut(peer) {
+            known.rest_until_ms = now_ms + FAR_BACK_OFF_MS;
+        }
     }
 
     /// Counts a fault; true once the peer has used up its credit.
@@ -303,7 +340,8 @@ impl Peers {
                 !self.sessions.contains_key(*peer)
                     && known.dialing_since_ms.is_none()
                     && !known.addresses.is_empty()
-                    && now_ms >= known.next_dial_ms
+                    && now_ms >= known.next_dial_ms.max(known.rest_until_ms)
+                    && !self.banned.contains(*peer)
             })
             .map(|(peer, _)| peer)
             .collect();

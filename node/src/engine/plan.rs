@@ -39,6 +39,8 @@ pub enum GateName {
     Pause,
     /// The release was not yanked.
     Yank,
+    /// The wall clock can be believed.
+    Clock,
     /// The rollout has reached this node.
     Rollout,
     /// This artifact was not rolled back from here.
@@ -60,6 +62,7 @@ impl GateName {
             Self::MinFrom => "min_from",
             Self::Pause => "pause",
             Self::Yank => "yank",
+            Self::Clock => "clock",
             Self::Rollout => "rollout",
             Self::Quarantine => "quarantine",
             Self::Freshness => "freshness",
@@ -202,9 +205,9 @@ fn remaining_gates(
     now: UtcTime,
 ) {
     let version = &release.id.version;
-    if let Some(floor) = view.trusted.security_floor(facts.product) {
+    if let Some(floor) = view.floors.get(facts.product) {
         let reason = format!("the security floor is {floor}");
-        decision.gate(GateName::Floor, *version >= floor, reason, None);
+        decision.gate(GateName::Floor, version >= floor, reason, None);
     }
     if let Some(min_from) = &release.min_from {
         let open = facts.installed.is_none_or(|installed| installed >= min_from);
@@ -222,6 +225,9 @@ fn remaining_gates(
             format!("this build of {version} failed or was rolled back here; `updraft install` tries it again");
         decision.gate(GateName::Quarantine, false, reason, None);
     }
+    // Before the gates that ask what time it is.
+    let clock = view.clock.judge(now);
+    decision.gate(GateName::Clock, clock.is_trusted(), clock.reason(now), None);
     rollout_gate(decision, policy, facts, release, now);
     freshness_gate(decision, view, policy, facts.product, now);
     if let Some(found) = view.contradictions.iter().find(|found| evidence::concerns(found, facts.product)) {
@@ -280,13 +286,12 @@ fn freshness_gate(
         .map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX))
         .or(rolling.then_some(ROLLOUT_HEAD_AGE_S));
     let signed_at = trusted.timestamp().and_then(|timestamp| timestamp.signed_at);
-    if let (true, Some(limit_s), Some(signed_at)) = (open, limit_s, signed_at) {
-        let age_s = now.seconds_since(signed_at);
-        open = age_s <= limit_s;
+    if let (true, Some(limit_s)) = (open, limit_s) {
+        let age_s = signed_at.map(|signed_at| now.seconds_since(signed_at));
+        open = age_s.is_some_and(|age_s| age_s <= limit_s);
         if !open {
-            reason = format!(
-                "the head is {age_s} s old, the channel allows {limit_s} s: a pause may be hidden from this node"
-            );
+            let age = age_s.map_or_else(|| "of unknown age".to_owned(), |age_s| format!("{age_s} s old"));
+            reason = format!("the head is {age}, the channel allows {limit_s} s: a pause may be hidden from this node");
         }
     }
     decision.gate(GateName::Freshness, open, reason, None);

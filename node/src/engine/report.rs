@@ -10,7 +10,6 @@ use updraft_protocol::release::Release;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::RepositoryId;
 
-use super::Engine;
 use super::catalog::CatalogView;
 use super::fetch::{ByteCounts, LinkView, TransferView};
 use super::input::Now;
@@ -18,6 +17,7 @@ use super::install::{InstallState, Subscription};
 use super::peers::Session;
 use super::plan::{Facts, Verdict, plan};
 use super::supply::{Stage, object};
+use super::{Engine, RateLimited};
 
 /// One connected peer.
 #[derive(Debug, Clone)]
@@ -86,6 +86,11 @@ impl Engine {
                 (state.as_str(), count as u64)
             })
             .collect()
+    }
+
+    /// What neighbours asked too much of.
+    pub fn rate_limited(&self) -> RateLimited {
+        self.limited
     }
 
     /// Whether any download is under way.

@@ -5,7 +5,9 @@ use updraft_protocol::meta::MetaFile;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{Control, Hello};
 
-use super::effect::{Effect, EventKind, SwarmEffect};
+use super::bucket::HEADS;
+use super::catalog::Blame;
+use super::effect::{Effect, EventKind, GossipVerdict, SwarmEffect};
 use super::fetch::{News, Outcome};
 use super::input::{DiscoverySource, Now, SwarmInput};
 use super::{Engine, MAX_FAULTS};
@@ -64,11 +66,15 @@ impl Engine {
                 self.tell(EventKind::Alarm, None, format!("a stored block cannot be read: {reason}"));
             }
             SwarmInput::Gossip { message, peer, payload } => {
+                if !self.hears_head(&peer, &payload, now) {
+                    self.push(SwarmEffect::GossipVerdict { message, peer, verdict: GossipVerdict::Ignore });
+                    return;
+                }
                 let (verdict, change) = self.catalog.judge(&payload, now.wall);
                 self.push(SwarmEffect::GossipVerdict { message, peer: peer.clone(), verdict });
                 self.catalog_changed(change, Some(&peer), false, now);
             }
-            SwarmInput::MetaAsked { channel, peer, request } => self.meta_asked(channel, &peer, request),
+            SwarmInput::MetaAsked { channel, peer, request } => self.meta_asked(channel, &peer, request, now),
             SwarmInput::MetaAnswered { request_id, peer, result } => {
                 self.meta_answered(request_id, &peer, result, now);
             }
@@ -89,6 +95,10 @@ impl Engine {
     }
 
     pub(super) fn connected(&mut self, peer: &PeerId, address: String, outbound: bool, now: Now) {
+        if self.peers.is_banned(peer) {
+            self.push(SwarmEffect::Disconnect { peer: peer.clone() });
+            return;
+        }
         self.tell(EventKind::PeerConnected, Some(peer), format!("connected at {address}"));
         self.peers.connected(peer, address, outbound, now.mono_ms);
         let message = self.hello();
@@ -112,7 +122,7 @@ impl Engine {
                 let outcome = self.fetch.connected(peer, seed);
                 self.absorb(outcome, now);
             }
-            _ if !self.peers.is_ready(peer) => self.fault(peer, "spoke before its hello"),
+            _ if !self.peers.is_ready(peer) => self.fault(peer, "spoke before its hello", now),
             Control::Head { root_version, timestamp_version, timestamp_sha256 } => {
                 self.heard_head(peer, Heard { root_version, timestamp_version, timestamp_sha256 }, now);
             }
@@ -163,16 +173,42 @@ impl Engine {
         }
     }
 
-    pub(super) fn fault(&mut self, peer: &PeerId, what: &str) {
-        if self.peers.fault(peer, MAX_FAULTS) {
-            self.ban(peer, what);
+    /// Whether a gossiped head is looked at: what costs a check of signatures is bounded by neighbour. A
+    /// head that is passed over may be the newest, and no copy of it will come again: it is asked for.
+    fn hears_head(&mut self, peer: &PeerId, payload: &[u8], now: Now) -> bool {
+        if self.catalog.head().is_some_and(|head| head == payload) {
+            return true;
+        }
+        let Some(session) = self.peers.session_mut(peer) else { return true };
+        if session.heads.take(HEADS, now.mono_ms) {
+            return true;
+        }
+        self.limited.heads += 1;
+        if self.catalog.view().is_some() {
+            self.wants.add(MetaFile::Head, None);
+        }
+        false
+    }
+
+    pub(super) fn blame(&mut self, peer: &PeerId, blame: &Blame, now: Now) {
+        if blame.is_lie {
+            self.ban(peer, &blame.reason, now);
+        } else {
+            self.fault(peer, &blame.reason, now);
         }
     }
 
-    pub(super) fn ban(&mut self, peer: &PeerId, why: &str) {
-        self.peers.ban(peer);
-        self.push(SwarmEffect::Ban { peer: peer.clone() });
-        self.tell(EventKind::PeerBlamed, Some(peer), format!("banned: it {why}"));
+    /// Counts what may be bad luck. A session with too much of it ends; the peer may come again.
+    pub(super) fn fault(&mut self, peer: &PeerId, what: &str, now: Now) {
+        if self.peers.fault(peer, MAX_FAULTS) {
+            self.peers.rest(peer, now.mono_ms);
+            self.push(SwarmEffect::Disconnect { peer: peer.clone() });
+            self.tell(
+                EventKind::PeerBlamed,
+                Some(peer),
+                format!("parted from after {MAX_FAULTS} faults; at last it {what}"),
+            );
+        }
     }
 
     pub(super) fn absorb(&mut self, outcome: Outcome, now: Now) {
@@ -181,9 +217,9 @@ impl Engine {
             match news {
                 News::Complete(object) => self.artifact_complete(&object.digest, now),
                 News::Poisoned { peer, piece, .. } => {
-                    self.ban(&peer, &format!("sent piece {piece}, which is not what was signed"));
+                    self.ban(&peer, &format!("sent piece {piece}, which is not what was signed"), now);
                 }
-                News::Misbehaved { peer, what } => self.fault(&peer, what),
+                News::Misbehaved { peer, what } => self.fault(&peer, what, now),
                 News::Stopped { object, reason } => {
                     self.supplies.refused(&object.digest, reason.clone(), now.mono_ms);
                     self.tell(EventKind::FetchStopped, None, format!("{}: {reason}", object.digest.short()));

@@ -56,6 +56,22 @@ pub struct Metrics {
     pub installs_committed: u64,
     /// Installs that were rolled back.
     pub installs_rolled_back: u64,
+    /// The clock can be believed.
+    pub clock_trusted: bool,
+    /// The metadata is too old to install by.
+    pub metadata_expired: bool,
+    /// Releases whose signed entry is known for good.
+    pub remembered_releases: u64,
+    /// Releases that are refused now because they changed.
+    pub altered_releases: u64,
+    /// Alarms about changed releases since the start.
+    pub alterations: u64,
+    /// Peers that are refused.
+    pub banned_peers: u64,
+    /// Gossiped heads beyond a neighbour's rate.
+    pub rate_limited_heads: u64,
+    /// Metadata requests beyond a neighbour's rate.
+    pub rate_limited_requests: u64,
 }
 
 struct Writer<'a>(DescriptorEncoder<'a>);
@@ -183,13 +199,43 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    fn trust(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        writer.gauge("clock_trusted", "1 while the clock can be believed.", None, self.clock_trusted.into())?;
+        writer.gauge(
+            "metadata_expired",
+            "1 while the metadata is too old to install by.",
+            None,
+            self.metadata_expired.into(),
+        )?;
+        writer.gauge(
+            "remembered_releases",
+            "Releases whose signed entry is known for good.",
+            None,
+            signed(self.remembered_releases),
+        )?;
+        writer.gauge(
+            "altered_releases",
+            "Releases that are refused because they changed after they were signed.",
+            None,
+            signed(self.altered_releases),
+        )?;
+        writer.counter("release_alarms", "Alarms about releases that changed.", None, self.alterations)?;
+        writer.gauge("banned_peers", "Peers that lied and are refused.", None, signed(self.banned_peers))?;
+        let limited = [("heads", self.rate_limited_heads), ("requests", self.rate_limited_requests)];
+        let help = "What neighbours sent beyond their rate.";
+        writer.family("rate_limited", help, None, MetricType::Counter, "what", &limited)
+    }
+}
+
 impl Collector for Metrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer(encoder);
         self.node(&mut writer)?;
         self.transfer(&mut writer)?;
         self.heads(&mut writer)?;
-        self.installs(&mut writer)
+        self.installs(&mut writer)?;
+        self.trust(&mut writer)
     }
 }
 
@@ -234,6 +280,11 @@ mod tests {
             head_version: Some(7),
             head_expires_in_seconds: Some(-5),
             subscriptions_by_state: vec![("idle", 2), ("fetching", 1)],
+            remembered_releases: 12,
+            altered_releases: 1,
+            alterations: 2,
+            banned_peers: 3,
+            rate_limited_heads: 4,
             ..Metrics::default()
         })
         .expect("writes");
@@ -249,6 +300,13 @@ mod tests {
             "updraft_head_expires_in_seconds -5",
             "updraft_subscriptions{state=\"fetching\"} 1",
             "updraft_installs_total{outcome=\"rolled_back\"} 0",
+            "updraft_clock_trusted 0",
+            "updraft_metadata_expired 0",
+            "updraft_remembered_releases 12",
+            "updraft_altered_releases 1",
+            "updraft_release_alarms_total 2",
+            "updraft_banned_peers 3",
+            "updraft_rate_limited_total{what=\"heads\"} 4",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

@@ -15,7 +15,7 @@ use updraft_protocol::release::Release;
 
 use super::open::wall_clock;
 use super::worker::Job;
-use super::{Runtime, views};
+use super::{Runtime, trust, views};
 use crate::atomic;
 use crate::config::Role;
 use crate::control::Call;
@@ -26,6 +26,7 @@ use crate::control::views::{HistoryRow, HistoryView, Schema, StatusView, Transfe
 use crate::engine::effect::{Event, EventKind};
 use crate::engine::input::Input;
 use crate::engine::install::InstallState;
+use crate::engine::memory::Memory;
 use crate::engine::plan::Verdict;
 use crate::publisher::{self, Publication, PublishError};
 
@@ -34,7 +35,7 @@ use crate::publisher::{self, Publication, PublishError};
 pub(super) struct Prepared {
     result: Result<publisher::Prepared, PublishError>,
     dry_run: bool,
-    reply: ReplySender,
+    pub(super) reply: ReplySender,
 }
 
 /// Somebody who waits.
@@ -58,6 +59,20 @@ impl Pending {
     }
 }
 
+/// To a publisher whose release was not signed any more.
+pub(super) fn stopping() -> ErrorBody {
+    ErrorBody::new(ErrorCode::Error, "the node is stopping; nothing was published")
+        .with_hint("publish again when it runs")
+}
+
+/// A release of this name was signed before, and was another.
+pub(crate) fn altered(release: &Release, memory: &Memory) -> Option<ErrorBody> {
+    (!memory.permits(&release.path, &release.to_target())).then(|| {
+        let text = format!("{} was published before with other contents, and every node remembers", release.id);
+        ErrorBody::new(ErrorCode::Error, text).with_hint("releases are never replaced; choose a higher version")
+    })
+}
+
 fn error(code: ErrorCode, message: impl std::fmt::Display) -> ErrorBody {
     ErrorBody::new(code, message.to_string())
 }
@@ -77,6 +92,8 @@ impl Runtime {
         let Call { request, reply } = call;
         match request {
             Request::Status { explain } => reply.finish(Ok(Response::Status(Box::new(self.status(explain))))),
+            Request::Unban { peer } => self.lift_ban(&peer, reply).await,
+            Request::TrustClock {} => self.trust_clock(reply).await,
             Request::Peers {} => reply.finish(Ok(Response::Peers(views::peers(&self.engine, self.now())))),
             Request::Releases { product } => {
                 let view = views::releases(&self.engine, product.as_ref(), self.now());
@@ -97,7 +114,7 @@ impl Runtime {
         self.poll_pending();
     }
 
-    fn status(&self, explain: bool) -> StatusView {
+    pub(super) fn status(&self, explain: bool) -> StatusView {
         let now = self.now();
         let totals = self.engine.transfer_totals();
         let fingerprint = self.ticket(&[]).map(|ticket| ticket.fingerprint()).unwrap_or_default();
@@ -124,13 +141,15 @@ impl Runtime {
                 bytes_rejected: totals.rejected,
             },
             warnings: self.warnings(),
+            clock: Some(trust::clock(&self.engine, now)),
+            signing: self.signing_view(),
         }
     }
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.opened.store.warnings().iter().map(ToString::to_string).collect();
+        warnings.extend(trust::warnings(&self.engine, self.now()));
         if let Some(view) = self.engine.catalog() {
-            warnings.extend(view.refused.iter().map(|refused| format!("a signed target is refused: {refused}")));
             if self.config.role == Role::Seed {
                 let products: Vec<Product> = view.products().into_iter().cloned().collect();
                 let here = self.opened.keys.not_offline(&products);
@@ -386,6 +405,9 @@ impl Runtime {
         let Some(view) = self.engine.catalog().cloned() else {
             return reply.finish(Err(error(ErrorCode::Error, "the seed has no verified repository")));
         };
+        if let Some(body) = self.refuse_to_sign().filter(|_| !request.dry_run) {
+            return reply.finish(Err(body));
+        }
         let (store, done, dry_run) = (self.opened.store.clone(), self.prepared_sender.clone(), request.dry_run);
         let publication = publication(request);
         tokio::task::spawn_blocking(move || {
@@ -398,16 +420,47 @@ impl Runtime {
         });
     }
 
-    /// Signs what was packed and lets the engine announce it.
+    /// Takes what was packed: to be signed now, or as soon as this seed may.
     pub(super) async fn prepared(&mut self, prepared: Prepared) {
-        let Prepared { result, dry_run, reply } = prepared;
+        match &prepared.result {
+            Ok(done) if prepared.dry_run => {
+                let view = published(done, None);
+                prepared.reply.finish(Ok(Response::Publish(view)));
+            }
+            Ok(_) => {
+                if let Some(prepared) = self.hold_back(prepared) {
+                    self.sign(prepared).await;
+                }
+            }
+            Err(cause) => {
+                let body = publish_error(cause);
+                prepared.reply.finish(Err(body));
+            }
+        }
+    }
+
+    /// Gives up a packed publication: nothing of it stays.
+    pub(super) fn withdraw(&self, prepared: Prepared, body: ErrorBody) {
+        if let Ok(prepared) = &prepared.result
+            && !prepared.was_held
+            && let Err(cause) = self.opened.store.remove(&prepared.release.artifact)
+        {
+            tracing::warn!(%cause, "the artifact of a failed publication could not be removed");
+        }
+        prepared.reply.finish(Err(body));
+    }
+
+    /// Signs what was packed and lets the engine announce it.
+    pub(super) async fn sign(&mut self, prepared: Prepared) {
+        let body = prepared.result.as_ref().ok().and_then(|done| altered(&done.release, self.engine.memory()));
+        if let Some(body) = body {
+            return self.withdraw(prepared, body);
+        }
+        let Prepared { result, reply, .. } = prepared;
         let prepared = match result {
             Ok(prepared) => prepared,
             Err(cause) => return reply.finish(Err(publish_error(&cause))),
         };
-        if dry_run {
-            return reply.finish(Ok(Response::Publish(published(&prepared, None))));
-        }
         reply.progress(Progress::local(Phase::Signing, 0, None));
         let Some(view) = self.engine.catalog().cloned() else { return };
         let (opened, moved) = (self.opened.clone(), prepared.clone());

@@ -23,6 +23,7 @@ pub(super) struct Events {
     pub(super) installs_rolled_back: u64,
     pub(super) heads_accepted: u64,
     pub(super) heads_rejected: u64,
+    pub(super) releases_altered: u64,
 }
 
 impl Events {
@@ -35,6 +36,7 @@ impl Events {
             installs_rolled_back: 0,
             heads_accepted: 0,
             heads_rejected: 0,
+            releases_altered: 0,
         }
     }
 
@@ -43,6 +45,7 @@ impl Events {
             EventKind::Installed => self.installs_committed += 1,
             EventKind::RolledBack => self.installs_rolled_back += 1,
             EventKind::HeadVerified => self.heads_accepted += 1,
+            EventKind::ReleaseAltered => self.releases_altered += 1,
             _ => {}
         }
         self.next += 1;

@@ -100,6 +100,10 @@ impl Repository for NodeFace {
         let view = self.view()?;
         let (directory, file) = path.rsplit_once('/')?;
         let (hash, name) = file.split_once('.')?;
+        // A release that changed is not what its name says, whoever signed it.
+        if view.altered.contains(&format!("{directory}/{name}")) {
+            return None;
+        }
         let Resolution::Found { target, .. } = view.trusted.resolve(&format!("{directory}/{name}")) else {
             return None;
         };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::calls::{publication, published};
+use super::calls::{altered, publication, published};
 use super::identity;
 use super::open::{OpenError, Opened, wall_clock};
 use crate::archive;
@@ -33,7 +33,18 @@ pub fn publish(
         return Ok(published(&prepared, None));
     }
     progress(Progress::local(Phase::Signing, 0, None));
-    let signed = publisher::sign(&prepared, &view, &opened.keys, wall_clock()).map_err(|cause| {
+    let memory = opened.state.memory(&opened.repository.0).map_err(error)?;
+    let now = wall_clock();
+    let clock = view.clock.judge(now);
+    let refused = altered(&prepared.release, &memory)
+        .or_else(|| (!clock.may_sign()).then(|| ErrorBody::new(ErrorCode::BlockedByPolicy, clock.reason(now))));
+    if let Some(body) = refused {
+        if !prepared.was_held {
+            opened.store.remove(&prepared.release.artifact).map_err(error)?;
+        }
+        return Err(body);
+    }
+    let signed = publisher::sign(&prepared, &view, &opened.keys, now).map_err(|cause| {
         if !prepared.was_held
             && let Err(cause) = opened.store.remove(&prepared.release.artifact)
         {
@@ -42,7 +53,14 @@ pub fn publish(
         error(cause)
     })?;
     opened.save(&publisher::in_order(&signed)).map_err(error)?;
-    Ok(published(&prepared, signed.trusted.timestamp().map(|timestamp| timestamp.version)))
+    let mut done = published(&prepared, signed.trusted.timestamp().map(|timestamp| timestamp.version));
+    let known = opened.state.known_peers(&opened.repository.0).map_err(error)?.len();
+    if known > 0 {
+        done.warnings.push(format!(
+            "{known} known peers were not asked whether they hold a newer head; if this directory was restored from a backup, start the seed and publish through it"
+        ));
+    }
+    Ok(done)
 }
 
 /// The join ticket of a stopped seed's repository.

@@ -150,9 +150,10 @@ impl Opened {
 
     /// The signed set on disk; `None` before the first.
     pub fn view(&self) -> Result<Option<Arc<CatalogView>>, OpenError> {
-        Ok(load_view(self.repository, self.ticket.as_ref(), &|name| self.read_metadata(name), &|sha256| {
-            self.read_target(sha256)
-        })?)
+        let read = |name: &str| self.read_metadata(name);
+        let target = |sha256: &Digest| self.read_target(sha256);
+        let memory = self.state.memory(&self.repository.0)?;
+        Ok(load_view(self.repository, self.ticket.as_ref(), &read, &target, memory, wall_clock())?)
     }
 
     /// The signed set of a repository that is owned here.
@@ -163,12 +164,13 @@ impl Opened {
         self.view()?.ok_or_else(|| OpenError::NoRepository(data_dir.to_owned()))
     }
 
-    /// Keeps files, in order.
-    pub fn save(&self, saves: &[Save]) -> Result<(), StoreError> {
+    /// Keeps files and what they teach, in order.
+    pub fn save(&self, saves: &[Save]) -> Result<(), OpenError> {
         for save in saves {
             match save {
                 Save::Metadata { name, bytes } => self.metadata.put(name, bytes)?,
                 Save::Target { sha256, bytes } => self.store.put_target(sha256, bytes)?,
+                Save::Memory(learned) => self.state.learn(&self.repository.0, learned, wall_clock())?,
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::release::Notes;
 use updraft_protocol::tuf::Freshness;
 
+use super::trust;
 use crate::control::messages::{Phase, Progress};
 use crate::control::views::{
     EquivocationView, GateVerdict, GateView, HeadView, LocalCopy, Mode, PeerObject, PeerRow, PeersView, ReleaseRow,
@@ -141,12 +142,20 @@ pub(super) fn repository(engine: &Engine, fingerprint: String, now: Now) -> Repo
             timestamp_version: timestamp.version,
             signed_at,
             expires_at: timestamp.expires,
-            fresh: matches!(view.trusted.freshness(now.wall), Freshness::Fresh { .. }),
+            fresh: matches!(view.trusted.freshness(now.wall), Freshness::Fresh { .. })
+                && engine.clock(now).is_trusted(),
             age_ms: u64::try_from(now.wall.seconds_since(signed_at)).unwrap_or(0).saturating_mul(1_000),
         })
     });
     let equivocations = view.map(|view| view.contradictions.iter().map(equivocation).collect()).unwrap_or_default();
-    RepositoryView { id: engine.repository().0, fingerprint, root_version: engine.root_version(), head, equivocations }
+    RepositoryView {
+        id: engine.repository().0,
+        fingerprint,
+        root_version: engine.root_version(),
+        head,
+        equivocations,
+        memory: trust::memory(engine),
+    }
 }
 
 fn equivocation(found: &Contradiction) -> EquivocationView {
@@ -188,7 +197,7 @@ pub(super) fn peers(engine: &Engine, now: Now) -> PeersView {
             score: -i64::from(view.session.faults),
         }
     });
-    PeersView { schema: Schema, peers: rows.collect() }
+    PeersView { schema: Schema, peers: rows.collect(), banned: trust::banned(engine) }
 }
 
 /// The releases that are known.

@@ -16,6 +16,7 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::time::UtcTime;
 
 use super::open::{Opened, wall_clock};
+use crate::engine::bans::Ban;
 use crate::engine::effect::{Event, EventKind, InstallEffect, Save};
 use crate::engine::input::Input;
 use crate::engine::install::{InstallState, Installed, JournalEntry, Recovered, StepFailure};
@@ -43,6 +44,10 @@ pub(super) enum Job {
         peer: PeerId,
         addresses: Vec<String>,
     },
+    RememberBan(Ban),
+    ForgetBan(PeerId),
+    /// An operator vouches for the clock.
+    ForgetSignedAt,
     History {
         event: Event,
         at: UtcTime,
@@ -110,6 +115,9 @@ impl Worker {
                 let known = KnownPeer { peer, addresses, last_connected_at: wall_clock() };
                 report(self.opened.state.remember_peers(&self.opened.repository.0, &[known]));
             }
+            Job::RememberBan(ban) => report(self.opened.state.put_ban(&self.opened.repository.0, &ban)),
+            Job::ForgetBan(peer) => report(self.opened.state.remove_ban(&self.opened.repository.0, &peer)),
+            Job::ForgetSignedAt => report(self.opened.state.forget_signed_at(&self.opened.repository.0)),
             Job::History { event, at } => {
                 let row = HistoryRow {
                     at,

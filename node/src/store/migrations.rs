@@ -10,7 +10,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// Step `n` takes a database from `user_version` `n` to `n + 1`.
-pub(super) const STEPS: &[&str] = &[FIRST];
+pub(super) const STEPS: &[&str] = &[FIRST, MEMORY];
 
 const FIRST: &str = "
 CREATE TABLE repositories (
@@ -103,6 +103,20 @@ CREATE TABLE known_peers (
     peer TEXT NOT NULL,
     addresses TEXT NOT NULL DEFAULT '[]',
     last_connected_at INTEGER NOT NULL,
+    PRIMARY KEY (repository, peer)
+);
+";
+
+const MEMORY: &str = "
+ALTER TABLE floors ADD COLUMN root_version INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE bans (
+    repository TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    banned_at INTEGER NOT NULL,
+    ends_at INTEGER NOT NULL,
+    offences INTEGER NOT NULL DEFAULT 1,
     PRIMARY KEY (repository, peer)
 );
 ";

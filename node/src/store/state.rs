@@ -6,9 +6,11 @@
 //!
 //! One file for each topic adds its methods to [`StateDb`]; each method is one transaction.
 
+mod bans;
 mod facts;
 mod history;
 mod installs;
+mod memory;
 mod peers;
 mod subscriptions;
 
@@ -24,7 +26,7 @@ use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 use updraft_protocol::digest::Digest;
 use updraft_protocol::time::UtcTime;
 
-pub use self::facts::{RepositoryRow, Seen};
+pub use self::facts::RepositoryRow;
 pub use self::history::{HISTORY_ROWS, HistoryEntry, HistoryRow};
 pub use self::installs::{InstallRow, InstalledRow, QuarantineRow, ReleaseRef};
 pub use self::peers::{KNOWN_PEERS, KnownPeer};

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
+use crate::canonical;
 use crate::digest::Digest;
 use crate::key::{KeyId, PublicKey};
 use crate::limits::{MAX_KEYS, MAX_ROLE_NAME_BYTES};
@@ -288,6 +289,11 @@ impl TargetInfo {
     /// The SHA-256, when one is stated.
     pub fn sha256(&self) -> Option<Digest> {
         self.hashes.sha256()
+    }
+
+    /// SHA-256 of the whole entry in canonical form: hashes, length, custom and what is not known here.
+    pub fn entry_digest(&self) -> Digest {
+        Digest::of(&canonical::encode(&canonical::value_of(self)))
     }
 
     /// Whether `bytes` are this target: length and every stated hash that is known, one at least.

@@ -133,6 +133,11 @@ impl Root {
         }
     }
 
+    /// Whether `newer` takes away a key that this root names for `role`.
+    pub fn is_rotated_by(&self, newer: &Self, role: TopRole) -> bool {
+        !self.authority(role).is_kept_by(&newer.authority(role))
+    }
+
     pub(super) fn authority(&self, role: TopRole) -> Authority<'_> {
         let role = self.role(role);
         Authority { keys: &self.keys, keyids: &role.keyids, threshold: role.threshold }

@@ -207,7 +207,7 @@ impl Trusted {
         // trusted timestamp and snapshot metadata files." Versions that a thief pushed forward must
         // not outlive the thief's key. A key that is only added rotates nothing: dropping the state
         // then would let the old key, still good, replay an old timestamp.
-        let rotated = |top: TopRole| !self.root.authority(top).is_kept_by(&new.authority(top));
+        let rotated = |top: TopRole| self.root.is_rotated_by(&new, top);
         if rotated(TopRole::Timestamp) {
             self.timestamp_keys_since = new.version;
         }

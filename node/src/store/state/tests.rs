@@ -4,6 +4,8 @@ use semver::Version;
 use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::peer::PeerId;
 
+use crate::engine::memory::{Floor, Learned};
+
 fn database() -> (tempfile::TempDir, StateDb) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let database = StateDb::open(&directory.path().join("state.db")).expect("opened");
@@ -190,29 +192,31 @@ fn history_is_bounded_and_read_latest_first() {
 }
 
 #[test]
-fn a_release_whose_bytes_change_is_an_alarm_every_time() {
-    let (_directory, database) = database();
-    let (path, was, is) = ("releases/editor/1.0.0/any/a", Digest::of(b"was"), Digest::of(b"is"));
-    assert_eq!(database.remember_target(&repository(), path, &was, at(1)).expect("kept"), Seen::New);
-    let batch = [(path, is), (path, was), ("channels/editor/stable.json", is)];
-    for last in [Seen::New, Seen::Same] {
-        let seen = database.remember_targets(&repository(), &batch, at(2)).expect("kept");
-        assert_eq!(seen, [Seen::Changed { was }, Seen::Same, last]);
-    }
-    assert_eq!(database.remember_target(&Digest::ZERO, path, &is, at(3)).expect("kept"), Seen::New);
-}
-
-#[test]
-fn a_floor_only_rises() {
-    let (_directory, database) = database();
-    let editor = product("editor");
-    assert_eq!(database.floor(&repository(), &editor).expect("read"), None);
-    for (version, holds) in [((1, 9, 0), (1, 9, 0)), ((1, 10, 0), (1, 10, 0)), ((1, 2, 0), (1, 10, 0))] {
-        let version = Version::new(version.0, version.1, version.2);
-        let floor = database.raise_floor(&repository(), &editor, &version).expect("raised");
-        assert_eq!(floor, Version::new(holds.0, holds.1, holds.2));
-        assert_eq!(database.floor(&repository(), &editor).expect("read"), Some(floor));
-    }
+fn what_a_set_taught_is_there_after_a_restart_and_a_target_never_changes() {
+    let (directory, database) = database();
+    let path = "releases/editor/1.0.0/any/a".to_owned();
+    let floor = |patch, root_version| Floor { version: Version::new(1, 0, patch), root_version };
+    let learned = Learned {
+        targets: vec![(path.clone(), Digest::of(b"first"))],
+        floors: vec![(product("editor"), floor(3, 1)), (product("kiosk"), floor(1, 1))],
+        signed_at: Some(at(7)),
+    };
+    database.learn(&repository(), &learned, at(8)).expect("kept");
+    let more = Learned {
+        targets: vec![(path.clone(), Digest::of(b"second"))],
+        floors: vec![(product("editor"), floor(4, 2))],
+        signed_at: Some(at(9)),
+    };
+    database.learn(&repository(), &more, at(10)).expect("kept");
+    drop(database);
+    let database = StateDb::open(&directory.path().join("state.db")).expect("opened");
+    let memory = database.memory(&repository()).expect("read");
+    assert_eq!(memory.targets, [(path, Digest::of(b"first"))].into());
+    assert_eq!(memory.floors, [(product("editor"), floor(4, 2)), (product("kiosk"), floor(1, 1))].into());
+    assert_eq!(memory.clock.remembered, Some(at(9)));
+    database.forget_signed_at(&repository()).expect("forgotten");
+    assert_eq!(database.memory(&repository()).expect("read").clock.remembered, None);
+    assert!(database.memory(&Digest::ZERO).expect("read").targets.is_empty(), "another repository's");
 }
 
 #[test]
