@@ -206,6 +206,9 @@ impl Timestamp {
 struct TimestampFiles {
     #[serde(rename = "snapshot.json")]
     snapshot: FileMeta,
+    /// Not read. A flattened field is also what keeps an array from passing for an object.
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
 }
 
 impl Role for Timestamp {
@@ -238,7 +241,7 @@ impl SignedPart for Timestamp {
 
     fn to_signed(&self) -> Map<String, Value> {
         let mut fields = Fields::close(self, &self.other);
-        fields.put("meta", &TimestampFiles { snapshot: self.snapshot.clone() });
+        fields.put("meta", &TimestampFiles { snapshot: self.snapshot.clone(), other: BTreeMap::new() });
         if let Some(signed_at) = &self.signed_at {
             fields.put("signed_at", signed_at);
         }
@@ -350,6 +353,9 @@ impl Targets {
 struct UpdraftFields {
     #[serde(default)]
     security_floor: BTreeMap<Product, String>,
+    /// Not read. A flattened field is also what keeps an array from passing for an object.
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
 }
 
 impl Role for Targets {
@@ -397,7 +403,7 @@ impl SignedPart for Targets {
         if !self.security_floor.is_empty() {
             let security_floor =
                 self.security_floor.iter().map(|(product, version)| (product.clone(), version.to_string())).collect();
-            fields.put("updraft", &UpdraftFields { security_floor });
+            fields.put("updraft", &UpdraftFields { security_floor, other: BTreeMap::new() });
         }
         fields.into_signed()
     }
