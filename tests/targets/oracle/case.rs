@@ -76,7 +76,9 @@ impl Case {
             let paths = round["paths"].as_array()?.iter();
             Some(Round {
                 now: round["now"].as_i64()?,
-                roots: roots.map(|(version, bytes)| Some((version.parse().ok()?, to_bytes(bytes)?))).collect::<Option<_>>()?,
+                roots: roots
+                    .map(|(version, bytes)| Some((version.parse().ok()?, to_bytes(bytes)?)))
+                    .collect::<Option<_>>()?,
                 files: files.map(|(name, bytes)| Some((name.clone(), to_bytes(bytes)?))).collect::<Option<_>>()?,
                 paths: paths.map(|path| path.as_str().map(str::to_owned)).collect::<Option<_>>()?,
             })

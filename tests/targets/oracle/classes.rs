@@ -225,7 +225,9 @@ pub(crate) const CLASSES: &[Class] = &[
             let is_odd = |value: &Value| serde_json::from_value::<sigstore_tuf::RoleKeys>(value.clone()).is_err();
             let signed = e.signed();
             let mut others = signed["roles"].as_object().into_iter().flatten().filter(|(name, _)| !is_top(name));
-            e.difference.role == "root" && e.they_refuse_for("failed to parse JSON") && others.any(|(_, value)| is_odd(value))
+            e.difference.role == "root"
+                && e.they_refuse_for("failed to parse JSON")
+                && others.any(|(_, value)| is_odd(value))
         },
     },
     Class {
@@ -236,8 +238,11 @@ pub(crate) const CLASSES: &[Class] = &[
         is: |e| {
             let is_odd = |value: &Value| serde_json::from_value::<sigstore_tuf::MetaFile>(value.clone()).is_err();
             let signed = e.signed();
-            let mut others = signed["meta"].as_object().into_iter().flatten().filter(|(name, _)| *name != "snapshot.json");
-            e.difference.role == "timestamp" && e.they_refuse_for("failed to parse JSON") && others.any(|(_, value)| is_odd(value))
+            let mut others =
+                signed["meta"].as_object().into_iter().flatten().filter(|(name, _)| *name != "snapshot.json");
+            e.difference.role == "timestamp"
+                && e.they_refuse_for("failed to parse JSON")
+                && others.any(|(_, value)| is_odd(value))
         },
     },
     Class {
@@ -256,7 +261,8 @@ pub(crate) const CLASSES: &[Class] = &[
             let signed = e.signed();
             let mut listed = signed["meta"].as_object().into_iter().flatten();
             let is_null = |meta: &Value| meta.get("hashes").is_some_and(Value::is_null);
-            e.we_refuse_for("the field 'meta': invalid type: null, expected a map") && listed.any(|(_, meta)| is_null(meta))
+            e.we_refuse_for("the field 'meta': invalid type: null, expected a map")
+                && listed.any(|(_, meta)| is_null(meta))
         },
     },
     Class {
@@ -267,7 +273,8 @@ pub(crate) const CLASSES: &[Class] = &[
         is: |e| {
             let signed = e.signed();
             let mut listed = signed["meta"].as_object().into_iter().flatten();
-            e.we_refuse_for("'hashes' states no hash") && listed.any(|(_, meta)| meta["hashes"] == serde_json::json!({}))
+            e.we_refuse_for("'hashes' states no hash")
+                && listed.any(|(_, meta)| meta["hashes"] == serde_json::json!({}))
         },
     },
     Class {
@@ -280,7 +287,9 @@ pub(crate) const CLASSES: &[Class] = &[
             let is_bare = |bytes: &[u8]| lenient(bytes)["signed"]["meta"].get("snapshot.json").is_none();
             let blocks = || {
                 let theirs = e.theirs[e.difference.round].trusted.timestamp;
-                let named = |bytes: &&Vec<u8>| lenient(bytes)["signed"]["version"].as_u64() == theirs.map(|(version, ..)| version);
+                let named = |bytes: &&Vec<u8>| {
+                    lenient(bytes)["signed"]["version"].as_u64() == theirs.map(|(version, ..)| version)
+                };
                 e.they_refuse_for("rollback detected for timestamp")
                     && e.served_before("timestamp").iter().filter(|bytes| named(bytes)).any(|bytes| is_bare(bytes))
             };
@@ -310,7 +319,10 @@ pub(crate) const CLASSES: &[Class] = &[
         source: "TUF 4.5: a role MUST specify only one of path_hash_prefixes and paths",
         why: "They prefer the prefixes; of a delegation with neither they think that it covers nothing.",
         is: |e| {
-            let is_odd = |role: &Value| role.get("paths").is_some_and(|v| !v.is_null()) == role.get("path_hash_prefixes").is_some_and(|v| !v.is_null());
+            let is_odd = |role: &Value| {
+                role.get("paths").is_some_and(|v| !v.is_null())
+                    == role.get("path_hash_prefixes").is_some_and(|v| !v.is_null())
+            };
             e.we_refuse_for("must state paths or path hash prefixes") && any_quorum(e, is_odd)
         },
     },
@@ -367,7 +379,8 @@ pub(crate) const CLASSES: &[Class] = &[
         why: "We read 64 signatures of one file.",
         is: |e| {
             let file = e.file();
-            e.we_refuse_for("signatures; at most") && file["signatures"].as_array().is_some_and(|all| all.len() > MAX_SIGNATURES)
+            e.we_refuse_for("signatures; at most")
+                && file["signatures"].as_array().is_some_and(|all| all.len() > MAX_SIGNATURES)
         },
     },
     Class {
@@ -378,7 +391,8 @@ pub(crate) const CLASSES: &[Class] = &[
         is: |e| {
             let signed = e.signed();
             let count = |table: &Value| table.as_object().map_or(0, serde_json::Map::len);
-            e.we_refuse_for("keys; at most") && count(&signed["keys"]).max(count(&signed["delegations"]["keys"])) > MAX_KEYS
+            e.we_refuse_for("keys; at most")
+                && count(&signed["keys"]).max(count(&signed["delegations"]["keys"])) > MAX_KEYS
         },
     },
     Class {
@@ -407,7 +421,9 @@ pub(crate) const CLASSES: &[Class] = &[
         source: "TUF 4.5 says nothing about the length of a role name",
         why: "We read role names of 1 to 128 bytes.",
         is: |e| {
-            let is_odd = |role: &Value| role["name"].as_str().is_some_and(|name| name.is_empty() || name.len() > MAX_ROLE_NAME_BYTES);
+            let is_odd = |role: &Value| {
+                role["name"].as_str().is_some_and(|name| name.is_empty() || name.len() > MAX_ROLE_NAME_BYTES)
+            };
             e.we_refuse_for("a role name has") && any_quorum(e, is_odd)
         },
     },
@@ -429,7 +445,9 @@ pub(crate) const CLASSES: &[Class] = &[
         why: "We read target paths of at most 512 bytes.",
         is: |e| {
             let signed = e.signed();
-            let has_long = signed["targets"].as_object().is_some_and(|all| all.keys().any(|path| path.len() > MAX_TARGET_PATH_BYTES));
+            let has_long = signed["targets"]
+                .as_object()
+                .is_some_and(|all| all.keys().any(|path| path.len() > MAX_TARGET_PATH_BYTES));
             e.we_refuse_for("a target path of") && has_long
         },
     },
@@ -471,8 +489,15 @@ pub(crate) const CLASSES: &[Class] = &[
         why: "They forget a timestamp only when the new root no longer lets its signer sign. After a rotation of the \
               snapshot keys they keep the timestamp, and with it the versions that a thief pushed forward.",
         is: |e| {
-            let rolled = ["rollback detected for timestamp", "rollback detected for snapshot", "integrity check failed: snapshot"];
-            rolled.iter().any(|part| e.they_refuse_for(part)) && leaves_a_snapshot_key(e)
+            let rolled = [
+                "rollback detected for timestamp",
+                "rollback detected for snapshot",
+                "integrity check failed: snapshot",
+            ];
+            let is_kept = e.difference.role == "timestamp"
+                && e.difference.ours.is_accepted()
+                && e.difference.theirs.is_accepted();
+            (is_kept || rolled.iter().any(|part| e.they_refuse_for(part))) && leaves_a_snapshot_key(e)
         },
     },
     Class {
@@ -486,7 +511,11 @@ pub(crate) const CLASSES: &[Class] = &[
             let version = e.theirs[before].trusted.snapshot.as_ref().map(|(version, ..)| *version);
             let kept = e.theirs[e.difference.round].trusted.snapshot.as_ref().map(|(version, ..)| *version);
             let lists_another = !e.served_before("snapshot").iter().any(|before| lists(&e.listing(), before));
-            e.difference.role == "snapshot" && e.difference.theirs.is_accepted() && version.is_some() && version == kept && lists_another
+            e.difference.role == "snapshot"
+                && e.difference.theirs.is_accepted()
+                && version.is_some()
+                && version == kept
+                && lists_another
         },
     },
     Class {
@@ -496,17 +525,19 @@ pub(crate) const CLASSES: &[Class] = &[
         why: "We keep a role file for as long as the snapshot lists it. They ask for it again with each update, and so see \
               that the mirror has spoiled it, or, where no hash is listed, has another of that version.",
         is: |e| {
-            let top = ["root", "timestamp", "snapshot"];
-            let now = &e.round().files;
+            let asked = &e.difference.role;
             let is_asked = |name: &&String| {
-                let asked = &e.difference.role;
-                !top.contains(&name.as_str()) && (asked == *name || (asked.is_empty() && e.difference.path.is_some()))
+                !matches!(name.as_str(), "timestamp" | "snapshot")
+                    && (asked == *name || (asked.is_empty() && e.difference.path.is_some()))
             };
             let is_kept = |name: &String| {
-                let listing = e.trusted_listing(name);
-                e.served_before(name).iter().any(|before| now.get(name) != Some(before) && lists(&listing, before))
+                let listings = e.trusted_listings(name);
+                let before = e.served_before(name);
+                let changed = before.iter().filter(|before| e.round().files.get(name) != Some(before));
+                changed.into_iter().any(|before| listings.iter().any(|listing| lists(listing, before)))
             };
-            !e.difference.ours.is_refused_for("") && now.keys().filter(is_asked).any(is_kept)
+            let names = e.case.rounds.iter().flat_map(|round| round.files.keys());
+            !e.difference.ours.is_refused_for("") && names.filter(is_asked).any(is_kept)
         },
     },
     Class {
@@ -518,8 +549,10 @@ pub(crate) const CLASSES: &[Class] = &[
         is: |e| {
             let path = e.difference.path.as_deref().unwrap_or_default();
             let is_skipped = |role: &Value| {
-                let Ok(role) = serde_json::from_value::<sigstore_tuf::DelegatedRole>(role.clone()) else { return false };
-                role.matches_path(path).unwrap_or(false) && e.trusted_listing(&role.name).is_null()
+                let Ok(role) = serde_json::from_value::<sigstore_tuf::DelegatedRole>(role.clone()) else {
+                    return false;
+                };
+                role.matches_path(path).unwrap_or(false) && e.trusted_listings(&role.name).iter().all(Value::is_null)
             };
             e.difference.path.is_some()
                 && e.difference.ours == crate::verdict::Say::Nothing
@@ -597,7 +630,8 @@ fn leaves_a_snapshot_key(e: &Evidence<'_>) -> bool {
 
 /// Whether a listing is of exactly this file.
 fn lists(listing: &Value, bytes: &[u8]) -> bool {
-    let hash = |name: &str, found: String| listing["hashes"].get(name).is_none_or(|listed| *listed == Value::from(found));
+    let hash =
+        |name: &str, found: String| listing["hashes"].get(name).is_none_or(|listed| *listed == Value::from(found));
     lenient(bytes)["signed"]["version"] == listing["version"]
         && listing.get("length").is_none_or(|length| *length == Value::from(bytes.len()))
         && hash("sha256", data_encoding::HEXLOWER.encode(&Sha256::digest(bytes)))

@@ -91,7 +91,12 @@ impl Family {
     }
 }
 
-fn choose<'a>(rng: &mut Rng, repository: &'a mut Repository, level: Level, first_root: bool) -> Option<&'a mut Document> {
+fn choose<'a>(
+    rng: &mut Rng,
+    repository: &'a mut Repository,
+    level: Level,
+    first_root: bool,
+) -> Option<&'a mut Document> {
     match level {
         Level::Root if first_root => repository.roots.first_mut(),
         Level::Root => repository.roots.last_mut(),
@@ -110,7 +115,9 @@ fn field(rng: &mut Rng, document: &mut Document) {
     if rng.chance(30) {
         let place = document.signed.any_mut(rng);
         *place = match &*place {
-            Node::Object(fields) if rng.chance(50) => Node::List(fields.iter().map(|(_, value)| value.clone()).collect()),
+            Node::Object(fields) if rng.chance(50) => {
+                Node::List(fields.iter().map(|(_, value)| value.clone()).collect())
+            }
             Node::List(items) if rng.chance(50) && !items.is_empty() => items[rng.below(items.len())].clone(),
             Node::Text(text) if rng.chance(50) => Node::Text(format!("{text}x")),
             Node::Literal(number) if rng.chance(30) => Node::Text(number.clone()),
@@ -155,9 +162,30 @@ fn field(rng: &mut Rng, document: &mut Document) {
 
 fn number(rng: &mut Rng, near: u64) -> Node {
     let texts = [
-        "0", "1", "2", "18446744073709551615", "9223372036854775808", "9223372036854775807", "18446744073709551616", "-1",
-        "-9223372036854775808", "-9223372036854775809", "1.0", "1.5", "1e0", "5e-1", "1E400", "01", "-0", "+1", "0x1",
-        "\"1\"", "null", "true", "[]", "9007199254740993",
+        "0",
+        "1",
+        "2",
+        "18446744073709551615",
+        "9223372036854775808",
+        "9223372036854775807",
+        "18446744073709551616",
+        "-1",
+        "-9223372036854775808",
+        "-9223372036854775809",
+        "1.0",
+        "1.5",
+        "1e0",
+        "5e-1",
+        "1E400",
+        "01",
+        "-0",
+        "+1",
+        "0x1",
+        "\"1\"",
+        "null",
+        "true",
+        "[]",
+        "9007199254740993",
     ];
     match rng.below(3) {
         0 => Node::number(near.saturating_add(1)),
@@ -223,11 +251,57 @@ fn canonical(rng: &mut Rng, document: &mut Document) {
     let literal = |text: &str| Node::literal(text);
     let added: Vec<(Node, Node)> = match rng.below(24) {
         0 => vec![(extra, deep)],
-        1 => vec![(extra, literal(rng.pick(&["1.5", "1.0", "1e2", "1e400", "-0", "-0.0", "0.0", "1E-5", "123456789012345678901234567890"])))],
-        2 => vec![(extra, literal(rng.pick(&["18446744073709551615", "9223372036854775808", "-9223372036854775808", "-1"])))],
-        3 => vec![(extra, literal(rng.pick(&["\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "\"\\ud83d\\ude00\""])))],
-        4 => vec![(extra, literal(rng.pick(&["\"\\u0000\"", "\"\\n\\t\\b\\f\\r\"", "\"\\/\"", "\"\\u002f\"", "\"\u{7f}\u{80}\u{2028}\u{ffff}\""])))],
-        5 => vec![(extra, literal(rng.pick(&["\"a\nb\"", "\"\u{0}\"", "\"\\x41\"", "\"\\u12\"", "'a'", "NaN", "Infinity", "nul", "True", "01", "1.", ".5", "- 1", "/**/1"])))],
+        1 => vec![(
+            extra,
+            literal(rng.pick(&[
+                "1.5",
+                "1.0",
+                "1e2",
+                "1e400",
+                "-0",
+                "-0.0",
+                "0.0",
+                "1E-5",
+                "123456789012345678901234567890",
+            ])),
+        )],
+        2 => vec![(
+            extra,
+            literal(rng.pick(&["18446744073709551615", "9223372036854775808", "-9223372036854775808", "-1"])),
+        )],
+        3 => vec![(
+            extra,
+            literal(rng.pick(&["\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"", "\"\\ud83d\\ude00\""])),
+        )],
+        4 => vec![(
+            extra,
+            literal(rng.pick(&[
+                "\"\\u0000\"",
+                "\"\\n\\t\\b\\f\\r\"",
+                "\"\\/\"",
+                "\"\\u002f\"",
+                "\"\u{7f}\u{80}\u{2028}\u{ffff}\"",
+            ])),
+        )],
+        5 => vec![(
+            extra,
+            literal(rng.pick(&[
+                "\"a\nb\"",
+                "\"\u{0}\"",
+                "\"\\x41\"",
+                "\"\\u12\"",
+                "'a'",
+                "NaN",
+                "Infinity",
+                "nul",
+                "True",
+                "01",
+                "1.",
+                ".5",
+                "- 1",
+                "/**/1",
+            ])),
+        )],
         6 => vec![(Node::from("\u{e9}"), Node::number(1)), (Node::from("e\u{301}"), Node::number(2))],
         7 => vec![(Node::from("\u{ff61}"), Node::number(1)), (Node::from("\u{1f600}"), Node::number(2))],
         8 => vec![(Node::from(""), Node::number(1))],
@@ -261,7 +335,8 @@ fn canonical(rng: &mut Rng, document: &mut Document) {
 
 fn envelope(rng: &mut Rng, document: &mut Document, level: Level) {
     let key = rng.pick(&["x-unknown", "signed", "signatures", "", "Signed"]);
-    let odd = ["1.5", "1e400", "123456789012345678901234567890", "{\"a\":1,\"a\":2}", "[]", "null", "\"\\ud800\"", "-0"];
+    let odd =
+        ["1.5", "1e400", "123456789012345678901234567890", "{\"a\":1,\"a\":2}", "[]", "null", "\"\\ud800\"", "-0"];
     let value = if rng.chance(50) { Node::literal(rng.pick(&odd)) } else { any_value(rng) };
     document.wrapping.push(match rng.below(22) {
         0 | 1 => Wrapping::Field(Node::from(key), value),
@@ -270,11 +345,17 @@ fn envelope(rng: &mut Rng, document: &mut Document, level: Level) {
         5 => Wrapping::Swapped,
         6 => Wrapping::Spelled(Spelling::Spaced),
         7 => Wrapping::Spelled(Spelling::Escaped),
-        8 => Wrapping::Before(rng.pick(&[b"\xef\xbb\xbf".as_slice(), b" \n\t\r", b"\x0c", b"\0", b"//\n", b"[", b"\xc2\xa0"]).to_vec()),
-        9 => Wrapping::After(rng.pick(&[b"\n".as_slice(), b" \t\r\n", b"\0", b"x", b"{}", b",", b"}", b"\xff"]).to_vec()),
+        8 => Wrapping::Before(
+            rng.pick(&[b"\xef\xbb\xbf".as_slice(), b" \n\t\r", b"\x0c", b"\0", b"//\n", b"[", b"\xc2\xa0"]).to_vec(),
+        ),
+        9 => {
+            Wrapping::After(rng.pick(&[b"\n".as_slice(), b" \t\r\n", b"\0", b"x", b"{}", b",", b"}", b"\xff"]).to_vec())
+        }
         10 => Wrapping::Truncated(rng.below(1 << 16)),
         11..=17 => Wrapping::BitFlipped(rng.below(1 << 20)),
-        18 => Wrapping::Replaced(rng.pick(&[b"".as_slice(), b"{}", b"[]", b"null", b"\"\"", b"0", b"\xff\xfe{\0}\0"]).to_vec()),
+        18 => Wrapping::Replaced(
+            rng.pick(&[b"".as_slice(), b"{}", b"[]", b"null", b"\"\"", b"0", b"\xff\xfe{\0}\0"]).to_vec(),
+        ),
         19 if level == Level::Timestamp => Wrapping::After(b" ".repeat(16 * 1024)),
         19 => Wrapping::Field(Node::from("x-deep"), Node::Literal(format!("{}{}", "[".repeat(40), "]".repeat(40)))),
         20 => Wrapping::Field(Node::from("x-deep"), Node::Literal(format!("{}{}", "[".repeat(30), "]".repeat(30)))),
@@ -294,8 +375,13 @@ fn listing(rng: &mut Rng, document: &mut Document) {
             return;
         }
         1 => {
-            let name = rng.pick(&["x.json", "", "root.json", "timestamp.json", "../x.json", "x", "targets.JSON", ".json"]);
-            let entry = if rng.chance(50) { any_value(rng) } else { Node::Object(vec![(Node::from("version"), number(rng, 1))]) };
+            let name =
+                rng.pick(&["x.json", "", "root.json", "timestamp.json", "../x.json", "x", "targets.JSON", ".json"]);
+            let entry = if rng.chance(50) {
+                any_value(rng)
+            } else {
+                Node::Object(vec![(Node::from("version"), number(rng, 1))])
+            };
             table.push((Node::from(name), entry));
             return;
         }
@@ -402,8 +488,12 @@ fn keys(rng: &mut Rng, document: &mut Document) {
         0 => {
             table.remove(index);
         }
-        1 => table[index].1.set("keytype", Node::from(rng.pick(&["rsa", "ecdsa", "Ed25519", "", "ecdsa-sha2-nistp256"]))),
-        2 => table[index].1.set("scheme", Node::from(rng.pick(&["rsassa-pss-sha256", "ed25519ph", "", "Ed25519", "ml-dsa-65/1"]))),
+        1 => {
+            table[index].1.set("keytype", Node::from(rng.pick(&["rsa", "ecdsa", "Ed25519", "", "ecdsa-sha2-nistp256"])))
+        }
+        2 => table[index]
+            .1
+            .set("scheme", Node::from(rng.pick(&["rsassa-pss-sha256", "ed25519ph", "", "Ed25519", "ml-dsa-65/1"]))),
         3 => table[index].1.set("x-unknown", any_value(rng)),
         4 => table[index].1.set("keyval", any_value(rng)),
         5 => table[index].1 = any_value(rng),
@@ -507,13 +597,61 @@ fn shared_key(rng: &mut Rng, repository: &mut Repository, level: Level) {
 }
 
 const PATTERNS: [&str; 30] = [
-    "**", "a**", "***", "[", "[]", "[!]", "[]]", "[!x]*", "[a-", "[z-a]", "{a,b}", "\\*", "a/*", "*", "*/*", "?", "", "/",
-    "a/", "a//b", "a/[^x]", "[[:alpha:]]", ".*", "\u{e9}?", "[\u{e9}]", "a/**/b", "**/x", "*\u{0}", "[a-c]/?", "[!a]/?",
+    "**",
+    "a**",
+    "***",
+    "[",
+    "[]",
+    "[!]",
+    "[]]",
+    "[!x]*",
+    "[a-",
+    "[z-a]",
+    "{a,b}",
+    "\\*",
+    "a/*",
+    "*",
+    "*/*",
+    "?",
+    "",
+    "/",
+    "a/",
+    "a//b",
+    "a/[^x]",
+    "[[:alpha:]]",
+    ".*",
+    "\u{e9}?",
+    "[\u{e9}]",
+    "a/**/b",
+    "**/x",
+    "*\u{0}",
+    "[a-c]/?",
+    "[!a]/?",
 ];
 
 const PATHS: [&str; 22] = [
-    "a", "a/x", "a/b/c", "a/b", "x", "", "/", "a/", ".hidden", "[", "]", "*", "a/*", "\u{e9}1", "\u{e9}", "e\u{301}1", "../a",
-    "a//b", "^", "{a,b}", "\\a", "b/^",
+    "a",
+    "a/x",
+    "a/b/c",
+    "a/b",
+    "x",
+    "",
+    "/",
+    "a/",
+    ".hidden",
+    "[",
+    "]",
+    "*",
+    "a/*",
+    "\u{e9}1",
+    "\u{e9}",
+    "e\u{301}1",
+    "../a",
+    "a//b",
+    "^",
+    "{a,b}",
+    "\\a",
+    "b/^",
 ];
 
 fn delegation(rng: &mut Rng, document: &mut Document, paths: &mut Vec<String>) {
@@ -536,7 +674,11 @@ fn delegation(rng: &mut Rng, document: &mut Document, paths: &mut Vec<String>) {
         let place = rng.pick(&["keys", "roles", "x-unknown", "succinct_roles"]);
         let value = any_value(rng);
         let delegations = document.signed.at(&["delegations"]).expect("seen");
-        if rng.chance(50) { delegations.set(place, value) } else { delegations.remove(place) }
+        if rng.chance(50) {
+            delegations.set(place, value)
+        } else {
+            delegations.remove(place)
+        }
         return;
     }
     let Some(roles) = document.signed.at(&["delegations", "roles"]).and_then(Node::items) else { return };
@@ -594,7 +736,8 @@ fn target(rng: &mut Rng, document: &mut Document, paths: &mut Vec<String>) {
     let Some(table) = document.signed.at(&["targets"]).and_then(Node::fields) else { return };
     if table.is_empty() || rng.chance(30) {
         let path = if rng.chance(20) { "p".repeat(rng.pick(&[511, 512, 513])) } else { (rng.pick(&PATHS)).to_owned() };
-        let value = if rng.chance(20) { any_value(rng) } else { Node::literal(r#"{"length":1,"hashes":{"sha256":"00"}}"#) };
+        let value =
+            if rng.chance(20) { any_value(rng) } else { Node::literal(r#"{"length":1,"hashes":{"sha256":"00"}}"#) };
         table.push((Node::Text(path.clone()), value));
         paths.push(path);
         return;
@@ -606,7 +749,10 @@ fn target(rng: &mut Rng, document: &mut Document, paths: &mut Vec<String>) {
         1 => info.remove("hashes"),
         2 | 3 => info.set("length", number(rng, 3)),
         4 => info.set("hashes", any_value(rng)),
-        5 => info.set("hashes", Node::literal(rng.pick(&["{}", "{\"sha256\":\"\"}", "{\"md5\":\"A\"}", "{\"\":\"\"}", "{\"sha256\":1}"]))),
+        5 => info.set(
+            "hashes",
+            Node::literal(rng.pick(&["{}", "{\"sha256\":\"\"}", "{\"md5\":\"A\"}", "{\"\":\"\"}", "{\"sha256\":1}"])),
+        ),
         6 => info.set("custom", any_value(rng)),
         7 => info.set("x-unknown", any_value(rng)),
         8 => *info = any_value(rng),
@@ -617,7 +763,24 @@ fn target(rng: &mut Rng, document: &mut Document, paths: &mut Vec<String>) {
 }
 
 fn header(rng: &mut Rng, document: &mut Document, level: Level) {
-    let specs = ["1", "1.", "1.0", "1.0.0", "1.0.34", "1.99.99", "2.0.0", "0.9", "1.x", "1.0.0.0", "1.0.0-rc", "", "01.0", " 1.0", "v1.0", "1.0.\u{663}"];
+    let specs = [
+        "1",
+        "1.",
+        "1.0",
+        "1.0.0",
+        "1.0.34",
+        "1.99.99",
+        "2.0.0",
+        "0.9",
+        "1.x",
+        "1.0.0.0",
+        "1.0.0-rc",
+        "",
+        "01.0",
+        " 1.0",
+        "v1.0",
+        "1.0.\u{663}",
+    ];
     match rng.below(8) {
         0 | 1 => document.signed.set("spec_version", Node::from(rng.pick(&specs))),
         2 => {

@@ -31,7 +31,8 @@ impl Evidence<'_> {
 
     /// The root that both trust at the end of the round, or that the difference is about.
     fn root(&self) -> &[u8] {
-        let (mine, other) = (&self.ours[self.difference.round].trusted.root, &self.theirs[self.difference.round].trusted.root);
+        let (mine, other) =
+            (&self.ours[self.difference.round].trusted.root, &self.theirs[self.difference.round].trusted.root);
         match (mine, other) {
             (Some((_, bytes)), _) if mine == other => bytes,
             _ => self.round().roots.get(&self.difference.version).unwrap_or(&self.case.root),
@@ -74,14 +75,14 @@ impl Evidence<'_> {
         lenient(self.round().files.get(by).map(Vec::as_slice).unwrap_or_default())["signed"]["meta"][name].clone()
     }
 
-    /// What the trusted snapshot says about a role: not what the mirror serves now, where an older one
-    /// was kept.
-    pub(crate) fn trusted_listing(&self, role: &str) -> Value {
+    /// What the trusted snapshot may say about a role: it is one of those served so far that have its
+    /// version, and not always the last.
+    pub(crate) fn trusted_listings(&self, role: &str) -> Vec<Value> {
         let trusted = self.theirs[self.difference.round].trusted.snapshot.as_ref().map(|(version, ..)| *version);
-        let served = self.case.rounds[..=self.difference.round].iter().rev().filter_map(|round| round.files.get("snapshot"));
-        let mut snapshots = served.map(|bytes| lenient(bytes));
-        let listing = snapshots.find(|snapshot| snapshot["signed"]["version"].as_u64() == trusted);
-        listing.map_or(Value::Null, |snapshot| snapshot["signed"]["meta"][format!("{role}.json")].clone())
+        let served = self.case.rounds[..=self.difference.round].iter().filter_map(|round| round.files.get("snapshot"));
+        let snapshots = served.map(|bytes| lenient(bytes));
+        let of_its_version = snapshots.filter(|snapshot| snapshot["signed"]["version"].as_u64() == trusted);
+        of_its_version.map(|snapshot| snapshot["signed"]["meta"][format!("{role}.json")].clone()).collect()
     }
 
     /// The files of a role that were served in rounds before.

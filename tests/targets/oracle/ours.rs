@@ -40,7 +40,8 @@ fn one_round(trusted: &mut Trusted, round: &Round) -> Verdict {
 /// A metadata file under the name that a client asks for.
 fn fetch<'a>(trusted: &Trusted, round: &'a Round, role: &RoleName, version: u64) -> Result<&'a [u8], Refusal> {
     let stem = role.file_stem();
-    let file = if trusted.root().consistent_snapshot { format!("{version}.{stem}.json") } else { format!("{stem}.json") };
+    let file =
+        if trusted.root().consistent_snapshot { format!("{version}.{stem}.json") } else { format!("{stem}.json") };
     round.serve(&file).ok_or_else(|| missing(role.as_str()))
 }
 
@@ -111,9 +112,9 @@ fn state(trusted: &Trusted) -> verdict::Trusted {
     };
     verdict::Trusted {
         root: Some((trusted.root().version, trusted.root().bytes().to_vec())),
-        timestamp: trusted.timestamp().map(|timestamp| {
-            (timestamp.version, timestamp.expires.unix(), timestamp.snapshot.version)
-        }),
+        timestamp: trusted
+            .timestamp()
+            .map(|timestamp| (timestamp.version, timestamp.expires.unix(), timestamp.snapshot.version)),
         snapshot: trusted.snapshot().map(|snapshot| {
             let versions: BTreeMap<String, u64> =
                 snapshot.meta.iter().map(|(file, meta)| (file.clone(), meta.version)).collect();

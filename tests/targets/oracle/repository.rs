@@ -37,16 +37,8 @@ pub(crate) enum Shape {
     Odd,
 }
 
-pub(crate) const SHAPES: [Shape; 8] = [
-    Shape::Plain,
-    Shape::Lean,
-    Shape::Thresholds,
-    Shape::Chain,
-    Shape::Tree,
-    Shape::Bins,
-    Shape::Circle,
-    Shape::Odd,
-];
+pub(crate) const SHAPES: [Shape; 8] =
+    [Shape::Plain, Shape::Lean, Shape::Thresholds, Shape::Chain, Shape::Tree, Shape::Bins, Shape::Circle, Shape::Odd];
 
 /// What a document's signatures cover.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,9 +128,12 @@ impl Shape {
 
     fn quorums(self) -> [(&'static str, Quorum<'static>); 4] {
         match self {
-            Self::Thresholds => {
-                [("root", (2, &[0, 1, 2])), ("timestamp", (1, &[3, 4])), ("snapshot", (2, &[5, 6])), ("targets", (2, &[7, 8, 9]))]
-            }
+            Self::Thresholds => [
+                ("root", (2, &[0, 1, 2])),
+                ("timestamp", (1, &[3, 4])),
+                ("snapshot", (2, &[5, 6])),
+                ("targets", (2, &[7, 8, 9])),
+            ],
             _ => [("root", (1, &[0])), ("timestamp", (1, &[3])), ("snapshot", (1, &[5])), ("targets", (1, &[7]))],
         }
     }
@@ -239,7 +234,8 @@ impl Repository {
         });
         if is_odd {
             for signed in [&mut root, &mut timestamp, &mut snapshot] {
-                signed["x-unknown"] = json!({"\u{e9}": 1, "e\u{301}": 2, "\u{ff61}": "\u{1f600}", "\u{1f600}": "\\ \" \t"});
+                signed["x-unknown"] =
+                    json!({"\u{e9}": 1, "e\u{301}": 2, "\u{ff61}": "\u{1f600}", "\u{1f600}": "\\ \" \t"});
             }
         }
 
@@ -381,7 +377,8 @@ pub(crate) enum Level {
     Root,
 }
 
-pub(crate) const LEVELS: [Level; 5] = [Level::Delegated, Level::Targets, Level::Snapshot, Level::Timestamp, Level::Root];
+pub(crate) const LEVELS: [Level; 5] =
+    [Level::Delegated, Level::Targets, Level::Snapshot, Level::Timestamp, Level::Root];
 
 pub(crate) fn stated_version(signed: &mut Node) -> Option<u64> {
     match signed.at(&["version"])? {

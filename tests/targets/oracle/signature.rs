@@ -13,7 +13,11 @@ pub(crate) enum SignatureEdit {
     /// The same signature again.
     Repeat(usize),
     /// Another text under the same key id, before or after the right one.
-    Rival { index: usize, text: String, first: bool },
+    Rival {
+        index: usize,
+        text: String,
+        first: bool,
+    },
     /// An unknown key id twice.
     RepeatUnknown(String),
     BitFlip(usize, usize),
@@ -51,8 +55,8 @@ fn text_of<'a>(signature: &'a mut Node, field: &str) -> Option<&'a mut String> {
 
 /// Little-endian: 2^252 + 27742317777372353535851937790883648493.
 const GROUP_ORDER: [u8; 32] = [
-    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 ];
 
 fn malleated(hex: &str) -> Option<String> {
@@ -201,9 +205,30 @@ impl SignatureEdit {
 /// A value of any type, most of them wrong wherever they are put.
 pub(crate) fn any_value(rng: &mut Rng) -> Node {
     let literals = [
-        "null", "true", "false", "0", "1", "2", "-1", "1.0", "1.5", "1e2", "-0", "18446744073709551615",
-        "18446744073709551616", "9223372036854775808", "[]", "{}", "[1]", "[[]]", "{\"a\":1}", "\"\"", "\"1\"", "\"x\"",
-        "[\"x\"]", "\"\\ud83d\\ude00\"",
+        "null",
+        "true",
+        "false",
+        "0",
+        "1",
+        "2",
+        "-1",
+        "1.0",
+        "1.5",
+        "1e2",
+        "-0",
+        "18446744073709551615",
+        "18446744073709551616",
+        "9223372036854775808",
+        "[]",
+        "{}",
+        "[1]",
+        "[[]]",
+        "{\"a\":1}",
+        "\"\"",
+        "\"1\"",
+        "\"x\"",
+        "[\"x\"]",
+        "\"\\ud83d\\ude00\"",
     ];
     Node::literal(rng.pick(&literals))
 }

@@ -27,6 +27,8 @@ struct Mirror(Arc<Mutex<Shelf>>);
 struct Shelf {
     round: Round,
     asked: String,
+    /// Every role that any round has a file of.
+    names: BTreeSet<String>,
 }
 
 impl Mirror {
@@ -43,7 +45,7 @@ impl Mirror {
             _ => stem,
         };
         let is_asked = |name: &&String| name.parse::<RoleName>().is_ok_and(|name| name.file_stem() == stem);
-        self.with(|shelf| shelf.round.files.keys().find(is_asked).cloned()).unwrap_or_else(|| stem.to_owned())
+        self.with(|shelf| shelf.names.iter().find(is_asked).cloned()).unwrap_or_else(|| stem.to_owned())
     }
 }
 
@@ -103,7 +105,8 @@ fn limits() -> UpdaterConfig {
 
 pub(crate) fn judge(case: &Case) -> Vec<Verdict> {
     let Some(first) = case.rounds.first() else { return Vec::new() };
-    let mirror = Mirror(Arc::new(Mutex::new(Shelf { round: first.clone(), asked: String::new() })));
+    let names = case.rounds.iter().flat_map(|round| round.files.keys().cloned()).collect();
+    let mirror = Mirror(Arc::new(Mutex::new(Shelf { round: first.clone(), asked: String::new(), names })));
     let started = catch_unwind(AssertUnwindSafe(|| {
         Updater::new(mirror.clone(), &case.root)
             .map(|updater| updater.with_config(limits()).with_store(MemoryStore::default()))
@@ -122,7 +125,10 @@ fn stopped(role: &str, reason: String) -> Verdict {
 }
 
 fn one_round(updater: &mut Updater, mirror: &Mirror, round: &Round) -> Verdict {
-    mirror.with(|shelf| *shelf = Shelf { round: round.clone(), asked: "root.json".to_owned() });
+    mirror.with(|shelf| {
+        shelf.round = round.clone();
+        "root.json".clone_into(&mut shelf.asked);
+    });
     let now = jiff::Timestamp::from_second(round.now).expect("a time of this age");
     let refreshed = catch_unwind(AssertUnwindSafe(|| run(updater.refresh(now))));
     let refusal = match refreshed {
@@ -138,7 +144,7 @@ fn one_round(updater: &mut Updater, mirror: &Mirror, round: &Round) -> Verdict {
     if refusal.is_none() {
         targets.extend(round.paths.iter().map(|path| look_up(updater, mirror, path, now)));
     }
-    Verdict { refusal, trusted: state(updater, round), targets }
+    Verdict { refusal, trusted: state(updater, mirror), targets }
 }
 
 fn look_up(updater: &mut Updater, mirror: &Mirror, path: &str, now: jiff::Timestamp) -> Found {
@@ -149,13 +155,13 @@ fn look_up(updater: &mut Updater, mirror: &Mirror, path: &str, now: jiff::Timest
     }
 }
 
-fn state(updater: &Updater, round: &Round) -> Trusted {
+fn state(updater: &Updater, mirror: &Mirror) -> Trusted {
     let trusted = updater.trusted();
     // Delegated roles can only be asked for by name; nothing is loaded that was not served.
-    let names: BTreeSet<&String> = round.files.keys().collect();
-    let role = |name: &&String| {
+    let names = mirror.with(|shelf| shelf.names.clone());
+    let role = |name: &String| {
         let targets = trusted.targets_role(name)?;
-        Some(((*name).clone(), (targets.version, targets.expires.as_second())))
+        Some((name.clone(), (targets.version, targets.expires.as_second())))
     };
     Trusted {
         root: Some((trusted.root().version, trusted.root_bytes().to_vec())),

@@ -141,7 +141,10 @@ fn progress(mine: &Verdict, other: &Verdict) -> Option<Difference> {
     if stop(mine) == stop(other) {
         return None;
     }
-    let at = [mine, other].into_iter().filter_map(|verdict| verdict.refusal.as_ref()).find(|refusal| step(&refusal.role) == first);
+    let at = [mine, other]
+        .into_iter()
+        .filter_map(|verdict| verdict.refusal.as_ref())
+        .find(|refusal| step(&refusal.role) == first);
     let role = at.map_or("", |refusal| refusal.role.as_str());
     let version = mine.trusted.root.as_ref().map_or(0, |(version, _)| *version);
     Some(Difference { version, ..difference(role, say(mine, first), say(other, first))? })
