@@ -208,11 +208,18 @@ pub struct FileMeta {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<u64>,
     /// Its hashes, when stated.
-    #[serde(default, skip_serializing_if = "Hashes::is_empty")]
+    #[serde(default, skip_serializing_if = "Hashes::is_empty", deserialize_with = "stated_hashes")]
     pub hashes: Hashes,
     /// Fields that this version does not know.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
+}
+
+/// TUF 4.4: "a dictionary that specifies one or more hashes". None at all is said by leaving the field
+/// out: an empty one would switch the check off where its reader expects one.
+fn stated_hashes<'de, D: serde::Deserializer<'de>>(reader: D) -> Result<Hashes, D::Error> {
+    let hashes = <Hashes as serde::Deserialize>::deserialize(reader)?;
+    if hashes.is_empty() { Err(serde::de::Error::custom("the field 'hashes' states no hash")) } else { Ok(hashes) }
 }
 
 impl FileMeta {
@@ -343,6 +350,14 @@ mod tests {
         assert_eq!(hashes(&format!(r#"{{"sha512":"{sha512}"}}"#)).check(b"x"), Ok(()));
         assert_eq!(hashes(&format!(r#"{{"sha256":"{sha256}","sha512":"00"}}"#)).check(b"x"), Err("sha512".to_owned()));
         assert!(hashes(r#"{"md5":"9dd4e461268c8034f5c8564e155c67a6"}"#).check(b"x").is_err());
+    }
+
+    #[test]
+    fn hashes_of_a_metadata_file_may_be_left_out_but_not_be_empty() {
+        let meta = |text: &str| serde_json::from_str::<FileMeta>(text);
+        assert!(meta(r#"{"version":1}"#).is_ok_and(|meta| meta.hashes.is_empty()));
+        assert!(meta(r#"{"version":1,"hashes":{"md5":"0"}}"#).is_ok());
+        assert!(meta(r#"{"version":1,"hashes":{}}"#).is_err());
     }
 
     #[test]

@@ -252,6 +252,9 @@ impl Timestamp {
 struct TimestampFiles {
     #[serde(rename = "snapshot.json")]
     snapshot: FileMeta,
+    /// Not read. A flattened field is also what keeps an array from passing for an object.
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
 }
 
 impl Role for Timestamp {
@@ -285,7 +288,7 @@ impl SignedPart for Timestamp {
 
     fn to_signed(&self) -> Map<String, Value> {
         let mut fields = Fields::close(self, &self.other);
-        fields.put("meta", &TimestampFiles { snapshot: self.snapshot.clone() });
+        fields.put("meta", &TimestampFiles { snapshot: self.snapshot.clone(), other: BTreeMap::new() });
         if let Some(signed_at) = &self.signed_at {
             fields.put("signed_at", signed_at);
         }
@@ -400,6 +403,9 @@ impl Targets {
 struct UpdraftFields {
     #[serde(default)]
     security_floor: BTreeMap<Product, String>,
+    /// Not read. A flattened field is also what keeps an array from passing for an object.
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
 }
 
 impl Role for Targets {
@@ -447,7 +453,7 @@ impl SignedPart for Targets {
         if !self.security_floor.is_empty() {
             let security_floor =
                 self.security_floor.iter().map(|(product, version)| (product.clone(), version.to_string())).collect();
-            fields.put("updraft", &UpdraftFields { security_floor });
+            fields.put("updraft", &UpdraftFields { security_floor, other: BTreeMap::new() });
         }
         fields.into_signed()
     }

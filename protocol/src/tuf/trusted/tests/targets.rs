@@ -141,12 +141,12 @@ fn delegations_in_a_circle_end() {
 fn a_set_of_floors_that_is_no_version_is_refused() {
     let repository = Repository::new();
     let (_, files) = loaded_snapshot(&repository);
-    let bytes = resign(&files.roles[&role("targets")], TARGETS, |signed| {
-        signed["updraft"] = json!({"security_floor": {"editor": "1"}});
-    });
-    let (mut trusted, _) = unpinned_targets(&repository, 1);
-    let found = trusted.update_targets(&role("targets"), &bytes, enforce());
-    assert!(matches!(found, Err(TufError::Malformed { .. })));
+    for fields in [json!({"security_floor": {"editor": "1"}}), json!([{"editor": "1.0.0"}])] {
+        let bytes = resign(&files.roles[&role("targets")], TARGETS, |signed| signed["updraft"] = fields.clone());
+        let (mut trusted, _) = unpinned_targets(&repository, 1);
+        let found = trusted.update_targets(&role("targets"), &bytes, enforce());
+        assert!(matches!(found, Err(TufError::Malformed { .. })), "{fields}");
+    }
 }
 
 #[test]

@@ -99,6 +99,8 @@ fn malformed_fields_are_refused_though_well_signed() {
         ("meta", json!({})),
         ("meta", json!({"snapshot.json": {"version": 0}})),
         ("meta", json!({"snapshot.json": {"version": 1, "length": -1}})),
+        ("meta", json!({"snapshot.json": {"version": 1, "hashes": {}}})),
+        ("meta", json!([{"version": 1}])),
         ("signed_at", json!(5)),
         ("prev_sha256", json!("ab")),
     ] {
