@@ -4,6 +4,7 @@
 //! the workflow of section 5 without input or output. Building and signing new metadata starts from
 //! the plain structs and ends in [`sign_role`].
 
+mod ceremony;
 mod delegation;
 mod envelope;
 mod error;
@@ -21,6 +22,7 @@ mod verified;
 #[cfg(test)]
 pub(crate) mod fixture;
 
+pub use ceremony::{Ceremony, CeremonyChange, CeremonyError, Edits, Quorum};
 pub use delegation::{DelegatedRole, Delegations};
 pub use error::TufError;
 pub(crate) use gossip::FormError;
