@@ -42,10 +42,12 @@ use crate::swarm::{self, SwarmConfig, SwarmError, SwarmHandle};
 
 mod blocks;
 mod calls;
-mod ceremony;
+pub mod ceremony;
+pub mod doctor;
 mod events;
 mod face;
 pub mod identity;
+pub mod inspect;
 pub mod offline;
 pub mod open;
 mod views;

@@ -22,7 +22,7 @@ mod verified;
 #[cfg(test)]
 pub(crate) mod fixture;
 
-pub use ceremony::{Ceremony, CeremonyChange, CeremonyError, Edits, Quorum};
+pub use ceremony::{Ceremony, CeremonyChange, CeremonyError, Edits, Finished, Quorum};
 pub use delegation::{DelegatedRole, Delegations};
 pub use error::TufError;
 pub(crate) use gossip::FormError;

@@ -233,6 +233,8 @@ pub enum EventKind {
     InstallFailed,
     /// A release was published here.
     Published,
+    /// Key holders changed who may sign, or renewed what they signed.
+    KeysChanged,
     /// Something an operator must look at.
     Alarm,
 }
@@ -255,6 +257,7 @@ impl EventKind {
             Self::RolledBack => "rolled_back",
             Self::InstallFailed => "install_failed",
             Self::Published => "published",
+            Self::KeysChanged => "keys_changed",
             Self::Alarm => "alarm",
         }
     }
@@ -268,6 +271,7 @@ impl EventKind {
                 | Self::RolledBack
                 | Self::InstallFailed
                 | Self::Published
+                | Self::KeysChanged
                 | Self::Alarm
         )
     }

@@ -431,21 +431,31 @@ fn encode(key: &SigningKey, passphrase: Option<&Passphrase>) -> Result<Zeroizing
     key_file::encrypt(key, passphrase, entropy).map_err(EncodeError::File)
 }
 
+impl Keys {
+    /// The error that says which keys of `role` are missing here; asks for no passphrase.
+    pub fn require(&self, role: &RoleName, authorised: &Signers) -> Result<(), KeysError> {
+        self.chosen(role, authorised).map(|_| ())
+    }
+
+    fn chosen(&self, role: &RoleName, authorised: &Signers) -> Result<Vec<KeyEntry>, KeysError> {
+        let found = self.of(authorised)?;
+        if let Some(needed) = usize::try_from(authorised.threshold).ok().filter(|needed| *needed <= found.len()) {
+            return Ok(found.into_iter().take(needed).map(|(_, entry)| entry).collect());
+        }
+        let is_here = |keyid: &KeyId| found.iter().any(|(known, _)| known == keyid);
+        let missing = authorised.keys.iter().map(|(keyid, _)| keyid).filter(|keyid| !is_here(keyid));
+        Err(KeysError::Missing {
+            role: role.clone(),
+            threshold: authorised.threshold,
+            missing: missing.cloned().collect(),
+            here: found.iter().map(|(_, entry)| entry.shown()).collect(),
+        })
+    }
+}
+
 impl KeySource for Keys {
     fn signers(&self, role: &RoleName, authorised: &Signers) -> Result<Vec<SigningKey>, KeysError> {
-        let found = self.of(authorised)?;
-        let enough = usize::try_from(authorised.threshold).ok().filter(|needed| *needed <= found.len());
-        let Some(needed) = enough else {
-            let is_here = |keyid: &KeyId| found.iter().any(|(known, _)| known == keyid);
-            let missing = authorised.keys.iter().map(|(keyid, _)| keyid).filter(|keyid| !is_here(keyid));
-            return Err(KeysError::Missing {
-                role: role.clone(),
-                threshold: authorised.threshold,
-                missing: missing.cloned().collect(),
-                here: found.iter().map(|(_, entry)| entry.shown()).collect(),
-            });
-        };
-        found.iter().take(needed).map(|(_, entry)| self.open(entry)).collect()
+        self.chosen(role, authorised)?.iter().map(|entry| self.open(entry)).collect()
     }
 }
 

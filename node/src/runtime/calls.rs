@@ -93,6 +93,7 @@ impl Runtime {
             Request::Install { product, version, now } => self.install(product, version, now, reply).await,
             Request::Rollback { product, to } => self.roll_back(product, to, reply).await,
             Request::Publish(request) => self.publish(request, reply),
+            Request::Apply { path } => self.apply(path, reply).await,
         }
         self.poll_pending();
     }
@@ -377,6 +378,11 @@ impl Runtime {
         let Some(view) = self.engine.catalog().cloned() else {
             return reply.finish(Err(error(ErrorCode::Error, "the seed has no verified repository")));
         };
+        if !request.dry_run
+            && let Err(cause) = publisher::check_keys(&request.product, &view, &self.opened.keys, wall_clock())
+        {
+            return reply.finish(Err(publish_error(&cause)));
+        }
         let (store, done, dry_run) = (self.opened.store.clone(), self.prepared_sender.clone(), request.dry_run);
         let publication = publication(request);
         tokio::task::spawn_blocking(move || {

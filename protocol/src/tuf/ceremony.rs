@@ -563,8 +563,8 @@ impl Ceremony {
         Ok(())
     }
 
-    /// The signed metadata files, delegators first, verified by the same checks that every node makes.
-    pub fn finish(&self) -> Result<Vec<(RoleName, u64, Vec<u8>)>, CeremonyError> {
+    /// The signed metadata, verified by the same checks that every node makes.
+    pub fn finish(&self) -> Result<Finished, CeremonyError> {
         if let Some(quorum) = self.quorums().into_iter().find(|quorum| !quorum.is_reached()) {
             return Err(CeremonyError::Incomplete {
                 role: quorum.role,
@@ -576,30 +576,68 @@ impl Ceremony {
             });
         }
         let mut chain = self.chain.clone();
-        let mut targets = self.bases.get(&RoleName::targets()).cloned();
-        let mut finished = Vec::new();
+        let mut finished = Finished { root: None, roles: Vec::new() };
+        let mut top = self.bases.get(&RoleName::targets()).cloned();
         for draft in &self.drafts {
             let bytes = draft.bytes();
-            let envelope = Envelope::parse(&draft.role, &bytes, MAX_TARGETS_BYTES).map_err(CeremonyError::Verify)?;
-            match TopRole::of(&draft.role) {
-                Some(TopRole::Root) => chain.update_root(&bytes).map_err(CeremonyError::Verify)?,
-                Some(top) => {
-                    let verified = Verified::check(envelope, &chain.root().authority(top));
-                    targets = Some(verified.map_err(CeremonyError::Verify)?);
-                }
-                None => {
-                    let delegations =
-                        targets.as_ref().and_then(|targets: &Verified<Targets>| targets.delegations.as_ref());
-                    let authority = delegations.and_then(|delegations| delegations.authority(&draft.role));
-                    let undelegated = || CeremonyError::Verify(TufError::NotDelegated { role: draft.role.clone() });
-                    let verified = Verified::<Targets>::check(envelope, &authority.ok_or_else(undelegated)?);
-                    let _ = verified.map_err(CeremonyError::Verify)?;
-                }
+            if let Content::Root(root) = &draft.content {
+                chain.update_root(&bytes).map_err(CeremonyError::Verify)?;
+                finished.root = Some((root.version, bytes));
+                continue;
             }
-            finished.push((draft.role.clone(), draft.version(), bytes));
+            let envelope = Envelope::parse(&draft.role, &bytes, MAX_TARGETS_BYTES).map_err(CeremonyError::Verify)?;
+            let is_top = draft.role == RoleName::targets();
+            let verified = {
+                let delegations = top.as_ref().and_then(|targets| targets.delegations.as_ref());
+                let authority = if is_top {
+                    Some(chain.root().authority(TopRole::Targets))
+                } else {
+                    delegations.and_then(|delegations| delegations.authority(&draft.role))
+                };
+                let undelegated = || CeremonyError::Verify(TufError::NotDelegated { role: draft.role.clone() });
+                Verified::<Targets>::check(envelope, &authority.ok_or_else(undelegated)?)
+            };
+            let verified = verified.map_err(CeremonyError::Verify)?;
+            if is_top {
+                top = Some(verified.clone());
+            }
+            finished.roles.push(verified);
         }
         Ok(finished)
     }
+
+    /// Whether everything that is drafted is what `trusted` holds already.
+    pub fn is_in_force(&self, trusted: &Trusted) -> bool {
+        self.drafts.iter().all(|draft| {
+            let digest = draft.envelope.signed_digest();
+            match &draft.content {
+                Content::Root(_) => trusted.root().signed_digest() == digest,
+                Content::Targets(_) => trusted.role(&draft.role).is_some_and(|role| role.signed_digest() == digest),
+            }
+        })
+    }
+
+    /// The role whose metadata in `trusted` is not what this ceremony builds on: it was changed since.
+    pub fn outdated(&self, trusted: &Trusted) -> Option<RoleName> {
+        if self.chain.root().signed_digest() != trusted.root().signed_digest() {
+            return Some(RoleName::root());
+        }
+        let roles = self.bases.keys().chain(self.drafts.iter().map(|draft| &draft.role));
+        let changed = |role: &&RoleName| {
+            let digest = |metadata: Option<&Verified<Targets>>| metadata.map(Verified::signed_digest);
+            digest(self.bases.get(*role)) != digest(trusted.role(role))
+        };
+        roles.filter(|role| **role != RoleName::root()).find(changed).cloned()
+    }
+}
+
+/// What a ceremony made.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The next root: its version and its exact bytes.
+    pub root: Option<(u64, Vec<u8>)>,
+    /// The next targets roles, delegators first.
+    pub roles: Vec<Verified<Targets>>,
 }
 
 impl fmt::Debug for Ceremony {

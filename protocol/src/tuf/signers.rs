@@ -7,9 +7,10 @@ use crate::key::{KeyId, PublicKey};
 
 use super::delegation::Delegations;
 use super::part::RoleName;
-use super::role::{Root, TopRole};
+use super::role::{Root, Targets, TopRole};
 use super::threshold::Authority;
 use super::trusted::Trusted;
+use super::verified::Verified;
 
 /// The keys of one role, each once, and how many of them must sign.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,11 @@ impl Delegations {
     /// Who may sign `role`; `None` where nothing is delegated to it.
     pub fn signers(&self, role: &RoleName) -> Option<Signers> {
         Some(Signers::of(&self.authority(role)?))
+    }
+
+    /// Whether `metadata` is signed as these delegations ask of its role.
+    pub fn vouch_for(&self, metadata: &Verified<Targets>) -> bool {
+        self.authority(metadata.role_name()).is_some_and(|authority| metadata.is_vouched_by(&authority))
     }
 }
 
