@@ -58,6 +58,7 @@ pub fn run(options: &InitOptions, output: &mut Output) -> Result<ExitCode, Comma
     for (_, label) in offline {
         output.line(format_args!("  {}", opened.keys.path(&label).display()))?;
     }
+    output.line("with: updraft key export NAME --output FILE --move")?;
     output.line("Next: updraft seed, and updraft publish PATH --product P --version V")?;
     Ok(ExitCode::Ok)
 }

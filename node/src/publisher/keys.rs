@@ -20,6 +20,8 @@ use zeroize::Zeroizing;
 use super::draft::KeySource;
 use crate::atomic;
 
+mod transfer;
+
 /// Files of one directory of keys that are looked at. Bounds the work that a wrong directory makes.
 const MAX_KEY_FILES: usize = 1024;
 /// Bytes of the longest label.
@@ -340,14 +342,30 @@ impl Keys {
     /// Writes a key over the file of the same one: under another passphrase, or none.
     pub fn replace(&self, label: &str, key: &SigningKey, passphrase: Option<&Passphrase>) -> Result<(), KeysError> {
         let path = self.path(label);
-        let io = |source| KeysError::Io { path: path.clone(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(io)?;
         let pem = encode(key, passphrase).map_err(|error| match error {
             EncodeError::Random(error) => KeysError::Random(error),
             EncodeError::File(source) => KeysError::Malformed { path: path.clone(), source },
         })?;
+        self.write(label, &pem, &key.public())
+    }
+
+    /// Keeps a private key file as it is under a name that is free.
+    fn put_file(&self, label: &str, pem: &str, public: &PublicKey) -> Result<(), KeysError> {
+        if !is_label(label) {
+            return Err(KeysError::Label(label.to_owned()));
+        }
+        if self.path(label).exists() {
+            return Err(KeysError::Exists(self.path(label)));
+        }
+        self.write(label, pem, public)
+    }
+
+    fn write(&self, label: &str, pem: &str, public: &PublicKey) -> Result<(), KeysError> {
+        let path = self.path(label);
+        let io = |source| KeysError::Io { path: path.clone(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory).map_err(io)?;
         // The public half first: an encrypted key without it could not be told from another.
-        atomic::write(&self.public_path(label), &key_file::encode_public(&key.public()), 0o644).map_err(io)?;
+        atomic::write(&self.public_path(label), &key_file::encode_public(public), 0o644).map_err(io)?;
         atomic::write(&path, pem.as_bytes(), 0o600).map_err(io)
     }
 
