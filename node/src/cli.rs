@@ -13,19 +13,23 @@ use crate::config::{ConfigError, default_data_dir};
 use crate::telemetry;
 
 pub mod ask;
+pub mod ceremony;
 pub mod clock;
 pub mod completions;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod fetch;
 pub mod history;
 pub mod init;
 pub mod install;
+pub mod key;
 pub mod man;
 pub mod node_flags;
 pub mod output;
+pub mod passphrase;
 pub mod peer;
 pub mod peers;
 pub mod progress;
@@ -33,10 +37,12 @@ pub mod publish;
 pub mod release_spec;
 pub mod releases;
 pub mod rollback;
+pub mod root;
 mod run_node;
 pub mod seed;
 pub mod status;
 pub mod table;
+pub mod targets;
 pub mod ticket;
 pub mod units;
 
@@ -127,6 +133,17 @@ pub enum Command {
     History(history::HistoryArgs),
     /// Show what happens on the node
     Events(events::EventsArgs),
+    /// Make, list, carry and replace keys
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Change who speaks for the repository, by a file that goes from key holder to key holder
+    #[command(subcommand)]
+    Root(root::RootCommand),
+    /// Add products, replace publishers, renew what they signed
+    #[command(subcommand)]
+    Targets(targets::TargetsCommand),
+    /// Look for what is wrong, or will be (on any node, running or not)
+    Doctor,
     /// Show or check the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -194,6 +211,10 @@ fn dispatch(cli: Cli, output: &mut Output) -> Result<ExitCode, CommandError> {
         Command::Rollback(args) => rollback::run(args, &global, output),
         Command::History(args) => history::run(args, &global, output),
         Command::Events(args) => events::run(&args, &global, output),
+        Command::Key(command) => key::run(command, &global, output),
+        Command::Root(command) => root::run(command, &global, output),
+        Command::Targets(command) => targets::run(command, &global, output),
+        Command::Doctor => doctor::run(&global, output),
         Command::Config(command) => config::run(command, &global, output),
         Command::Completions(args) => completions::run(&args, output),
         Command::Man(args) => man::run(&args, output),

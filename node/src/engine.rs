@@ -60,7 +60,8 @@ pub mod watch;
 const MAX_FAULTS: u32 = 8;
 /// Milliseconds between two announcements of an unchanged head, before jitter.
 const ANNOUNCE_MS: u64 = 30_000;
-/// Seconds after which a seed signs its timestamp again.
+/// Seconds after which a seed signs its timestamp again, a tenth more or less: seeds that were started
+/// together do not sign together, and nobody can tell the minute beforehand.
 const RESIGN_S: i64 = 6 * 3_600;
 /// Milliseconds between two looks at everything that depends on the time.
 const REVIEW_MS: u64 = 1_000;
@@ -138,6 +139,7 @@ pub struct Engine {
     announce_at_ms: u64,
     review_at_ms: u64,
     resign_asked_ms: Option<u64>,
+    resign_after_s: i64,
     adoption: Adoption,
     watch: Watch,
     bans: Bans,
@@ -152,6 +154,11 @@ pub struct RateLimited {
     pub heads: u64,
     /// Metadata requests that were refused.
     pub requests: u64,
+}
+
+/// When a timestamp is signed again: about every six hours, and not at the same minute everywhere.
+fn resign_after_s(rng: &mut SmallRng) -> i64 {
+    rng.random_range(RESIGN_S - RESIGN_S / 10..=RESIGN_S + RESIGN_S / 10)
 }
 
 impl Engine {
@@ -196,6 +203,7 @@ impl Engine {
             review_at_ms: now.mono_ms,
             // A seed that knows no peers hears of those that dial it, for a minute.
             resign_asked_ms: Some(now.mono_ms),
+            resign_after_s: resign_after_s(&mut rng),
             effects: Vec::new(),
             rng,
             config,
@@ -308,10 +316,11 @@ impl Engine {
     fn resign(&mut self, now: Now) {
         let Some(view) = self.catalog.view().filter(|_| self.config.is_seed) else { return };
         let signed_at = view.trusted.timestamp().and_then(|timestamp| timestamp.signed_at);
-        let due = signed_at.is_none_or(|signed_at| now.wall.seconds_since(signed_at) >= RESIGN_S);
+        let due = signed_at.is_none_or(|signed_at| now.wall.seconds_since(signed_at) >= self.resign_after_s);
         let asked = self.resign_asked_ms.is_some_and(|asked_ms| now.mono_ms.saturating_sub(asked_ms) < 60_000);
         if due && !asked && self.signing(now) == Signing::Ready {
             self.resign_asked_ms = Some(now.mono_ms);
+            self.resign_after_s = resign_after_s(&mut self.rng);
             self.push(Effect::Resign);
         }
     }

@@ -21,7 +21,7 @@ use updraft_protocol::names::{Channel, FileName, InvalidName, Product, ReleaseId
 use updraft_protocol::release::{Format, ManifestRef, Notes, Release};
 use updraft_protocol::rollout::{ChannelPolicy, Rollout};
 use updraft_protocol::time::UtcTime;
-use updraft_protocol::tuf::{RepositoryId, RoleName, TufError};
+use updraft_protocol::tuf::{RepositoryId, RoleName, Signers, TopRole, TufError};
 
 use self::draft::{Draft, DraftError, Signed};
 use self::keys::{Keys, KeysError};
@@ -29,6 +29,7 @@ use crate::archive::{self, ArchiveError, PackOptions, Packed, Progress};
 use crate::engine::catalog::CatalogView;
 use crate::store::{Store, StoreError};
 
+pub mod ceremony;
 pub mod draft;
 pub mod keys;
 
@@ -82,7 +83,7 @@ pub enum PublishError {
     Keys(#[from] KeysError),
     /// The product is new here, and delegating to it needs the targets key.
     #[error(
-        "{product} is new here, and the targets key that could add it is not on this machine; add the product where that key is"
+        "{product} is new here, and the targets keys that could add it are not on this machine; make a file for their holders: `updraft targets draft --add-product {product}=NAME.pub --output FILE`"
     )]
     NewProduct {
         /// The product.
@@ -139,16 +140,20 @@ pub struct NewRepository {
 
 /// Makes keys for every role and signs a repository with these products and no releases.
 pub fn create(keys: &Keys, products: &[Product], now: UtcTime) -> Result<NewRepository, PublishError> {
-    for role in
-        [RoleName::root(), RoleName::targets(), RoleName::snapshot(), RoleName::timestamp(), RoleName::channels()]
-    {
-        keys.generate(&role)?;
-    }
-    let root = draft::first_root(keys, now)?;
+    let make = |role: &RoleName| Ok::<_, KeysError>(keys.generate(&role.file_stem(), None)?.public());
+    let (root, targets) = (make(&RoleName::root())?, make(&RoleName::targets())?);
+    let (snapshot, timestamp) = (make(&RoleName::snapshot())?, make(&RoleName::timestamp())?);
+    let public = |top| match top {
+        TopRole::Root => root.clone(),
+        TopRole::Targets => targets.clone(),
+        TopRole::Snapshot => snapshot.clone(),
+        TopRole::Timestamp => timestamp.clone(),
+    };
+    let root = draft::first_root(&public, keys, now)?;
     let id = RepositoryId::of_first_root(&root).map_err(PublishError::Verify)?;
-    let mut draft = Draft::first(&root, &id, &keys.load(&RoleName::channels())?.public(), now)?;
+    let mut draft = Draft::first(&root, &id, &make(&RoleName::channels())?, now)?;
     for product in products {
-        let key = keys.generate(&RoleName::releases(product))?;
+        let key = keys.generate(&RoleName::releases(product).file_stem(), None)?;
         draft.add_product(product, &key.public());
     }
     let signed = draft.sign(keys)?;
@@ -284,11 +289,15 @@ pub fn sign(prepared: &Prepared, view: &CatalogView, keys: &Keys, now: UtcTime) 
     check_forward(&release.id, &prepared.channel, view)?;
     let mut draft = Draft::of(view, now);
     if !draft.has_product(product) {
-        if !keys.has(&RoleName::targets()) {
+        if !keys.can_sign(&draft.signers(&RoleName::targets())?) {
             return Err(PublishError::NewProduct { product: product.clone() });
         }
-        let role = RoleName::releases(product);
-        let key = if keys.has(&role) { keys.load(&role)? } else { keys.generate(&role)? };
+        let label = RoleName::releases(product).file_stem();
+        let key = match keys.get(&label) {
+            Ok(entry) => keys.open(&entry)?,
+            Err(KeysError::Unknown { .. }) => keys.generate(&label, None)?,
+            Err(error) => return Err(error.into()),
+        };
         draft.add_product(product, &key.public());
     }
     draft.add_release(release);
@@ -305,17 +314,37 @@ pub fn sign(prepared: &Prepared, view: &CatalogView, keys: &Keys, now: UtcTime) 
     Ok(draft.sign(keys)?)
 }
 
-/// Signs the same set again, with a new timestamp.
+/// Whether a release of `product` could be signed with the keys here; asked before the long work.
+pub fn check_keys(product: &Product, view: &CatalogView, keys: &Keys, now: UtcTime) -> Result<(), PublishError> {
+    let draft = Draft::of(view, now);
+    match draft.signers(&RoleName::releases(product)) {
+        Ok(signers) => Ok(keys.require(&RoleName::releases(product), &signers)?),
+        Err(_) if keys.can_sign(&draft.signers(&RoleName::targets())?) => Ok(()),
+        Err(_) => Err(PublishError::NewProduct { product: product.clone() }),
+    }
+}
+
+/// Signs the same set again, with a new timestamp; what grows old and can be signed here with it.
 pub fn renew(view: &CatalogView, keys: &Keys, now: UtcTime) -> Result<Signed, PublishError> {
     let mut draft = Draft::of(view, now);
-    draft.renew();
+    let can_sign = |signers: &Signers| keys.can_sign(signers);
+    draft.renew(&can_sign);
+    draft.renew_root(keys, &can_sign)?;
     Ok(draft.sign(keys)?)
 }
 
+/// The name under which the timestamp of a new root waits until that root is on disk.
+pub const PENDING_PREFIX: &str = "pending.";
+
 /// The files of a set, in the order in which a crash between any two does no harm.
+///
+/// A new root and the timestamp signed under it cannot be replaced in one step, and each is worthless
+/// without the other. So the timestamp is written down beside, then the root, then the timestamp in its
+/// place: whoever opens the directory after a crash in between finds what to put there.
 pub fn in_order(signed: &Signed) -> Vec<crate::engine::effect::Save> {
     use crate::engine::effect::Save;
     let mut saves = Vec::new();
+    let mut new_root = None;
     for (file, bytes) in &signed.files {
         match file {
             MetaFile::Target { sha256, .. } => saves.push(Save::Target { sha256: *sha256, bytes: bytes.clone() }),
@@ -323,7 +352,8 @@ pub fn in_order(signed: &Signed) -> Vec<crate::engine::effect::Save> {
                 let stem = name.parse::<RoleName>().map_or_else(|_| name.clone(), |role| role.file_stem());
                 saves.push(Save::Metadata { name: format!("{version}.{stem}.json"), bytes: bytes.clone() });
             }
-            MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } | MetaFile::Evidence { .. } => {}
+            MetaFile::Root { version } => new_root = Some((*version, bytes)),
+            MetaFile::Head | MetaFile::Manifest { .. } | MetaFile::Evidence { .. } => {}
         }
     }
     if let Some(snapshot) = signed.trusted.snapshot() {
@@ -333,7 +363,13 @@ pub fn in_order(signed: &Signed) -> Vec<crate::engine::effect::Save> {
         });
     }
     if let Some(timestamp) = signed.trusted.timestamp() {
-        saves.push(Save::Metadata { name: "timestamp.json".to_owned(), bytes: timestamp.bytes().to_vec() });
+        let bytes = timestamp.bytes().to_vec();
+        if let Some((version, root)) = new_root {
+            let name = format!("{PENDING_PREFIX}{version}.timestamp.json");
+            saves.push(Save::Metadata { name, bytes: bytes.clone() });
+            saves.push(Save::Metadata { name: format!("{version}.root.json"), bytes: root.clone() });
+        }
+        saves.push(Save::Metadata { name: "timestamp.json".to_owned(), bytes });
     }
     saves
 }

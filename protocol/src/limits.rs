@@ -138,3 +138,10 @@ pub const MAX_CONTENT_ENTRIES: u64 = 2_000_000;
 
 /// Names that one release may list as critical. Bounds comparisons and messages.
 pub const MAX_CRITICAL_FIELDS: usize = 32;
+
+/// Bytes of one ceremony file: the largest targets role twice, escaped, and a chain of roots. Bounds
+/// what a key holder's machine reads of a file that somebody sent.
+pub const MAX_CEREMONY_BYTES: u64 = 24 * 1024 * 1024;
+
+/// Bytes of the root chain that a ceremony file carries along whole; of a longer one only the end.
+pub const MAX_CEREMONY_CHAIN_BYTES: usize = 1024 * 1024;

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use updraft::publisher::draft::KeySource as _;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::head::Head;
 use updraft_protocol::key::SigningKey;
@@ -46,7 +45,7 @@ pub struct Forge {
 }
 
 fn key(role: &RoleName) -> SigningKey {
-    TestKeys::default().key(role).expect("keys are in memory")
+    TestKeys::default().key(role)
 }
 
 impl Forge {

@@ -16,7 +16,9 @@ use updraft_protocol::release::{Content, Format, ManifestRef, Notes, Release};
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::ticket::Ticket;
 use updraft_protocol::time::UtcTime;
-use updraft_protocol::tuf::{Expiry, FileMeta, RepositoryId, RoleName, Root, Snapshot, Timestamp, TopRole, sign_role};
+use updraft_protocol::tuf::{
+    Expiry, FileMeta, RepositoryId, RoleName, Root, Signers, Snapshot, Timestamp, TopRole, sign_role,
+};
 
 /// Keys made from the names of their roles: the same in every run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,10 +27,17 @@ pub struct TestKeys {
     pub generation: u32,
 }
 
-impl KeySource for TestKeys {
-    fn key(&self, role: &RoleName) -> Result<SigningKey, KeysError> {
+impl TestKeys {
+    /// The key of `role`.
+    pub fn key(self, role: &RoleName) -> SigningKey {
         let generation = if *role == RoleName::timestamp() { self.generation } else { 0 };
-        Ok(SigningKey::from_seed(*Digest::of(format!("{generation}{role}").as_bytes()).as_bytes()))
+        SigningKey::from_seed(*Digest::of(format!("{generation}{role}").as_bytes()).as_bytes())
+    }
+}
+
+impl KeySource for TestKeys {
+    fn signers(&self, role: &RoleName, _authorised: &Signers) -> Result<Vec<SigningKey>, KeysError> {
+        Ok(vec![self.key(role)])
     }
 }
 
@@ -59,11 +68,11 @@ impl TestRepository {
     /// Where signing in memory fails, which would be a bug.
     pub fn new(now: UtcTime) -> Self {
         let keys = TestKeys::default();
-        let root = first_root(&keys, now).expect("keys are in memory");
+        let root = first_root(&|top| keys.key(&top.name()).public(), &keys, now).expect("keys are in memory");
         let id = RepositoryId::of_first_root(&root).expect("just signed");
-        let channels = keys.key(&RoleName::channels()).expect("in memory").public();
+        let channels = keys.key(&RoleName::channels()).public();
         let mut draft = Draft::first(&root, &id, &channels, now).expect("a good root");
-        let releases = keys.key(&RoleName::releases(&product())).expect("in memory").public();
+        let releases = keys.key(&RoleName::releases(&product())).public();
         draft.add_product(&product(), &releases);
         let signed = draft.sign(&keys).expect("keys are in memory");
         let (files, manifests) = (BTreeMap::new(), BTreeMap::new());
@@ -121,7 +130,7 @@ impl TestRepository {
     /// Where signing in memory fails.
     pub fn resign(&mut self, now: UtcTime) {
         let mut draft = Draft::of(&self.view(), now);
-        draft.renew();
+        draft.renew(&|_| true);
         self.signed = draft.sign(&TestKeys { generation: self.generation }).expect("keys are in memory");
         self.keep();
     }
@@ -133,7 +142,7 @@ impl TestRepository {
     pub fn rotate_timestamp_key(&mut self, now: UtcTime) {
         let old = TestKeys { generation: self.generation };
         self.generation += 1;
-        let key = |keys: TestKeys, role: RoleName| keys.key(&role).expect("in memory");
+        let key = |keys: TestKeys, role: RoleName| keys.key(&role);
         let new = key(TestKeys { generation: self.generation }, RoleName::timestamp()).public();
         let mut trusted = self.signed.trusted.clone();
         let mut root = Root::clone(trusted.root());

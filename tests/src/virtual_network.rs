@@ -301,7 +301,7 @@ impl VirtualNetwork {
     pub fn sign_again(&mut self) {
         let view = self.nodes[0].engine.catalog().expect("a seed has a set").clone();
         let mut draft = Draft::of(&view, self.wall());
-        draft.renew();
+        draft.renew(&|_| true);
         let signed = draft.sign(&TestKeys::default()).expect("keys are in memory");
         self.nodes[0].files.extend(signed.files.iter().cloned());
         self.input(0, Input::Published { head: signed.head, files: signed.files });

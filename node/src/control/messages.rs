@@ -13,7 +13,7 @@ use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::time::UtcTime;
 
 pub use super::error::{ErrorBody, ErrorCode};
-use super::results::{FetchView, InstallView, PublishView, TicketView};
+use super::results::{ApplyView, FetchView, InstallView, PublishView, TicketView};
 use super::version_text;
 use super::views::{HistoryView, PeersView, ReleasesView, StatusView};
 
@@ -99,6 +99,11 @@ pub enum Request {
     TrustClock {},
     /// Publish a release (seeds only). Progress, then [`Response::Publish`].
     Publish(PublishRequest),
+    /// Put what key holders signed into force (seeds only). Answered by [`Response::Apply`].
+    Apply {
+        /// Absolute path of the ceremony file, as the node sees it.
+        path: PathBuf,
+    },
 }
 
 impl Request {
@@ -180,6 +185,8 @@ pub enum Response {
     Ticket(TicketView),
     /// To [`Request::Publish`].
     Publish(PublishView),
+    /// To [`Request::Apply`].
+    Apply(ApplyView),
     /// To [`Request::Events`], [`Request::Unban`] and [`Request::TrustClock`].
     Done {},
 }

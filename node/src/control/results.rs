@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Platform, Product};
+use updraft_protocol::tuf::RoleName;
 
 use super::views::Schema;
 
@@ -90,4 +91,26 @@ pub struct PublishView {
     pub dry_run: bool,
     /// What the publisher should know, in sentences.
     pub warnings: Vec<String>,
+}
+
+/// `updraft root apply` and `updraft targets apply`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplyView {
+    /// The contract.
+    pub schema: Schema,
+    /// What is in force from now on.
+    pub roles: Vec<AppliedRole>,
+    /// The root in force.
+    pub root_version: u64,
+    /// The head that announces it.
+    pub timestamp_version: u64,
+}
+
+/// A role that was put into force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedRole {
+    /// The role.
+    pub role: RoleName,
+    /// Its version.
+    pub version: u64,
 }

@@ -237,6 +237,8 @@ pub enum EventKind {
     InstallFailed,
     /// A release was published here.
     Published,
+    /// Key holders changed who may sign, or renewed what they signed.
+    KeysChanged,
     /// Proof was found that a key of the repository signed two contradicting files.
     Equivocation,
     /// The key that such proof was held against was replaced.
@@ -283,6 +285,7 @@ impl EventKind {
             Self::RolledBack => "rolled_back",
             Self::InstallFailed => "install_failed",
             Self::Published => "published",
+            Self::KeysChanged => "keys_changed",
             Self::Equivocation => "equivocation",
             Self::EquivocationCleared => "equivocation_cleared",
             Self::Alarm => "alarm",
@@ -310,6 +313,7 @@ impl EventKind {
                 | Self::Published
                 | Self::HeadAdopted
                 | Self::EquivocationCleared
+                | Self::KeysChanged
         ) || self.is_alarm()
     }
 

@@ -13,18 +13,25 @@ use updraft_protocol::release::{Release, same_precedence};
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::{
-    DelegatedRole, Delegations, Expiry, FileMeta, RepositoryId, RoleName, Root, Snapshot, TargetInfo, Targets,
-    Timestamp, TopRole, Trusted, TufError, sign_role,
+    DelegatedRole, Delegations, Expiry, FileMeta, Finished, RepositoryId, Role, RoleName, Root, Signers, Snapshot,
+    TargetInfo, Targets, Timestamp, TopRole, Trusted, TufError, Verified, sign_role,
 };
 
+use super::keys::is_online;
 use crate::engine::catalog::{CatalogView, carry_roles};
 
-const ROOT_DAYS: i64 = 365;
-const TARGETS_DAYS: i64 = 365;
+const DAY_S: i64 = 86_400;
+
+/// Days that a new root is valid.
+pub const ROOT_DAYS: i64 = 365;
+/// Days that new metadata of an offline targets role is valid.
+pub const TARGETS_DAYS: i64 = 365;
 const CHANNELS_DAYS: i64 = 30;
 const SNAPSHOT_DAYS: i64 = 14;
 /// The channels role is signed again when less than this is left of it.
 const CHANNELS_RENEW_DAYS: i64 = 20;
+/// Offline roles whose keys are here nevertheless are signed again when less than a third is left.
+const OFFLINE_RENEW_DAYS: i64 = TARGETS_DAYS / 3;
 
 /// Why a change cannot be signed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +59,11 @@ pub enum DraftError {
     /// What was just signed does not verify: the keys on this machine are not those of the repository.
     #[error("what was signed does not verify ({0}): the keys on this machine are not this repository's")]
     WrongKeys(TufError),
+    /// What is in force has expired, and what would replace it is not signed here.
+    #[error(
+        "{0}; until it is signed anew nothing that builds on it can be: `updraft root draft --renew --output FILE` (for the root), `updraft targets draft --role ROLE --renew --output FILE`"
+    )]
+    Expired(TufError),
     /// The repository is not whole.
     #[error("the repository lacks its {0} metadata; it must be whole before anything is added")]
     Incomplete(RoleName),
@@ -62,14 +74,20 @@ pub enum DraftError {
 
 /// Where signing keys come from.
 pub trait KeySource {
-    /// The private key of `role`.
-    fn key(&self, role: &RoleName) -> Result<SigningKey, super::keys::KeysError>;
+    /// Private keys of `role` that `authorised` lists, exactly as many as must sign it: a head may carry
+    /// no signature too many.
+    fn signers(&self, role: &RoleName, authorised: &Signers) -> Result<Vec<SigningKey>, super::keys::KeysError>;
 }
 
-impl KeySource for super::keys::Keys {
-    fn key(&self, role: &RoleName) -> Result<SigningKey, super::keys::KeysError> {
-        self.load(role)
-    }
+/// Signs `metadata` with the keys that may sign `role`.
+fn sign<T: Role>(
+    role: &RoleName,
+    metadata: &T,
+    authorised: &Signers,
+    keys: &dyn KeySource,
+) -> Result<Vec<u8>, DraftError> {
+    let keys = keys.signers(role, authorised)?;
+    Ok(sign_role(metadata, &keys.iter().collect::<Vec<_>>()))
 }
 
 /// A signed, consistent set: every file that is new.
@@ -83,24 +101,44 @@ pub struct Signed {
     pub trusted: Trusted,
 }
 
-/// Makes root 1 for a new repository.
-pub fn first_root(keys: &dyn KeySource, now: UtcTime) -> Result<Vec<u8>, DraftError> {
+/// Makes root 1 for a new repository whose top-level roles have one key each.
+pub fn first_root(
+    public: &dyn Fn(TopRole) -> PublicKey,
+    keys: &dyn KeySource,
+    now: UtcTime,
+) -> Result<Vec<u8>, DraftError> {
     let mut root = Root::new(1, now.plus_days(ROOT_DAYS));
-    for (top, role) in [
-        (TopRole::Root, RoleName::root()),
-        (TopRole::Targets, RoleName::targets()),
-        (TopRole::Snapshot, RoleName::snapshot()),
-        (TopRole::Timestamp, RoleName::timestamp()),
-    ] {
-        root = root.with_role(top, 1, &[keys.key(&role)?.public()]);
+    for top in [TopRole::Root, TopRole::Targets, TopRole::Snapshot, TopRole::Timestamp] {
+        root = root.with_role(top, 1, &[public(top)]);
     }
-    Ok(sign_role(&root, &[&keys.key(&RoleName::root())?]))
+    sign(&RoleName::root(), &root, &root.signers(TopRole::Root), keys)
+}
+
+/// Why what was just signed, or what it builds on, does not verify.
+fn does_not_verify(error: TufError) -> DraftError {
+    match error {
+        TufError::Expired { .. } => DraftError::Expired(error),
+        _ => DraftError::WrongKeys(error),
+    }
+}
+
+/// The delegation of a product's releases, without its keys.
+pub fn releases_delegation(product: &Product) -> DelegatedRole {
+    let paths = [format!("releases/{product}/*/*/*"), format!("patches/{product}/*/*")];
+    DelegatedRole::new(RoleName::releases(product), &[&paths[0], &paths[1]])
 }
 
 /// Metadata that is being changed.
 #[derive(Debug)]
 pub struct Draft {
+    /// What is in force. Versions and contents go on from here, whatever a new root drops.
+    before: Trusted,
+    /// The same under the new root, where there is one.
     trusted: Trusted,
+    /// The new root.
+    root: Option<(u64, Vec<u8>)>,
+    /// Roles that were signed elsewhere.
+    adopted: BTreeMap<RoleName, Verified<Targets>>,
     /// Changed roles.
     changed: BTreeMap<RoleName, Targets>,
     /// Every channel file, changed or not, by path.
@@ -117,7 +155,7 @@ impl Draft {
         now: UtcTime,
     ) -> Result<Self, DraftError> {
         let trusted = Trusted::from_first_root(root, repository).map_err(DraftError::WrongKeys)?;
-        let mut draft = Self { trusted, changed: BTreeMap::new(), channel_files: BTreeMap::new(), now };
+        let mut draft = Self::on(&trusted, now);
         let channels = DelegatedRole::new(RoleName::channels(), &["channels/*/*"]).terminating();
         let targets = draft.edit(&RoleName::targets(), TARGETS_DAYS);
         targets.delegations = Some(Delegations::default().with_role(channels, 1, std::slice::from_ref(channels_key)));
@@ -125,19 +163,47 @@ impl Draft {
         Ok(draft)
     }
 
-    /// A draft that starts from the set in force.
-    pub fn of(view: &CatalogView, now: UtcTime) -> Self {
+    fn on(trusted: &Trusted, now: UtcTime) -> Self {
         Self {
-            trusted: view.trusted.clone(),
+            before: trusted.clone(),
+            trusted: trusted.clone(),
+            root: None,
+            adopted: BTreeMap::new(),
             changed: BTreeMap::new(),
-            channel_files: view.channel_files.iter().map(|(path, bytes)| (path.clone(), bytes.to_vec())).collect(),
+            channel_files: BTreeMap::new(),
             now,
         }
     }
 
+    /// A draft that starts from the set in force.
+    pub fn of(view: &CatalogView, now: UtcTime) -> Self {
+        let files = view.channel_files.iter().map(|(path, bytes)| (path.clone(), bytes.to_vec()));
+        Self { channel_files: files.collect(), ..Self::on(&view.trusted, now) }
+    }
+
+    /// Takes what key holders signed elsewhere, and signs again what the seed signs by itself and what
+    /// changed hands with it.
+    pub fn adopt(&mut self, finished: Finished) -> Result<(), DraftError> {
+        if let Some((version, bytes)) = finished.root {
+            self.trusted.update_root(&bytes).map_err(DraftError::WrongKeys)?;
+            self.root = Some((version, bytes));
+        }
+        self.adopted.extend(finished.roles.into_iter().map(|role| (role.role_name().clone(), role)));
+        let top = RoleName::targets();
+        let Some(delegations) = self.adopted.get(&top).and_then(|targets| targets.delegations.clone()) else {
+            return Ok(());
+        };
+        for name in delegations.roles.iter().map(|role| &role.name).filter(|name| is_online(name)) {
+            if self.before.role(name).is_some_and(|metadata| !delegations.vouch_for(metadata)) {
+                self.edit(name, CHANNELS_DAYS);
+            }
+        }
+        Ok(())
+    }
+
     fn edit(&mut self, role: &RoleName, days: i64) -> &mut Targets {
         let expires = self.now.plus_days(days);
-        let current = self.trusted.role(role);
+        let current = self.before.role(role);
         self.changed.entry(role.clone()).or_insert_with(|| match current {
             Some(current) => {
                 let mut next = Targets::clone(current);
@@ -151,15 +217,13 @@ impl Draft {
 
     /// Whether a product has its releases role.
     pub fn has_product(&self, product: &Product) -> bool {
-        let role = RoleName::releases(product);
-        self.changed.contains_key(&role) || self.trusted.role(&role).is_some()
+        self.signers(&RoleName::releases(product)).is_ok()
     }
 
     /// Delegates a product's releases to `key`.
     pub fn add_product(&mut self, product: &Product, key: &PublicKey) {
-        let paths = [format!("releases/{product}/*/*/*"), format!("patches/{product}/*/*")];
-        let role = RoleName::releases(product);
-        let delegated = DelegatedRole::new(role.clone(), &[&paths[0], &paths[1]]);
+        let delegated = releases_delegation(product);
+        let role = delegated.name.clone();
         let targets = self.edit(&RoleName::targets(), TARGETS_DAYS);
         let delegations = targets.delegations.take().unwrap_or_default();
         targets.delegations = Some(delegations.with_role(delegated, 1, std::slice::from_ref(key)));
@@ -199,21 +263,59 @@ impl Draft {
         self.channel_files.insert(path, bytes);
     }
 
-    /// Renews what the online keys keep fresh: the timestamp and snapshot always, the channels role
-    /// when it is growing old.
-    pub fn renew(&mut self) {
-        let role = RoleName::channels();
-        let left_s = self.trusted.role(&role).map(|channels| channels.expires.seconds_since(self.now));
-        if left_s.is_some_and(|left_s| left_s < CHANNELS_RENEW_DAYS * 86_400) {
-            self.edit(&role, CHANNELS_DAYS);
+    /// Renews what is growing old, as far as `can_sign` says that it can be signed here; the timestamp
+    /// and the snapshot are signed anew always.
+    pub fn renew(&mut self, can_sign: &dyn Fn(&Signers) -> bool) {
+        for role in self.before.signed_roles().into_iter().filter(|role| TopRole::of(role) != Some(TopRole::Root)) {
+            let Some(current) = self.before.role(&role) else { continue };
+            let left_s = current.expires.seconds_since(self.now);
+            let (days, renew_days) = if is_online(&role) {
+                (CHANNELS_DAYS, CHANNELS_RENEW_DAYS)
+            } else {
+                (TARGETS_DAYS, OFFLINE_RENEW_DAYS)
+            };
+            let due = left_s < renew_days * DAY_S;
+            if due && (is_online(&role) || self.signers(&role).is_ok_and(|signers| can_sign(&signers))) {
+                self.edit(&role, days);
+            }
         }
+    }
+
+    /// Signs the next root, unchanged but for its time, where the one in force grows old and `can_sign`.
+    pub fn renew_root(&mut self, keys: &dyn KeySource, can_sign: &dyn Fn(&Signers) -> bool) -> Result<(), DraftError> {
+        let current = self.before.root();
+        let signers = current.signers(TopRole::Root);
+        if current.expires.seconds_since(self.now) >= OFFLINE_RENEW_DAYS * DAY_S || !can_sign(&signers) {
+            return Ok(());
+        }
+        let mut next = Root::clone(current);
+        next.version += 1;
+        next.expires = self.now.plus_days(ROOT_DAYS);
+        let bytes = sign(&RoleName::root(), &next, &signers, keys)?;
+        self.trusted.update_root(&bytes).map_err(DraftError::WrongKeys)?;
+        self.root = Some((next.version, bytes));
+        Ok(())
+    }
+
+    /// Who may sign `role` once this draft is in force.
+    pub fn signers(&self, role: &RoleName) -> Result<Signers, DraftError> {
+        let top = RoleName::targets();
+        let adopted = self.adopted.get(&top).map(|targets| &**targets);
+        let signers = match TopRole::of(role) {
+            Some(top) => Some(self.trusted.root().signers(top)),
+            None => {
+                let targets = self.changed.get(&top).or(adopted).or(self.before.role(&top).map(|targets| &**targets));
+                targets.and_then(|targets| targets.delegations.as_ref()?.signers(role))
+            }
+        };
+        signers.ok_or_else(|| DraftError::WrongKeys(TufError::NotDelegated { role: role.clone() }))
     }
 
     /// Signs everything that changed, and verifies the result as a stranger would.
     pub fn sign(self, keys: &dyn KeySource) -> Result<Signed, DraftError> {
         let mut files = Vec::new();
         let expires = self.now.plus_days(SNAPSHOT_DAYS);
-        let mut snapshot = match self.trusted.snapshot() {
+        let mut snapshot = match self.before.snapshot() {
             Some(current) => {
                 let mut next = Snapshot::clone(current);
                 next.version += 1;
@@ -222,21 +324,28 @@ impl Draft {
             }
             None => Snapshot::new(1, expires),
         };
+        files.extend(self.root.iter().map(|(version, bytes)| (MetaFile::Root { version: *version }, bytes.clone())));
+        for (role, metadata) in &self.adopted {
+            snapshot = snapshot.with_role(role, FileMeta::of(metadata.version, metadata.bytes()));
+            let file = MetaFile::Role { name: role.as_str().to_owned(), version: metadata.version };
+            files.push((file, metadata.bytes().to_vec()));
+        }
         for (role, targets) in &self.changed {
-            let bytes = sign_role(targets, &[&keys.key(role)?]);
+            let bytes = sign(role, targets, &self.signers(role)?, keys)?;
             snapshot = snapshot.with_role(role, FileMeta::of(targets.version, &bytes));
             let file = MetaFile::Role { name: role.as_str().to_owned(), version: targets.version };
             files.push((file, bytes));
         }
-        let snapshot_bytes = sign_role(&snapshot, &[&keys.key(&RoleName::snapshot())?]);
-        let before = self.trusted.timestamp();
+        let role = RoleName::snapshot();
+        let snapshot_bytes = sign(&role, &snapshot, &self.signers(&role)?, keys)?;
         let listed = FileMeta::of(snapshot.version, &snapshot_bytes);
-        let mut timestamp = match before {
+        let mut timestamp = match self.before.timestamp() {
             Some(before) => Timestamp::new(before.version + 1, expires, listed).following(before),
             None => Timestamp::new(1, expires, listed),
         };
         timestamp.signed_at = Some(self.now);
-        let timestamp_bytes = sign_role(&timestamp, &[&keys.key(&RoleName::timestamp())?]);
+        let role = RoleName::timestamp();
+        let timestamp_bytes = sign(&role, &timestamp, &self.signers(&role)?, keys)?;
         self.assemble(&timestamp_bytes, &snapshot_bytes, files)
     }
 
@@ -247,10 +356,10 @@ impl Draft {
         mut files: Vec<(MetaFile, Vec<u8>)>,
     ) -> Result<Signed, DraftError> {
         let enforce = Expiry::Enforce(self.now);
-        let before = self.trusted.clone();
+        let before = self.before;
         let mut trusted = self.trusted;
-        let _new = trusted.update_timestamp(timestamp, enforce).map_err(DraftError::WrongKeys)?;
-        let _new = trusted.update_snapshot(snapshot, enforce).map_err(DraftError::WrongKeys)?;
+        let _new = trusted.update_timestamp(timestamp, enforce).map_err(does_not_verify)?;
+        let _new = trusted.update_snapshot(snapshot, enforce).map_err(does_not_verify)?;
         // Delegators come before those they delegate to, however deep.
         carry_roles(&mut trusted, &before);
         while let Some(request) = trusted.missing_roles().into_iter().next() {
@@ -260,7 +369,7 @@ impl Draft {
                 .find(|(file, _)| *file == wanted)
                 .map(|(_, bytes)| bytes)
                 .ok_or_else(|| DraftError::Incomplete(request.role.clone()))?;
-            let _new = trusted.update_targets(&request.role, bytes, enforce).map_err(DraftError::WrongKeys)?;
+            let _new = trusted.update_targets(&request.role, bytes, enforce).map_err(does_not_verify)?;
             carry_roles(&mut trusted, &before);
         }
         for (path, bytes) in &self.channel_files {

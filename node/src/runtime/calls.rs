@@ -110,6 +110,7 @@ impl Runtime {
             Request::Install { product, version, now } => self.install(product, version, now, reply).await,
             Request::Rollback { product, to } => self.roll_back(product, to, reply).await,
             Request::Publish(request) => self.publish(request, reply),
+            Request::Apply { path } => self.apply(path, reply).await,
         }
         self.poll_pending();
     }
@@ -151,16 +152,7 @@ impl Runtime {
         warnings.extend(trust::warnings(&self.engine, self.now()));
         if let Some(view) = self.engine.catalog() {
             if self.config.role == Role::Seed {
-                let products: Vec<Product> = view.products().into_iter().cloned().collect();
-                let here = self.opened.keys.not_offline(&products);
-                if !here.is_empty() {
-                    let names: Vec<&str> = here.iter().map(updraft_protocol::tuf::RoleName::as_str).collect();
-                    warnings.push(format!(
-                        "the offline keys ({}) are still on this machine, in {}: whoever takes it over can publish; move them away",
-                        names.join(", "),
-                        self.opened.keys.directory().display()
-                    ));
-                }
+                warnings.extend(super::ceremony::key_warnings(&self.opened.keys, &view.trusted));
             }
         }
         warnings
@@ -407,6 +399,11 @@ impl Runtime {
         };
         if let Some(body) = self.refuse_to_sign().filter(|_| !request.dry_run) {
             return reply.finish(Err(body));
+        }
+        if !request.dry_run
+            && let Err(cause) = publisher::check_keys(&request.product, &view, &self.opened.keys, wall_clock())
+        {
+            return reply.finish(Err(publish_error(&cause)));
         }
         let (store, done, dry_run) = (self.opened.store.clone(), self.prepared_sender.clone(), request.dry_run);
         let publication = publication(request);

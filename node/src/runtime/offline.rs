@@ -26,6 +26,9 @@ pub fn publish(
     let mut report = |done: &archive::Progress| {
         progress(Progress::local(Phase::Packing, done.bytes_done, Some(done.bytes_total)));
     };
+    if !request.dry_run {
+        publisher::check_keys(&request.product, &view, &opened.keys, wall_clock()).map_err(error)?;
+    }
     let publication = publication(request.clone());
     let prepared =
         publisher::prepare(&publication, &view, &opened.store, request.dry_run, &mut report).map_err(error)?;

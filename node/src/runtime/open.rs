@@ -14,7 +14,7 @@ use updraft_protocol::tuf::RepositoryId;
 use crate::engine::catalog::{CatalogError, CatalogView, load_view};
 use crate::engine::effect::Save;
 use crate::publisher::keys::Keys;
-use crate::publisher::{self, PublishError};
+use crate::publisher::{self, PENDING_PREFIX, PublishError};
 use crate::store::MetadataDir;
 use crate::store::state::{RepositoryRow, StateDb, StateError};
 use crate::store::{Store, StoreError};
@@ -104,6 +104,7 @@ impl Opened {
             (None, None) => return Err(OpenError::NoRepository(data_dir.to_owned())),
         };
         let metadata = store.metadata(&repository.0)?;
+        super::ceremony::settle_pending(&metadata)?;
         Ok(Self { store, state, keys: Keys::new(data_dir), repository, ticket, metadata })
     }
 
@@ -172,6 +173,10 @@ impl Opened {
                 Save::Target { sha256, bytes } => self.store.put_target(sha256, bytes)?,
                 Save::Memory(learned) => self.state.learn(&self.repository.0, learned, wall_clock())?,
             }
+        }
+        let is_pending = |save: &Save| matches!(save, Save::Metadata { name, .. } if name.starts_with(PENDING_PREFIX));
+        if saves.iter().any(is_pending) {
+            super::ceremony::settle_pending(&self.metadata)?;
         }
         Ok(())
     }

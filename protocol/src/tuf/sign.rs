@@ -37,7 +37,8 @@ pub fn cosign<T: Role>(role: &RoleName, bytes: &[u8], keys: &[&SigningKey]) -> R
     Ok(seal(envelope.message(), signatures, keys))
 }
 
-fn seal(message: &[u8], mut signatures: Vec<Signature>, keys: &[&SigningKey]) -> Vec<u8> {
+/// The canonical envelope of `signatures` and those of `keys` over `message`.
+pub(super) fn seal(message: &[u8], mut signatures: Vec<Signature>, keys: &[&SigningKey]) -> Vec<u8> {
     for key in keys {
         let keyid = key.public().id();
         signatures.retain(|known| known.keyid != keyid);
