@@ -54,7 +54,7 @@ pub(crate) const CLASSES: &[Class] = &[
         why: "They compare with `<`, so metadata still counts in the second in which it expires.",
         is: |e| {
             let now = UtcTime::from_unix(e.round().now).to_string();
-            e.we_refuse_for(&format!("metadata expired at {now}")) && e.signed()["expires"] == Value::from(now)
+            e.we_refuse_for(&format!("metadata expired at {now}")) && e.signed()["expires"] == now
         },
     },
     Class {
@@ -641,10 +641,9 @@ fn leaves_a_snapshot_key(e: &Evidence<'_>) -> bool {
 
 /// Whether a listing is of exactly this file.
 fn lists(listing: &Value, bytes: &[u8]) -> bool {
-    let hash =
-        |name: &str, found: String| listing["hashes"].get(name).is_none_or(|listed| *listed == Value::from(found));
+    let hash = |name: &str, found: String| listing["hashes"].get(name).is_none_or(|listed| *listed == found);
     lenient(bytes)["signed"]["version"] == listing["version"]
-        && listing.get("length").is_none_or(|length| *length == Value::from(bytes.len()))
+        && listing.get("length").is_none_or(|length| *length == bytes.len())
         && hash("sha256", data_encoding::HEXLOWER.encode(&Sha256::digest(bytes)))
         && hash("sha512", data_encoding::HEXLOWER.encode(&Sha512::digest(bytes)))
 }
