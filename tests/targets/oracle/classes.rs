@@ -54,22 +54,21 @@ pub(crate) const CLASSES: &[Class] = &[
         why: "They compare with `<`, so metadata still counts in the second in which it expires.",
         is: |e| {
             let now = UtcTime::from_unix(e.round().now).to_string();
-            e.we_refuse_for(&format!("metadata expired at {now}")) && e.signed()["expires"] == Value::from(now)
+            e.we_refuse_for(&format!("metadata expired at {now}")) && e.signed()["expires"] == now
         },
     },
     Class {
         name: "expires-spelled-otherwise",
         right: Right::Ours,
-        source: "TUF 4.2.1: the format is YYYY-MM-DDTHH:MM:SSZ, always in UTC",
+        source: "TUF 4.2.3: the expected format is YYYY-MM-DDTHH:MM:SSZ; time is always in UTC",
         why: "They read whatever their time library reads: fractions, offsets, lower case, a leap second, a suffix.",
         is: |e| e.we_refuse_for("not a UTC time") && !is_tuf_time(&e.signed()["expires"]),
     },
     Class {
         name: "expires-before-1970",
         right: Right::Theirs,
-        source: "TUF 4.2.1, 5.3.10",
-        why: "Our times start in 1970. Metadata that expired earlier is refused as malformed instead of as expired; an \
-              intermediate root of that kind ends the chain.",
+        source: "TUF 4.2.3, 5.3.10",
+        why: "Our times start in 1970. Metadata that expired earlier is refused as malformed instead of as expired; a root of that kind in the middle of a chain ends it. No root that anybody could have signed is of that kind.",
         is: |e| {
             let expires = &e.signed()["expires"];
             let is_old = expires.as_str().is_some_and(|text| text < "1970");
@@ -94,7 +93,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "float-beside-the-signed-part",
         right: Right::Either,
-        source: "OLPC canonical JSON: floating point numbers are not allowed; TUF 4.2.1 asks for it in the signed part only",
+        source: "OLPC canonical JSON: floating point numbers are not allowed; TUF 4.1 uses it for what is signed",
         why: "We read the whole file by one rule, they encode and check the signed part alone.",
         is: |e| {
             let (file, signed) = (Oddities::of(e.bytes()), Oddities::of(e.signed().to_string().as_bytes()));
@@ -115,15 +114,14 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "threshold-zero",
         right: Right::Ours,
-        source: "TUF 4.3: THRESHOLD is an integer number of keys of that role whose signatures are required",
+        source: "TUF 4.3, 4.5: a positive integer number of keys (>=1)",
         why: "They refuse the threshold only when the role that has it is judged; we refuse the file that states it.",
         is: |e| e.we_refuse_for("a threshold of 0") && any_quorum(e, |role| role["threshold"] == 0),
     },
     Class {
         name: "one-key-under-two-ids",
         right: Right::Ours,
-        source: "TUF 5.3.4, 5.4.2, 5.5.3, 5.6.3: a threshold of keys; 4.2: clients MUST ensure that for any KEYID only one \
-                 unique key has that KEYID",
+        source: "TUF 5.3.4, 5.4.2, 5.5.3, 5.6.3: each KEY MUST only contribute one SIGNATURE",
         why: "They count key ids. One key under two ids reaches a threshold of 2 by itself.",
         is: |e| {
             let shares = |quorum: &Quorum| {
@@ -147,7 +145,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "ed25519-key-not-in-hexadecimal",
         right: Right::Ours,
-        source: "TUF 4.2: PUBLIC of an ed25519 key is a 64-byte hex encoded string",
+        source: "TUF 4.2.2: PUBLIC of an ed25519 key is a 64-byte hex encoded string",
         why: "They trim white space, and take an ed25519 key in PEM form. To us such a key verifies nothing.",
         is: |e| {
             let is_odd = |(_, key): &(String, Value)| {
@@ -160,7 +158,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "key-type-beside-its-scheme",
         right: Right::Ours,
-        source: "TUF 4.2: KEYTYPE denotes a public key signature system, SCHEME a scheme of it",
+        source: "TUF 4.2.2: the ed25519 format has keytype ed25519 and scheme ed25519",
         why: "They look at the scheme alone. To us a key whose type does not go with its scheme verifies nothing.",
         is: |e| {
             let is_odd = |(_, key): &(String, Value)| key["scheme"] == "ed25519" && key["keytype"] != "ed25519";
@@ -170,7 +168,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "key-id-signs-twice",
         right: Right::Ours,
-        source: "TUF 4.2.1: the KEYID MUST be unique in the signatures array",
+        source: "TUF 4.2.1: the keyid MUST be unique in the signatures array",
         why: "They look for repeats only among ids that may sign, and not among empty signatures.",
         is: |e| {
             let file = e.file();
@@ -193,9 +191,9 @@ pub(crate) const CLASSES: &[Class] = &[
     },
     Class {
         name: "specification-version",
-        right: Right::Ours,
-        source: "TUF 4.3: SPEC_VERSION is a version of Semantic Versioning; its major version decides",
-        why: "They look at what is before the first dot and let any rest pass.",
+        right: Right::Either,
+        source: "TUF 4.3: Semantic Versioning; adopters are free to determine what is considered a match",
+        why: "To them all that starts with 1. is a match. We want two or three numbers, because what is no version says nothing about how it is to be read.",
         is: |e| {
             let signed = e.signed();
             let spec = signed["spec_version"].as_str().unwrap_or_default();
@@ -208,7 +206,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "root-without-a-role",
         right: Right::Ours,
-        source: "TUF 4.3: roles MUST include root, timestamp, snapshot and targets",
+        source: "TUF 4.3: a role for each of root, snapshot, timestamp and targets MUST be specified",
         why: "They miss the role only when it is to be judged.",
         is: |e| {
             let roles = &e.signed()["roles"];
@@ -218,9 +216,9 @@ pub(crate) const CLASSES: &[Class] = &[
     },
     Class {
         name: "unknown-role-in-root",
-        right: Right::Ours,
-        source: "TUF 4.1: implementers MUST ignore what they do not know; 4.3 names the roles",
-        why: "They read a role that they do not know as if they knew its form, and refuse the root.",
+        right: Right::Either,
+        source: "TUF 4.3: one of root, snapshot, targets, timestamp or mirrors; 4: formats may get further fields",
+        why: "They read a role that they do not know as if they knew its form, and refuse the root; we do not read it.",
         is: |e| {
             let is_odd = |value: &Value| serde_json::from_value::<sigstore_tuf::RoleKeys>(value.clone()).is_err();
             let signed = e.signed();
@@ -232,9 +230,9 @@ pub(crate) const CLASSES: &[Class] = &[
     },
     Class {
         name: "unknown-file-in-timestamp",
-        right: Right::Ours,
-        source: "TUF 4.6: meta of a timestamp has the entry snapshot.json alone; 4.1: ignore what is not known",
-        why: "They read an entry that they do not know as if they knew its form, and refuse the timestamp.",
+        right: Right::Either,
+        source: "TUF 4.6: this MUST only include a description of snapshot.json; 4: formats may get further fields",
+        why: "Both accept a further entry in the known form. They refuse one in another form; we do not read it.",
         is: |e| {
             let is_odd = |value: &Value| serde_json::from_value::<sigstore_tuf::MetaFile>(value.clone()).is_err();
             let signed = e.signed();
@@ -248,14 +246,14 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "delegations-null",
         right: Right::Ours,
-        source: "TUF 4.5: delegations is an object, or left out",
+        source: "TUF 4.5: DELEGATIONS is an OPTIONAL object",
         why: "They take null for left out.",
         is: |e| e.we_refuse_for("the field 'delegations': invalid type: null") && e.signed()["delegations"].is_null(),
     },
     Class {
         name: "hashes-null",
         right: Right::Ours,
-        source: "TUF 4.4: HASHES is a dictionary of one or more hashes, or left out",
+        source: "TUF 4.4: HASHES is a dictionary; it is OPTIONAL and can be omitted",
         why: "They take null for left out.",
         is: |e| {
             let signed = e.signed();
@@ -280,7 +278,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "timestamp-without-snapshot",
         right: Right::Ours,
-        source: "TUF 4.6: meta of a timestamp has the entry snapshot.json",
+        source: "TUF 4.6: meta is a description of the snapshot.json file",
         why: "They trust a timestamp that names no snapshot, and its version keeps honest timestamps out until it is \
               overtaken.",
         is: |e| {
@@ -316,20 +314,28 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "paths-and-prefixes",
         right: Right::Ours,
-        source: "TUF 4.5: a role MUST specify only one of path_hash_prefixes and paths",
-        why: "They prefer the prefixes; of a delegation with neither they think that it covers nothing.",
+        source: "TUF 4.5: if used, exactly one of them should be set",
+        why: "They take the prefixes and pass over the paths; another reader may do it the other way round.",
         is: |e| {
-            let is_odd = |role: &Value| {
-                role.get("paths").is_some_and(|v| !v.is_null())
-                    == role.get("path_hash_prefixes").is_some_and(|v| !v.is_null())
-            };
+            let is_odd = |role: &Value| has(role, "paths") && has(role, "path_hash_prefixes");
+            e.we_refuse_for("must state paths or path hash prefixes") && any_quorum(e, is_odd)
+        },
+    },
+    Class {
+        name: "neither-paths-nor-prefixes",
+        right: Right::Theirs,
+        source: "TUF 4.5: the attributes are OPTIONAL, if used, exactly one of them should be set",
+        why: "A delegation with neither covers nothing. They let it stand, we refuse the file, as python-tuf does: it is a \
+              mistake of whoever wrote it.",
+        is: |e| {
+            let is_odd = |role: &Value| !has(role, "paths") && !has(role, "path_hash_prefixes");
             e.we_refuse_for("must state paths or path hash prefixes") && any_quorum(e, is_odd)
         },
     },
     Class {
         name: "terminating-left-out",
         right: Right::Ours,
-        source: "TUF 4.5: terminating is part of a delegation, and not optional",
+        source: "TUF 4.5: TERMINATING is a boolean of every delegation; only paths and prefixes are called OPTIONAL",
         why: "They take it for false: a delegation that was meant to end the search would not.",
         is: |e| {
             let is_odd = |role: &Value| role.get("terminating").is_none();
@@ -348,8 +354,8 @@ pub(crate) const CLASSES: &[Class] = &[
     },
     Class {
         name: "two-delegations-to-one-role",
-        right: Right::Either,
-        source: "TUF 4.5 does not say what it means",
+        right: Right::Ours,
+        source: "TUF 4.5: the rolename MUST be unique in the delegations object",
         why: "They take keys and threshold from the first of the two, we refuse the file.",
         is: |e| {
             let signed = e.signed();
@@ -361,7 +367,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "pattern-that-they-cannot-read",
         right: Right::Ours,
-        source: "TUF 4.5: PATHPATTERN is a shell-style wildcard pattern",
+        source: "TUF 4.5: the Unix shell pattern matching convention, glob(7)",
         why: "Where a shell takes `[` without its end, `***` or `a**` for something, their pattern library gives up, and \
               the lookup with it.",
         is: |e| {
@@ -398,7 +404,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "limit-key-id",
         right: Right::Either,
-        source: "TUF 4.2 says nothing about the length of a KEYID",
+        source: "TUF 4.2.1: a KEYID is a hexdigest; neither of us insists",
         why: "We read key ids of 1 to 256 bytes.",
         is: |e| {
             let is_odd = |id: &str| id.is_empty() || id.len() > MAX_KEY_ID_BYTES;
@@ -464,7 +470,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "field-of-updraft",
         right: Right::Either,
-        source: "TUF 4.1: metadata may have further fields",
+        source: "TUF 4: formats may get further fields",
         why: "updraft, signed_at and prev_sha256 are ours: we read them, and refuse them in a wrong form.",
         is: |e| {
             let signed = e.signed();
@@ -521,7 +527,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "role-kept-while-listed",
         right: Right::Either,
-        source: "TUF 5.6.1: download the targets metadata file; 5.6.2: exactly the one that the snapshot lists",
+        source: "TUF 5.6.1, 5.6.2: download the file, which must be the one that the snapshot lists",
         why: "We keep a role file for as long as the snapshot lists it. They ask for it again with each update, and so see \
               that the mirror has spoiled it, or, where no hash is listed, has another of that version.",
         is: |e| {
@@ -543,7 +549,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "role-that-is-not-listed",
         right: Right::Ours,
-        source: "TUF 5.6.7.2 and 5.6.1 to 5.6.4: a delegated role is loaded as the snapshot lists it, before the next is asked",
+        source: "TUF 5.6.7: if any metadata cannot be downloaded nor validated, end the search and report that the target cannot be found",
         why: "They pass over a delegated role that the snapshot does not list and ask the next; whoever drops a file from \
               a snapshot then lets a role of lower priority speak.",
         is: |e| {
@@ -563,7 +569,7 @@ pub(crate) const CLASSES: &[Class] = &[
     Class {
         name: "role-without-a-voucher",
         right: Right::Either,
-        source: "TUF 5.6.7: a role must be signed as its delegator asks; both refuse its word",
+        source: "TUF 5.6.7: if any metadata cannot be downloaded nor validated, end the search and report that the target cannot be found",
         why: "A role that was loaded on the word of another delegator: to us the path leads nowhere, they report an error.",
         is: |e| {
             let asked = e.quorums();
@@ -585,6 +591,11 @@ const SMALL_ORDER: [&str; 4] = [
 
 fn is_top(role: &str) -> bool {
     matches!(role, "root" | "timestamp" | "snapshot" | "targets")
+}
+
+/// Whether a field is there, and not null.
+fn has(value: &Value, field: &str) -> bool {
+    value.get(field).is_some_and(|value| !value.is_null())
 }
 
 fn public(key: &Value) -> &str {
@@ -630,10 +641,9 @@ fn leaves_a_snapshot_key(e: &Evidence<'_>) -> bool {
 
 /// Whether a listing is of exactly this file.
 fn lists(listing: &Value, bytes: &[u8]) -> bool {
-    let hash =
-        |name: &str, found: String| listing["hashes"].get(name).is_none_or(|listed| *listed == Value::from(found));
+    let hash = |name: &str, found: String| listing["hashes"].get(name).is_none_or(|listed| *listed == found);
     lenient(bytes)["signed"]["version"] == listing["version"]
-        && listing.get("length").is_none_or(|length| *length == Value::from(bytes.len()))
+        && listing.get("length").is_none_or(|length| *length == bytes.len())
         && hash("sha256", data_encoding::HEXLOWER.encode(&Sha256::digest(bytes)))
         && hash("sha512", data_encoding::HEXLOWER.encode(&Sha512::digest(bytes)))
 }

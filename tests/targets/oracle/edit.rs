@@ -489,7 +489,9 @@ fn keys(rng: &mut Rng, document: &mut Document) {
             table.remove(index);
         }
         1 => {
-            table[index].1.set("keytype", Node::from(rng.pick(&["rsa", "ecdsa", "Ed25519", "", "ecdsa-sha2-nistp256"])))
+            table[index]
+                .1
+                .set("keytype", Node::from(rng.pick(&["rsa", "ecdsa", "Ed25519", "", "ecdsa-sha2-nistp256"])));
         }
         2 => table[index]
             .1
@@ -675,9 +677,9 @@ fn delegation(rng: &mut Rng, document: &mut Document, paths: &mut Vec<String>) {
         let value = any_value(rng);
         let delegations = document.signed.at(&["delegations"]).expect("seen");
         if rng.chance(50) {
-            delegations.set(place, value)
+            delegations.set(place, value);
         } else {
-            delegations.remove(place)
+            delegations.remove(place);
         }
         return;
     }

@@ -1,5 +1,7 @@
 //! JSON as somebody wrote it: keys may repeat, numbers and texts may be spelled in any way, or wrongly.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 use updraft_protocol::canonical;
 
@@ -208,7 +210,7 @@ fn write_text(text: &str, spelling: Spelling, out: &mut String) {
         for unit in text.encode_utf16() {
             match u8::try_from(unit) {
                 Ok(byte) if byte.is_ascii_lowercase() => out.push(char::from(byte)),
-                _ => out.push_str(&format!("\\u{unit:04x}")),
+                _ => write!(out, "\\u{unit:04x}").expect("writing to a String cannot fail"),
             }
         }
         out.push('"');

@@ -406,12 +406,6 @@ fn pin(entry: &mut Node, shape: Shape, version: Option<u64>, bytes: &[u8]) {
 }
 
 impl Document {
-    pub(crate) fn keep_signatures(&mut self) {
-        if self.signing == Signing::Canonical {
-            self.signing = Signing::Kept(self.signed.canonical());
-        }
-    }
-
     fn render(&self, kind: KeyKind) -> Vec<u8> {
         let message = match &self.signing {
             Signing::Canonical => self.signed.canonical(),

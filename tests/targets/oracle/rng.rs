@@ -1,4 +1,4 @@
-//! Chance that replays: SplitMix64 from a seed, the same on every machine and in every version.
+//! Chance that replays: `SplitMix64` from a seed, the same on every machine and in every version.
 
 /// A generator of which every number follows from the seed.
 #[derive(Debug, Clone)]

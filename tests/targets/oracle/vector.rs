@@ -21,12 +21,13 @@ pub(crate) struct Vector {
 }
 
 impl Vector {
-    pub(crate) fn read(class: &Class) -> Self {
+    pub(crate) fn read(class: &Class) -> Result<Self, String> {
         let path = directory().join(format!("{}.json", class.name));
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let case = Case::from_json(&value["case"]).unwrap_or_else(|| panic!("{}: no case", path.display()));
-        Self { text, case }
+        let broken = |reason: String| format!("{}: {reason}", path.display());
+        let text = fs::read_to_string(&path).map_err(|error| broken(error.to_string()))?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
+        let case = Case::from_json(&value["case"]).ok_or_else(|| broken("no case".to_owned()))?;
+        Ok(Self { text, case })
     }
 }
 

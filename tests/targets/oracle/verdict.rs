@@ -107,8 +107,8 @@ pub(crate) fn first_difference(ours: &[Verdict], theirs: &[Verdict], paths: &[&[
     None
 }
 
-fn difference(role: &str, ours: Say, theirs: Say) -> Option<Difference> {
-    Some(Difference { round: 0, role: role.to_owned(), version: 0, path: None, ours, theirs })
+fn difference(role: &str, ours: Say, theirs: Say) -> Difference {
+    Difference { round: 0, role: role.to_owned(), version: 0, path: None, ours, theirs }
 }
 
 /// Who got less far along the chain of roots refused the next one.
@@ -122,7 +122,7 @@ fn roots(mine: &Verdict, other: &Verdict) -> Option<Difference> {
         Some(refusal) if is_behind => Say::Refused(refusal.reason.clone()),
         _ => Say::Accepted(format!("{:?}", version(verdict))),
     };
-    let found = difference("root", say(mine, ours < theirs), say(other, theirs < ours))?;
+    let found = difference("root", say(mine, ours < theirs), say(other, theirs < ours));
     // Nothing before the first root: version 0 stands for the root that the client starts with.
     Some(Difference { version: ours.min(theirs).map_or(0, |version| version.saturating_add(1)), ..found })
 }
@@ -147,7 +147,7 @@ fn progress(mine: &Verdict, other: &Verdict) -> Option<Difference> {
         .find(|refusal| step(&refusal.role) == first);
     let role = at.map_or("", |refusal| refusal.role.as_str());
     let version = mine.trusted.root.as_ref().map_or(0, |(version, _)| *version);
-    Some(Difference { version, ..difference(role, say(mine, first), say(other, first))? })
+    Some(Difference { version, ..difference(role, say(mine, first), say(other, first)) })
 }
 
 /// Steps that both went through, with another result.
@@ -156,17 +156,17 @@ fn versions(mine: &Verdict, other: &Verdict) -> Option<Difference> {
     let (ours, theirs) = (&mine.trusted, &other.trusted);
     let shown = |shown: &dyn std::fmt::Debug| Say::Accepted(format!("{shown:?}"));
     if reached > step("timestamp") && ours.timestamp != theirs.timestamp {
-        return difference("timestamp", shown(&ours.timestamp), shown(&theirs.timestamp));
+        return Some(difference("timestamp", shown(&ours.timestamp), shown(&theirs.timestamp)));
     }
     if reached > step("snapshot") && ours.snapshot != theirs.snapshot {
-        return difference("snapshot", shown(&ours.snapshot), shown(&theirs.snapshot));
+        return Some(difference("snapshot", shown(&ours.snapshot), shown(&theirs.snapshot)));
     }
     if reached <= step("targets") {
         return None;
     }
     let mut both = ours.roles.iter().filter_map(|(name, mine)| Some((name, mine, theirs.roles.get(name)?)));
     let (name, mine, other) = both.find(|(_, mine, other)| mine != other)?;
-    difference(name, shown(mine), shown(other))
+    Some(difference(name, shown(mine), shown(other)))
 }
 
 fn lookups(mine: &Verdict, other: &Verdict, paths: &[String]) -> Option<Difference> {
@@ -176,7 +176,7 @@ fn lookups(mine: &Verdict, other: &Verdict, paths: &[String]) -> Option<Differen
         Found::Refused(refusal) => Some(refusal.role.as_str()),
         _ => None,
     });
-    Some(Difference { path: Some(path.clone()), ..difference(refused.unwrap_or_default(), found.say(), other.say())? })
+    Some(Difference { path: Some(path.clone()), ..difference(refused.unwrap_or_default(), found.say(), other.say()) })
 }
 
 impl Verdict {
