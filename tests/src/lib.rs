@@ -1,15 +1,25 @@
 //! What Updraft's end-to-end tests stand on.
 //!
 //! - [`cluster`]: real nodes in one process.
+//! - [`forge`], [`malicious`], [`lab`]: signed sets right and wrong, peers that do anything but forge
+//!   signatures, and the nodes that have to stand it.
 //! - [`process`]: real processes. [`relay`]: a slow link between them. [`http`]: a small client.
 //! - [`repository`]: a signed repository made in memory.
 //! - [`software`]: a real release to publish.
 //! - [`virtual_network`]: many engines in virtual time, over links with rates and latency.
 
 pub mod cluster;
+pub mod forge;
 pub mod http;
+pub mod lab;
+pub mod malicious;
 pub mod process;
 pub mod relay;
 pub mod repository;
 pub mod software;
 pub mod virtual_network;
+
+/// The time, as metadata states it.
+pub fn now() -> updraft_protocol::time::UtcTime {
+    updraft::runtime::open::wall_clock()
+}
