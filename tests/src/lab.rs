@@ -77,11 +77,19 @@ impl Truth {
     pub fn of(sets: &[&Set]) -> Self {
         let repository = sets.first().expect("some truth").repository;
         let mut truth = Self { repository, files: BTreeSet::new(), works: BTreeMap::new() };
-        for set in sets {
-            truth.tolerate(set);
-            truth.works.extend(set.works.clone());
-        }
+        sets.iter().for_each(|set| truth.learn(set));
         truth
+    }
+
+    /// Adds what the publisher signed and released since.
+    pub fn learn(&mut self, set: &Set) {
+        self.tolerate(set);
+        self.works.extend(set.works.clone());
+    }
+
+    /// Every artifact that was ever published.
+    pub fn artifacts(&self) -> Vec<Digest> {
+        self.works.keys().copied().collect()
     }
 
     /// Allows the metadata of a set, and none of the artifacts that only it names: what somebody signed
@@ -177,6 +185,7 @@ impl Lab {
         let seed = self.seed(set).await;
         self.introduce(victim, set.repository, &seed.address).await;
         victim.reaches(set, version).await;
+        assert!(!victim.banned(&seed.id).await, "an honest peer was banned");
         seed.stop().await;
     }
 }

@@ -2,5 +2,16 @@
 //! signatures. Each module is one family of attacks, each test one way in.
 
 mod hostile {
+    mod attack;
+    mod delegation;
+    mod flood;
+    mod freshness;
+    mod gossip;
+    mod names;
+    mod rollback;
+    mod signatures;
+    mod slowness;
     mod software;
+    mod thief;
+    mod ticket;
 }
