@@ -223,6 +223,8 @@ pub struct Forge {
     works: BTreeMap<Digest, Work>,
     snapshot: Option<Snapshot>,
     timestamp: Option<Timestamp>,
+    /// The timestamp before the next one is another's: its digest is not known here.
+    forked: bool,
 }
 
 fn seed(label: &str, role: &RoleName, number: usize) -> [u8; 32] {
@@ -266,6 +268,7 @@ impl Forge {
             works: BTreeMap::new(),
             snapshot: None,
             timestamp: None,
+            forked: false,
             keys,
         };
         let channels = DelegatedRole::new(RoleName::channels(), &["channels/*/*"]).terminating();
@@ -301,6 +304,36 @@ impl Forge {
         if let Some(seeds) = self.keys.get_mut(role) {
             seeds.truncate(count);
         }
+    }
+
+    /// Signs `role` with the keys of another from now on.
+    pub fn borrow_keys(&mut self, from: &RoleName, role: &RoleName) {
+        let seeds = self.keys.get(from).cloned().unwrap_or_default();
+        self.keys.insert(role.clone(), seeds);
+    }
+
+    /// Goes on after `set`, which somebody else signed with the same keys: the next versions are higher
+    /// than all of its.
+    pub fn skip_to(&mut self, set: &Set) {
+        let version = set.timestamp_version;
+        for known in self.roles.keys().cloned().collect::<Vec<_>>() {
+            let highest = set.files.keys().filter_map(|file| match file {
+                MetaFile::Role { name, version } if name == known.as_str() => Some(*version),
+                _ => None,
+            });
+            let highest = highest.max().unwrap_or(0);
+            if let Some(role) = self.roles.get_mut(&known).filter(|role| role.targets.version < highest) {
+                role.targets.version = highest;
+                self.edit(&known, |_| {});
+            }
+        }
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.version = snapshot.version.max(version_of(&set.snapshot));
+        }
+        if let Some(timestamp) = &mut self.timestamp {
+            timestamp.version = version;
+        }
+        self.forked = true;
     }
 
     /// The keys of a role.
@@ -396,7 +429,8 @@ impl Forge {
         let version = twist.timestamp_version.unwrap_or(next(self.timestamp.as_ref().map(|known| known.version)));
         let mut timestamp = Timestamp::new(version, expires, FileMeta::of(snapshot.version, &snapshot_bytes));
         timestamp.signed_at = Some(twist.signed_at.unwrap_or(self.now));
-        timestamp.prev_sha256 = self.timestamp.as_ref().filter(|_| !twist.without_chain).map(signed_digest);
+        timestamp.prev_sha256 = self.timestamp.as_ref().filter(|_| !twist.without_chain && !self.forked).map(signed_digest);
+        self.forked = false;
         let timestamp_bytes = self.signed(TopRole::Timestamp, &timestamp);
         (self.snapshot, self.timestamp) = (Some(snapshot), Some(timestamp));
         self.set(timestamp_bytes, snapshot_bytes)
@@ -470,6 +504,15 @@ impl Forge {
             grant: None,
         }
     }
+}
+
+/// The version that signed metadata states.
+///
+/// # Panics
+/// On bytes that are no metadata.
+pub fn version_of(bytes: &[u8]) -> u64 {
+    let envelope: serde_json::Value = serde_json::from_slice(bytes).expect("JSON");
+    envelope["signed"]["version"].as_u64().expect("a version")
 }
 
 fn signers(seeds: &[[u8; 32]], most: u64) -> Vec<SigningKey> {

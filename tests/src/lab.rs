@@ -28,7 +28,7 @@ use updraft_protocol::transfer::{Control, PeerRecord};
 use updraft_protocol::tuf::RoleName;
 
 use crate::cluster::{ask, config, has_installed, product, status};
-use crate::forge::{Set, Work};
+use crate::forge::{Set, Work, version_of};
 use crate::http;
 use crate::malicious::{Honest, Peer};
 
@@ -85,6 +85,11 @@ impl Truth {
     pub fn learn(&mut self, set: &Set) {
         self.tolerate(set);
         self.works.extend(set.works.clone());
+    }
+
+    /// The repository that the node was told to trust, where that is not the one of the sets.
+    pub fn is_of(&mut self, repository: Digest) {
+        self.repository = repository;
     }
 
     /// Every artifact that was ever published.
@@ -208,8 +213,7 @@ fn fill(data_dir: &Path, set: &Set) {
         }
         .expect("writable");
     }
-    let snapshot: serde_json::Value = serde_json::from_slice(&set.snapshot).expect("JSON");
-    let version = snapshot["signed"]["version"].as_u64().expect("a version");
+    let version = version_of(&set.snapshot);
     metadata.put(&format!("{version}.snapshot.json"), &set.snapshot).expect("writable");
     metadata.put("timestamp.json", &set.timestamp).expect("writable");
     for work in set.works.values() {

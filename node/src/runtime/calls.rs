@@ -12,6 +12,7 @@ use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::{Digest, Hasher};
 use updraft_protocol::names::{Platform, Product, ReleaseId};
 use updraft_protocol::release::Release;
+use updraft_protocol::tuf::Freshness;
 
 use super::open::wall_clock;
 use super::worker::Job;
@@ -131,6 +132,12 @@ impl Runtime {
         let mut warnings: Vec<String> = self.opened.store.warnings().iter().map(ToString::to_string).collect();
         if let Some(view) = self.engine.catalog() {
             warnings.extend(view.refused.iter().map(|refused| format!("a signed target is refused: {refused}")));
+            if let Freshness::Expired { role, since } = view.trusted.freshness(wall_clock()) {
+                warnings.push(format!(
+                    "the newest {role} metadata known here expired at {since}: nothing is installed until a newer head \
+                     arrives; perhaps somebody withholds it"
+                ));
+            }
             if self.config.role == Role::Seed {
                 let products: Vec<Product> = view.products().into_iter().cloned().collect();
                 let here = self.opened.keys.not_offline(&products);
