@@ -96,7 +96,7 @@ impl Engine {
             }
             Control::Peers(records) => {
                 for record in records {
-                    self.peers.discovered(&record.peer, &record.addresses);
+                    self.peers.heard_of(peer, &record.peer, &record.addresses);
                 }
                 for effect in self.peers.dials(now.mono_ms) {
                     self.push(effect);
