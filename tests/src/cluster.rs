@@ -50,7 +50,8 @@ pub fn product() -> Product {
     "app".parse().expect("a valid name")
 }
 
-fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig {
+/// What a node of a test is told: everything on loopback, nothing that reaches farther.
+pub fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig {
     NodeConfig {
         data_dir: data_dir.to_owned(),
         role,

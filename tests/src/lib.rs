@@ -1,9 +1,11 @@
 //! What Updraft's end-to-end tests stand on.
 //!
 //! - [`cluster`]: real nodes in one process.
+//! - [`forge`], [`malicious`], [`lab`]: signed sets right and wrong, peers that do anything but forge
+//!   signatures, and the nodes that have to stand it.
 //! - [`process`]: real processes. [`relay`]: a slow link between them. [`http`]: a small client.
 //! - [`repository`]: a signed repository made in memory.
-//! - [`forge`]: whatever the holders of its keys can sign.
+//! - [`holder`]: an engine's repository in the hands of whoever has its keys.
 //! - [`software`]: a real release to publish.
 //! - [`shelf`]: files behind a small HTTP server.
 //! - [`tuf_client`]: a plain TUF client over the nodes' verifier, for judges from outside.
@@ -11,7 +13,10 @@
 
 pub mod cluster;
 pub mod forge;
+pub mod holder;
 pub mod http;
+pub mod lab;
+pub mod malicious;
 pub mod process;
 pub mod relay;
 pub mod repository;
@@ -19,3 +24,8 @@ pub mod shelf;
 pub mod software;
 pub mod tuf_client;
 pub mod virtual_network;
+
+/// The time, as metadata states it.
+pub fn now() -> updraft_protocol::time::UtcTime {
+    updraft::runtime::open::wall_clock()
+}

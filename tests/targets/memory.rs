@@ -26,7 +26,7 @@ use updraft_protocol::rollout::{ChannelPolicy, Rollout, Stage};
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::transfer::{Control, Hello};
 use updraft_protocol::tuf::RoleName;
-use updraft_tests::forge::{Forge, Forged};
+use updraft_tests::holder::{Forged, Holder};
 use updraft_tests::repository::TestRepository;
 
 fn at(seconds: i64) -> UtcTime {
@@ -70,14 +70,14 @@ fn release(number: &str, salt: &str) -> Release {
 }
 
 /// A publisher whose product has these releases, the last one on `stable`.
-fn publisher(numbers: &[&str]) -> (TestRepository, Forge) {
+fn publisher(numbers: &[&str]) -> (TestRepository, Holder) {
     let repository = TestRepository::new(at(0));
-    let mut forge = Forge::of(&repository);
+    let mut forge = Holder::of(&repository);
     add(&mut forge, numbers);
     (repository, forge)
 }
 
-fn add(forge: &mut Forge, numbers: &[&str]) {
+fn add(forge: &mut Holder, numbers: &[&str]) {
     for number in numbers {
         put(forge, &release(number, "first"));
     }
@@ -86,13 +86,13 @@ fn add(forge: &mut Forge, numbers: &[&str]) {
     }
 }
 
-fn put(forge: &mut Forge, release: &Release) {
+fn put(forge: &mut Holder, release: &Release) {
     forge.change(&RoleName::releases(&release.id.product), at(0), |role| {
         role.targets.insert(release.path.clone(), release.to_target());
     });
 }
 
-fn set_floor(forge: &mut Forge, floor: Option<&str>) {
+fn set_floor(forge: &mut Holder, floor: Option<&str>) {
     forge.change(&RoleName::targets(), at(0), |role| {
         role.security_floor = floor.map(|floor| (app(), version(floor))).into_iter().collect();
     });
@@ -715,7 +715,7 @@ proptest! {
 #[ignore = "a measurement: cargo test --release --test memory -- --ignored --nocapture"]
 fn a_hundred_thousand_releases() {
     let repository = TestRepository::new(at(0));
-    let mut forge = Forge::of(&repository);
+    let mut forge = Holder::of(&repository);
     for number in 0..20 {
         forge.add_product(&format!("product-{number}").parse().expect("a name"), at(0), |product, role| {
             for patch in 0..5_000 {

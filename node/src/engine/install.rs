@@ -453,9 +453,13 @@ impl Subscription {
     }
 
     fn failed(&mut self, failure: &StepFailure, now_ms: u64) -> Vec<Effect> {
-        self.failures += 1;
-        let pause_ms = RETRY_MS.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_RETRY_MS);
-        self.retry_at_ms = now_ms + pause_ms;
+        // A bad artifact is quarantined and not tried again: there is nothing to wait for, least of all
+        // with the release that mends it.
+        self.failures += u32::from(!failure.artifact_is_bad);
+        let pause_ms = RETRY_MS.saturating_mul(1 << self.failures.saturating_sub(1).min(16)).min(MAX_RETRY_MS);
+        if !failure.artifact_is_bad {
+            self.retry_at_ms = now_ms + pause_ms;
+        }
         let Some(goal) = self.goal.take() else { return Vec::new() };
         self.state = if self.installed.is_some() { InstallState::Committed } else { InstallState::Idle };
         self.reason = if failure.artifact_is_bad {

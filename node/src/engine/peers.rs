@@ -17,8 +17,14 @@ use super::effect::SwarmEffect;
 /// Sessions that a node tries to have. Enough for rarest-first to see the swarm; few enough that a
 /// large fleet is no full mesh.
 const WANTED_SESSIONS: usize = 12;
+/// Sessions that a node has dialled itself before it leaves the choice of neighbours to those who dial
+/// it. Whoever takes every place by connecting first must not cut a node off from everybody else.
+const WANTED_OUTBOUND: usize = 4;
 /// Peers remembered. Bounds what peer exchange can fill.
 const MAX_KNOWN: usize = 1_024;
+/// Peers never reached that one neighbour may have told of. Bounds its share of the memory above, so
+/// that inventing peers crowds out nobody else's word.
+const MAX_HEARSAY: usize = 64;
 /// Dials at once.
 const MAX_DIALS: usize = 8;
 /// First pause after a failed dial, doubled with every further one.
@@ -75,6 +81,8 @@ struct Known {
     /// Not dialled before: it made too many faults.
     rest_until_ms: u64,
     from_ticket: bool,
+    /// Who told of it; `None` once it was reached, or where it was found in another way.
+    told_by: Option<PeerId>,
 }
 
 /// All peers that a node knows of.
@@ -147,12 +155,39 @@ impl Peers {
         }
     }
 
+    /// A neighbour told of a peer.
+    pub(crate) fn heard_of(&mut self, from: &PeerId, peer: &PeerId, addresses: &[String]) {
+        let is_new = !self.known.contains_key(peer);
+        let told = || self.known.values().filter(|known| known.told_by.as_ref() == Some(from)).count();
+        if is_new && told() >= MAX_HEARSAY {
+            return;
+        }
+        self.discovered(peer, addresses);
+        if let Some(known) = self.known.get_mut(peer).filter(|_| is_new) {
+            known.told_by = Some(from.clone());
+        }
+    }
+
+    /// Makes room for one more peer, at the cost of the one that was dialled in vain most often.
+    fn make_room(&mut self) -> bool {
+        if self.known.len() < MAX_KNOWN {
+            return true;
+        }
+        let worst = self
+            .known
+            .iter()
+            .filter(|(peer, known)| known.failures > 0 && !known.from_ticket && !self.sessions.contains_key(*peer))
+            .max_by_key(|(_, known)| known.failures)
+            .map(|(peer, _)| peer.clone());
+        worst.is_some_and(|worst| self.known.remove(&worst).is_some())
+    }
+
     /// Peers found by any means.
     pub(crate) fn discovered(&mut self, peer: &PeerId, addresses: &[String]) {
         if *peer == self.me || self.banned.contains(peer) {
             return;
         }
-        if self.known.len() >= MAX_KNOWN && !self.known.contains_key(peer) {
+        if !self.known.contains_key(peer) && !self.make_room() {
             return;
         }
         let known = self.known.entry(peer.clone()).or_default();
@@ -167,6 +202,7 @@ impl Peers {
         let known = self.known.entry(peer.clone()).or_default();
         known.failures = 0;
         known.dialing_since_ms = None;
+        known.told_by = None;
         if outbound && known.addresses.len() < MAX_PEER_ADDRESSES {
             known.addresses.insert(address.clone());
         }
@@ -332,8 +368,12 @@ impl Peers {
             }
         }
         let dialing = self.known.values().filter(|known| known.dialing_since_ms.is_some()).count();
-        let room = WANTED_SESSIONS.saturating_sub(self.sessions.len() + dialing).min(MAX_DIALS.saturating_sub(dialing));
-        let mut due: Vec<&PeerId> = self
+        let outbound = self.sessions.values().filter(|session| session.outbound).count();
+        let room = WANTED_SESSIONS
+            .saturating_sub(self.sessions.len() + dialing)
+            .max(WANTED_OUTBOUND.saturating_sub(outbound + dialing))
+            .min(MAX_DIALS.saturating_sub(dialing));
+        let due: Vec<&PeerId> = self
             .known
             .iter()
             .filter(|(peer, known)| {
@@ -345,8 +385,19 @@ impl Peers {
             })
             .map(|(peer, _)| peer)
             .collect();
-        due.sort_by_key(|peer| (!self.known[*peer].from_ticket, self.known[*peer].failures));
-        let due: Vec<PeerId> = due.into_iter().take(room).cloned().collect();
+        // The first peer that each neighbour told of comes before the second of any.
+        let mut told: BTreeMap<Option<&PeerId>, usize> = BTreeMap::new();
+        let mut due: Vec<(bool, u32, usize, &PeerId)> = due
+            .into_iter()
+            .map(|peer| {
+                let known = &self.known[peer];
+                let turn = told.entry(known.told_by.as_ref()).or_default();
+                *turn += usize::from(known.told_by.is_some());
+                (!known.from_ticket, known.failures, *turn, peer)
+            })
+            .collect();
+        due.sort_unstable();
+        let due: Vec<PeerId> = due.into_iter().take(room).map(|(.., peer)| peer.clone()).collect();
         let mut effects = Vec::new();
         for peer in due {
             if let Some(known) = self.known.get_mut(&peer) {
@@ -528,5 +579,36 @@ mod tests {
         }
         peers.discovered(&peer(99), &["/ip4/192.0.2.99/tcp/1".to_owned()]);
         assert!(peers.dials(0).is_empty());
+    }
+
+    #[test]
+    fn those_who_connect_first_do_not_decide_whom_a_node_dials() {
+        let mut peers = peers();
+        for n in 1..=40 {
+            peers.connected(&peer(n), format!("/ip4/192.0.2.{n}/tcp/1"), false, 0);
+        }
+        peers.discovered(&peer(99), &["/ip4/192.0.2.99/tcp/1".to_owned()]);
+        assert_eq!(peers.dials(0).len(), 1);
+    }
+
+    #[test]
+    fn a_neighbour_that_invents_peers_crowds_out_nobody_elses_word() {
+        let mut peers = peers();
+        let address = ["/ip4/192.0.2.99/tcp/1".to_owned()];
+        for number in 0..10_000_u32 {
+            let invented = PeerId::from_bytes(&[&[0_u8][..], &number.to_be_bytes()].concat()).expect("in bounds");
+            peers.heard_of(&peer(1), &invented, &address);
+        }
+        assert!(peers.known.len() <= MAX_HEARSAY);
+        peers.heard_of(&peer(2), &peer(77), &address);
+        let dialled: Vec<Option<PeerId>> = peers
+            .dials(0)
+            .into_iter()
+            .filter_map(|effect| match effect {
+                SwarmEffect::Dial { peer, .. } => Some(peer),
+                _ => None,
+            })
+            .collect();
+        assert!(dialled.contains(&Some(peer(77))), "{dialled:?}");
     }
 }

@@ -129,7 +129,7 @@ impl Engine {
             Control::Evidence { sha256 } => self.heard_evidence(peer, sha256),
             Control::Peers(records) => {
                 for record in records {
-                    self.peers.discovered(&record.peer, &record.addresses);
+                    self.peers.heard_of(peer, &record.peer, &record.addresses);
                 }
                 for effect in self.peers.dials(now.mono_ms) {
                     self.push(effect);
