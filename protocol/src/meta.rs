@@ -1,4 +1,5 @@
-//! Request and answer of `/updraft/meta/1`: heads, metadata files and manifests from any peer.
+//! Request and answer of `/updraft/meta/1`: heads, metadata files and manifests from any peer, and
+//! offers of new ones to the seed ([`crate::offer`]).
 //!
 //! One request and one answer a stream, each a big-endian `u32` length and that many bytes of
 //! protobuf. Every answer is bounded by what was asked ([`MetaRequest::max_response_bytes`]) before
@@ -9,16 +10,15 @@ use prost::Message;
 use crate::digest::Digest;
 use crate::limits::{
     MAX_CHANNEL_FILE_BYTES, MAX_HEAD_BYTES, MAX_MANIFEST_BYTES, MAX_META_REQUEST_BYTES, MAX_META_RESPONSE_BYTES,
-    MAX_ROLE_NAME_BYTES, MAX_ROOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES,
+    MAX_REASON_BYTES, MAX_ROLE_NAME_BYTES, MAX_ROOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES,
 };
+use crate::offer::{self, Offer, OfferAnswer};
 
 /// Protocol id.
 pub const META_PROTOCOL: &str = "/updraft/meta/1";
 
 /// Bytes that an answer's own fields take beside the file in it.
 const OVERHEAD_BYTES: u64 = 64;
-/// Bytes of a refusal's reason.
-const MAX_REASON_BYTES: usize = 256;
 
 /// Why received bytes are not a request or an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +68,8 @@ pub enum MetaFile {
         /// SHA-256 of the manifest's bytes.
         sha256: Digest,
     },
+    /// No file: that the other side take and publish one which the asker holds.
+    Offer(Offer),
 }
 
 /// A request for one file of one repository.
@@ -91,14 +93,18 @@ pub enum MetaResponse {
         /// Why, for people.
         reason: String,
     },
+    /// Where an offer stands.
+    Offer(OfferAnswer),
 }
 
 mod wire {
+    use crate::offer;
+
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct Request {
         #[prost(bytes = "vec", tag = "1")]
         pub(super) repository: Vec<u8>,
-        #[prost(oneof = "File", tags = "2, 3, 4, 5, 6")]
+        #[prost(oneof = "File", tags = "2, 3, 4, 5, 6, 7")]
         pub(super) file: Option<File>,
     }
 
@@ -114,6 +120,8 @@ mod wire {
         Target(Target),
         #[prost(bytes = "vec", tag = "6")]
         Manifest(Vec<u8>),
+        #[prost(message, tag = "7")]
+        Offer(offer::wire::Offer),
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -137,7 +145,7 @@ mod wire {
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct Response {
-        #[prost(oneof = "Answer", tags = "1, 2, 3")]
+        #[prost(oneof = "Answer", tags = "1, 2, 3, 4")]
         pub(super) answer: Option<Answer>,
     }
 
@@ -149,6 +157,8 @@ mod wire {
         NotFound(Empty),
         #[prost(string, tag = "3")]
         Refused(String),
+        #[prost(message, tag = "4")]
+        Offer(offer::wire::OfferAnswer),
     }
 }
 
@@ -172,6 +182,7 @@ impl MetaRequest {
                 wire::File::Target(wire::Target { path: path.clone(), sha256: sha256.as_bytes().to_vec() })
             }
             MetaFile::Manifest { sha256 } => wire::File::Manifest(sha256.as_bytes().to_vec()),
+            MetaFile::Offer(offer) => wire::File::Offer(offer.to_wire()),
         };
         wire::Request { repository: self.repository.as_bytes().to_vec(), file: Some(file) }.encode_to_vec()
     }
@@ -192,6 +203,7 @@ impl MetaRequest {
                 MetaFile::Target { path: target.path, sha256: digest(&target.sha256)? }
             }
             wire::File::Manifest(sha256) => MetaFile::Manifest { sha256: digest(&sha256)? },
+            wire::File::Offer(offer) => MetaFile::Offer(Offer::from_wire(offer)?),
         };
         Ok(Self { repository: digest(&request.repository)?, file })
     }
@@ -205,6 +217,7 @@ impl MetaRequest {
                 MetaFile::Role { .. } => MAX_TARGETS_BYTES,
                 MetaFile::Target { .. } => MAX_CHANNEL_FILE_BYTES,
                 MetaFile::Manifest { .. } => MAX_MANIFEST_BYTES,
+                MetaFile::Offer(_) => MAX_REASON_BYTES as u64,
             }
     }
 }
@@ -215,7 +228,8 @@ impl MetaResponse {
         let answer = match self {
             Self::File(bytes) => wire::Answer::File(bytes.clone()),
             Self::NotFound => wire::Answer::NotFound(wire::Empty {}),
-            Self::Refused { reason } => wire::Answer::Refused(reason.clone()),
+            Self::Refused { reason } => wire::Answer::Refused(offer::reason(reason)),
+            Self::Offer(answer) => wire::Answer::Offer(answer.to_wire()),
         };
         wire::Response { answer: Some(answer) }.encode_to_vec()
     }
@@ -231,7 +245,18 @@ impl MetaResponse {
                 within(reason.len(), MAX_REASON_BYTES as u64)?;
                 Self::Refused { reason }
             }
+            wire::Answer::Offer(answer) => Self::Offer(OfferAnswer::from_wire(answer)?),
         })
+    }
+
+    /// Bytes of the file or text in it: what sending it costs.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::File(bytes) => bytes.len(),
+            Self::NotFound => 0,
+            Self::Refused { reason } => reason.len(),
+            Self::Offer(answer) => answer.encoded_len(),
+        }
     }
 }
 
@@ -248,6 +273,7 @@ mod tests {
             ("[a-z-]{1,40}", any::<u64>()).prop_map(|(name, version)| MetaFile::Role { name, version }),
             ("[a-z/.-]{1,80}", digest()).prop_map(|(path, sha256)| MetaFile::Target { path, sha256 }),
             digest().prop_map(|sha256| MetaFile::Manifest { sha256 }),
+            crate::offer::tests::offer().prop_map(MetaFile::Offer),
         ]
     }
 
@@ -261,6 +287,12 @@ mod tests {
         #[test]
         fn every_answer_survives_its_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let answer = MetaResponse::File(bytes);
+            prop_assert_eq!(MetaResponse::decode(&answer.encode()), Ok(answer));
+        }
+
+        #[test]
+        fn every_answer_to_an_offer_survives_its_bytes(answer in crate::offer::tests::answer()) {
+            let answer = MetaResponse::Offer(answer);
             prop_assert_eq!(MetaResponse::decode(&answer.encode()), Ok(answer));
         }
 

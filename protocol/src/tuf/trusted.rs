@@ -112,7 +112,7 @@ fn first_root(bytes: &[u8]) -> Result<Verified<Root>, TufError> {
 }
 
 /// The only place where expiry is checked on the way in.
-fn check_expiry<T: Role>(metadata: &Verified<T>, expiry: Expiry) -> Result<(), TufError> {
+pub(super) fn check_expiry<T: Role>(metadata: &Verified<T>, expiry: Expiry) -> Result<(), TufError> {
     match expiry {
         Expiry::Enforce(now) if metadata.expires() <= now => {
             Err(TufError::Expired { role: metadata.role_name().clone(), since: metadata.expires() })
@@ -129,7 +129,7 @@ fn check_rollback(role: &RoleName, trusted: u64, found: u64) -> Result<(), TufEr
     Ok(())
 }
 
-fn check_version(role: &RoleName, expected: u64, found: u64) -> Result<(), TufError> {
+pub(super) fn check_version(role: &RoleName, expected: u64, found: u64) -> Result<(), TufError> {
     if found != expected {
         return Err(TufError::Version { role: role.clone(), expected, found });
     }
@@ -304,7 +304,7 @@ impl Trusted {
     }
 
     /// Every trusted delegator of `role`, with the digest of its metadata and whom it lets sign.
-    fn delegators(&self, role: &RoleName) -> Vec<(RoleName, Digest, Authority<'_>)> {
+    pub(super) fn delegators(&self, role: &RoleName) -> Vec<(RoleName, Digest, Authority<'_>)> {
         if *role == RoleName::targets() {
             return vec![(RoleName::root(), self.root.signed_digest(), self.root.authority(TopRole::Targets))];
         }
