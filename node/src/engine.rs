@@ -27,6 +27,7 @@ use self::effect::{Effect, Event, EventKind, SwarmEffect};
 use self::fetch::Fetch;
 use self::input::{Input, Now};
 use self::install::{Recovered, Refusal, Subscription, SubscriptionSpec};
+use self::offers::Offers;
 use self::peers::Peers;
 use self::plan::{Facts, Verdict, plan};
 use self::supply::{Next, Stage, Supplies, object};
@@ -38,6 +39,7 @@ pub mod fetch;
 pub mod input;
 pub mod install;
 mod metadata;
+pub mod offers;
 pub mod peers;
 pub mod plan;
 pub mod report;
@@ -114,6 +116,7 @@ pub struct Engine {
     peers: Peers,
     fetch: Fetch,
     supplies: Supplies,
+    offers: Offers,
     subscriptions: Vec<Subscription>,
     /// Releases that an operator asked for, installed or not.
     requested: BTreeSet<Digest>,
@@ -142,6 +145,7 @@ impl Engine {
             peers,
             wants: Wants::default(),
             supplies: Supplies::default(),
+            offers: Offers::default(),
             subscriptions: Vec::new(),
             requested: BTreeSet::new(),
             announce_at_ms: now.mono_ms,
@@ -178,6 +182,7 @@ impl Engine {
             Input::Published { head, files } => self.published(&head, &files, now),
             Input::ArtifactOpened { manifest, result } => self.artifact_opened(&manifest, result, now),
             Input::ArtifactChecked { artifact, have } => self.artifact_checked(&artifact, have, now),
+            Input::Offer(input) => self.offer_input(input, now),
             Input::Staged { directory, transaction, result } => {
                 self.step(&directory, now, |subscription| subscription.staged(&transaction, result, now.mono_ms));
             }
@@ -205,6 +210,7 @@ impl Engine {
         for effect in self.peers.dials(now.mono_ms) {
             self.push(effect);
         }
+        self.offers_tick(now);
         if now.mono_ms < self.review_at_ms {
             return;
         }
@@ -282,6 +288,7 @@ impl Engine {
             Ok(have) => {
                 if !self.add_artifact(manifest, have) {
                     let reason = "this node holds too many artifacts; remove some and restart it".to_owned();
+                    self.offered_artifact_failed(&artifact, &reason, now);
                     self.supplies.refused(&artifact, reason, now.mono_ms);
                     return;
                 }
@@ -293,6 +300,7 @@ impl Engine {
             }
             Err(reason) => {
                 self.tell(EventKind::FetchStopped, None, format!("{}: {reason}", artifact.short()));
+                self.offered_artifact_failed(&artifact, &reason, now);
                 self.supplies.refused(&artifact, reason, now.mono_ms);
             }
         }
@@ -314,6 +322,7 @@ impl Engine {
         for subscription in &mut self.subscriptions {
             self.effects.extend(subscription.artifact_complete(artifact));
         }
+        self.offered_artifact_complete(artifact, now);
         self.review(now);
     }
 
@@ -338,6 +347,7 @@ impl Engine {
         let mut wanted: Vec<Arc<Release>> =
             self.subscriptions.iter().filter_map(|subscription| subscription.wanted().cloned()).collect();
         wanted.extend(self.requested.iter().filter_map(|artifact| view.release_of(artifact).cloned()));
+        wanted.extend(self.offers.wanted().cloned());
         for release in &wanted {
             self.supply(release, now);
         }

@@ -27,6 +27,7 @@ use self::draft::{Draft, DraftError, Signed};
 use self::keys::{Keys, KeysError};
 use crate::archive::{self, ArchiveError, PackOptions, Packed, Progress};
 use crate::engine::catalog::CatalogView;
+use crate::engine::offers::rule;
 use crate::store::{Store, StoreError};
 
 pub mod draft;
@@ -263,15 +264,14 @@ fn check(publication: &Publication, view: &CatalogView) -> Result<(), PublishErr
 }
 
 fn check_forward(id: &ReleaseId, channel: &Channel, view: &CatalogView) -> Result<(), PublishError> {
-    let policy = view.channels.get(&(id.product.clone(), channel.clone()));
-    match policy.and_then(|policy| policy.version.as_ref()) {
-        Some(current) if *current > id.version => Err(PublishError::MovesBack {
+    match rule::ahead(view, id, channel) {
+        Some(current) => Err(PublishError::MovesBack {
             product: id.product.clone(),
             channel: channel.clone(),
             current: current.to_string(),
             wanted: id.version.to_string(),
         }),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -323,7 +323,7 @@ pub fn in_order(signed: &Signed) -> Vec<crate::engine::effect::Save> {
                 let stem = name.parse::<RoleName>().map_or_else(|_| name.clone(), |role| role.file_stem());
                 saves.push(Save::Metadata { name: format!("{version}.{stem}.json"), bytes: bytes.clone() });
             }
-            MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } => {}
+            MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } | MetaFile::Offer(_) => {}
         }
     }
     if let Some(snapshot) = signed.trusted.snapshot() {

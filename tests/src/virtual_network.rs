@@ -384,7 +384,7 @@ impl VirtualNetwork {
                     let at_ms = self.elapsed_ms();
                     self.nodes[index].events.push((at_ms, event));
                 }
-                Effect::Journal(_) | Effect::RememberPeer { .. } | Effect::Resign => {}
+                Effect::Journal(_) | Effect::RememberPeer { .. } | Effect::Resign | Effect::Offer(_) => {}
             }
         }
     }

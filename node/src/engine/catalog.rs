@@ -364,6 +364,7 @@ impl Catalog {
                 self.advance(&mut change);
             }
             MetaFile::Manifest { .. } => return Err("manifests do not belong to the catalog".to_owned()),
+            MetaFile::Offer(_) => return Err("an offer is not a file".to_owned()),
         }
         Ok(change)
     }

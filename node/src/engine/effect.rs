@@ -12,6 +12,7 @@ use updraft_protocol::release::Release;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 
 use super::install::JournalEntry;
+use super::offers::OfferEffect;
 
 /// What the network shell is told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -303,6 +304,8 @@ pub enum Effect {
         /// Its dialable addresses.
         addresses: Vec<String>,
     },
+    /// For an offered release.
+    Offer(OfferEffect),
     /// The head grows old: sign it again (seed).
     Resign,
     /// Tell people.

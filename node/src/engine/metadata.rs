@@ -11,18 +11,24 @@ use super::supply::Stage;
 use super::{ANNOUNCE_MS, Engine, catalog};
 
 impl Engine {
-    pub(super) fn meta_asked(&mut self, channel: u64, peer: &PeerId, request: MetaRequest) {
+    pub(super) fn meta_asked(&mut self, channel: u64, peer: &PeerId, request: MetaRequest, now: Now) {
         let foreign = request.repository != self.config.repository.0;
         if foreign || !self.peers.sessions().contains_key(peer) {
             let reason = "this node does not serve that repository to you".to_owned();
             self.push(SwarmEffect::MetaAnswer { channel, response: MetaResponse::Refused { reason } });
             return;
         }
-        if request.file == MetaFile::Head {
-            let response = self.catalog.head().cloned().map_or(MetaResponse::NotFound, MetaResponse::File);
-            self.push(SwarmEffect::MetaAnswer { channel, response });
-        } else {
-            self.push(Effect::AnswerFromStore { channel, file: request.file });
+        if let Some(file) = self.offered_role(peer, &request.file) {
+            self.push(SwarmEffect::MetaAnswer { channel, response: MetaResponse::File(file) });
+            return;
+        }
+        match request.file {
+            MetaFile::Head => {
+                let response = self.catalog.head().cloned().map_or(MetaResponse::NotFound, MetaResponse::File);
+                self.push(SwarmEffect::MetaAnswer { channel, response });
+            }
+            MetaFile::Offer(offer) => self.offer_heard(channel, peer, offer, now),
+            file => self.push(Effect::AnswerFromStore { channel, file }),
         }
     }
 
@@ -33,6 +39,9 @@ impl Engine {
         result: Result<MetaResponse, String>,
         now: Now,
     ) {
+        if self.offer_answered(request_id, peer, &result, now) {
+            return;
+        }
         let Some(file) = self.wants.answered(request_id, peer) else { return };
         let Ok(MetaResponse::File(bytes)) = result else {
             // Nobody is obliged to know a next root or a newer head.
@@ -87,7 +96,7 @@ impl Engine {
             let needs: BTreeSet<MetaFile> = self.catalog.needs().into_iter().collect();
             self.wants.retain(|file| match file {
                 MetaFile::Role { .. } | MetaFile::Target { .. } => needs.contains(file),
-                MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } => true,
+                MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } | MetaFile::Offer(_) => true,
             });
             let version = self.catalog.timestamp_version();
             if version > 0 {

@@ -18,6 +18,7 @@ impl Engine {
             SwarmInput::Disconnected { peer, reason } => {
                 self.peers.disconnected(&peer, now.mono_ms);
                 self.wants.disconnected(&peer);
+                self.offers_disconnected(&peer);
                 let outcome = self.fetch.disconnected(&peer, now.mono_ms);
                 self.absorb(outcome, now);
                 self.tell(EventKind::PeerDisconnected, Some(&peer), reason);
@@ -49,7 +50,7 @@ impl Engine {
                 self.push(SwarmEffect::GossipVerdict { message, peer: peer.clone(), verdict });
                 self.catalog_changed(change, Some(&peer), false, now);
             }
-            SwarmInput::MetaAsked { channel, peer, request } => self.meta_asked(channel, &peer, request),
+            SwarmInput::MetaAsked { channel, peer, request } => self.meta_asked(channel, &peer, request, now),
             SwarmInput::MetaAnswered { request_id, peer, result } => {
                 self.meta_answered(request_id, &peer, result, now);
             }
@@ -155,6 +156,7 @@ impl Engine {
                 }
                 News::Misbehaved { peer, what } => self.fault(&peer, what),
                 News::Stopped { object, reason } => {
+                    self.offered_artifact_failed(&object.digest, &reason, now);
                     self.supplies.refused(&object.digest, reason.clone(), now.mono_ms);
                     self.tell(EventKind::FetchStopped, None, format!("{}: {reason}", object.digest.short()));
                 }

@@ -9,15 +9,16 @@ use updraft_protocol::head::{Head, Inline};
 use updraft_protocol::key::{PublicKey, SigningKey};
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Product};
-use updraft_protocol::release::{Release, same_precedence};
+use updraft_protocol::release::Release;
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::{
     DelegatedRole, Delegations, Expiry, FileMeta, RepositoryId, RoleName, Root, Snapshot, TargetInfo, Targets,
-    Timestamp, TopRole, Trusted, TufError, sign_role,
+    Timestamp, TopRole, Trusted, TufError, Verified, sign_role,
 };
 
 use crate::engine::catalog::{CatalogView, carry_roles};
+use crate::engine::offers::rule;
 
 const ROOT_DAYS: i64 = 365;
 const TARGETS_DAYS: i64 = 365;
@@ -103,6 +104,8 @@ pub struct Draft {
     trusted: Trusted,
     /// Changed roles.
     changed: BTreeMap<RoleName, Targets>,
+    /// Roles that were signed elsewhere, as they are.
+    taken: BTreeMap<RoleName, Verified<Targets>>,
     /// Every channel file, changed or not, by path.
     channel_files: BTreeMap<String, Vec<u8>>,
     now: UtcTime,
@@ -117,7 +120,7 @@ impl Draft {
         now: UtcTime,
     ) -> Result<Self, DraftError> {
         let trusted = Trusted::from_first_root(root, repository).map_err(DraftError::WrongKeys)?;
-        let mut draft = Self { trusted, changed: BTreeMap::new(), channel_files: BTreeMap::new(), now };
+        let mut draft = Self { trusted, changed: BTreeMap::new(), taken: BTreeMap::new(), channel_files: BTreeMap::new(), now };
         let channels = DelegatedRole::new(RoleName::channels(), &["channels/*/*"]).terminating();
         let targets = draft.edit(&RoleName::targets(), TARGETS_DAYS);
         targets.delegations = Some(Delegations::default().with_role(channels, 1, std::slice::from_ref(channels_key)));
@@ -130,6 +133,7 @@ impl Draft {
         Self {
             trusted: view.trusted.clone(),
             changed: BTreeMap::new(),
+            taken: BTreeMap::new(),
             channel_files: view.channel_files.iter().map(|(path, bytes)| (path.clone(), bytes.to_vec())).collect(),
             now,
         }
@@ -170,12 +174,7 @@ impl Draft {
     pub fn check_new(view: &CatalogView, release: &Release) -> Result<(), DraftError> {
         release.check_limits().map_err(|error| DraftError::Limit(error.to_string()))?;
         let id = &release.id;
-        let existing = view.releases.iter().find(|other| {
-            other.id.product == id.product
-                && other.id.platform == id.platform
-                && same_precedence(&other.id.version, &id.version)
-        });
-        match existing {
+        match rule::existing(view, id) {
             Some(existing) => Err(DraftError::Exists {
                 product: id.product.clone(),
                 wanted: id.version.to_string(),
@@ -190,6 +189,11 @@ impl Draft {
     pub fn add_release(&mut self, release: &Release) {
         let role = RoleName::releases(&release.id.product);
         self.edit(&role, TARGETS_DAYS).targets.insert(release.path.clone(), release.to_target());
+    }
+
+    /// Takes the next version of a role that somebody else has signed, byte for byte.
+    pub fn take(&mut self, role: &Verified<Targets>) {
+        self.taken.insert(role.role_name().clone(), role.clone());
     }
 
     /// Sets a channel's policy.
@@ -228,6 +232,11 @@ impl Draft {
             let file = MetaFile::Role { name: role.as_str().to_owned(), version: targets.version };
             files.push((file, bytes));
         }
+        for (role, targets) in &self.taken {
+            snapshot = snapshot.with_role(role, FileMeta::of(targets.version, targets.bytes()));
+            let file = MetaFile::Role { name: role.as_str().to_owned(), version: targets.version };
+            files.push((file, targets.bytes().to_vec()));
+        }
         let snapshot_bytes = sign_role(&snapshot, &[&keys.key(&RoleName::snapshot())?]);
         let before = self.trusted.timestamp();
         let mut timestamp = Timestamp::new(
@@ -236,7 +245,7 @@ impl Draft {
             FileMeta::of(snapshot.version, &snapshot_bytes),
         );
         timestamp.signed_at = Some(self.now);
-        timestamp.prev_sha256 = before.map(updraft_protocol::tuf::Verified::signed_digest);
+        timestamp.prev_sha256 = before.map(Verified::signed_digest);
         let timestamp_bytes = sign_role(&timestamp, &[&keys.key(&RoleName::timestamp())?]);
         self.assemble(&timestamp_bytes, &snapshot_bytes, files)
     }
@@ -284,7 +293,7 @@ fn inlines(files: &[(MetaFile, Vec<u8>)]) -> Vec<Inline> {
                 Some(Inline::Role { name, version: *version, bytes: bytes.clone() })
             }
             MetaFile::Target { path, .. } => Some(Inline::Target { path: path.clone(), bytes: bytes.clone() }),
-            MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } => None,
+            MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } | MetaFile::Offer(_) => None,
         })
         .collect();
     inlines.sort_by_key(|inline| match inline {
