@@ -21,7 +21,7 @@ use updraft_protocol::names::{Channel, FileName, InvalidName, Product, ReleaseId
 use updraft_protocol::release::{Format, ManifestRef, Notes, Release};
 use updraft_protocol::rollout::{ChannelPolicy, Rollout};
 use updraft_protocol::time::UtcTime;
-use updraft_protocol::tuf::{RepositoryId, RoleName, TufError};
+use updraft_protocol::tuf::{RepositoryId, RoleName, TopRole, TufError};
 
 use self::draft::{Draft, DraftError, Signed};
 use self::keys::{Keys, KeysError};
@@ -83,7 +83,7 @@ pub enum PublishError {
     Keys(#[from] KeysError),
     /// The product is new here, and delegating to it needs the targets key.
     #[error(
-        "{product} is new here, and the targets key that could add it is not on this machine; add the product where that key is"
+        "{product} is new here, and the targets keys that could add it are not on this machine; make a file for their holders: `updraft targets draft --add-product {product}=NAME.pub --output FILE`"
     )]
     NewProduct {
         /// The product.
@@ -140,16 +140,20 @@ pub struct NewRepository {
 
 /// Makes keys for every role and signs a repository with these products and no releases.
 pub fn create(keys: &Keys, products: &[Product], now: UtcTime) -> Result<NewRepository, PublishError> {
-    for role in
-        [RoleName::root(), RoleName::targets(), RoleName::snapshot(), RoleName::timestamp(), RoleName::channels()]
-    {
-        keys.generate(&role)?;
-    }
-    let root = draft::first_root(keys, now)?;
+    let make = |role: &RoleName| Ok::<_, KeysError>(keys.generate(&role.file_stem(), None)?.public());
+    let (root, targets) = (make(&RoleName::root())?, make(&RoleName::targets())?);
+    let (snapshot, timestamp) = (make(&RoleName::snapshot())?, make(&RoleName::timestamp())?);
+    let public = |top| match top {
+        TopRole::Root => root.clone(),
+        TopRole::Targets => targets.clone(),
+        TopRole::Snapshot => snapshot.clone(),
+        TopRole::Timestamp => timestamp.clone(),
+    };
+    let root = draft::first_root(&public, keys, now)?;
     let id = RepositoryId::of_first_root(&root).map_err(PublishError::Verify)?;
-    let mut draft = Draft::first(&root, &id, &keys.load(&RoleName::channels())?.public(), now)?;
+    let mut draft = Draft::first(&root, &id, &make(&RoleName::channels())?, now)?;
     for product in products {
-        let key = keys.generate(&RoleName::releases(product))?;
+        let key = keys.generate(&RoleName::releases(product).file_stem(), None)?;
         draft.add_product(product, &key.public());
     }
     let signed = draft.sign(keys)?;
@@ -284,11 +288,15 @@ pub fn sign(prepared: &Prepared, view: &CatalogView, keys: &Keys, now: UtcTime) 
     check_forward(&release.id, &prepared.channel, view)?;
     let mut draft = Draft::of(view, now);
     if !draft.has_product(product) {
-        if !keys.has(&RoleName::targets()) {
+        if !keys.can_sign(&draft.signers(&RoleName::targets())?) {
             return Err(PublishError::NewProduct { product: product.clone() });
         }
-        let role = RoleName::releases(product);
-        let key = if keys.has(&role) { keys.load(&role)? } else { keys.generate(&role)? };
+        let label = RoleName::releases(product).file_stem();
+        let key = match keys.get(&label) {
+            Ok(entry) => keys.open(&entry)?,
+            Err(KeysError::Unknown { .. }) => keys.generate(&label, None)?,
+            Err(error) => return Err(error.into()),
+        };
         draft.add_product(product, &key.public());
     }
     draft.add_release(release);

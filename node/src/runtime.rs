@@ -36,11 +36,13 @@ use crate::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader
 use crate::gateway::{self, Face, GatewayError, Metrics};
 use crate::publisher;
 use crate::publisher::draft::Signed;
+use crate::publisher::keys::KeysError;
 use crate::store::state::{Mode, StateError, Subscription as SubscriptionRow};
 use crate::swarm::{self, SwarmConfig, SwarmError, SwarmHandle};
 
 mod blocks;
 mod calls;
+mod ceremony;
 mod events;
 mod face;
 pub mod identity;
@@ -88,6 +90,9 @@ pub enum StartError {
     /// The state database refused.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The seed could not sign what it has to sign by itself.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// An install directory whose name is not text.
     #[error("the install directory {} is not valid UTF-8; choose another", .0.display())]
     Directory(PathBuf),
@@ -194,6 +199,9 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     )?;
     let now = Now { wall: wall_clock(), mono_ms: 0 };
     let (engine, effects) = restore(&config, &opened, peer_id.clone(), now)?;
+    if let Some(view) = engine.catalog().filter(|_| config.role == Role::Seed) {
+        opened.keys.check_online(&view.trusted)?;
+    }
     let stop = CancellationToken::new();
     let face = Arc::new(NodeFace::new(opened.clone(), &config.data_dir));
     let http = serve_http(&config, &face, &stop).await?;

@@ -10,6 +10,7 @@ pub mod canonical;
 pub mod digest;
 pub mod head;
 pub mod key;
+pub mod key_file;
 pub mod limits;
 pub mod manifest;
 pub mod meta;

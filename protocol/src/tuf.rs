@@ -14,6 +14,7 @@ mod part;
 mod role;
 mod sign;
 mod signed_part;
+mod signers;
 mod threshold;
 mod trusted;
 mod verified;
@@ -29,5 +30,6 @@ pub use part::{FileMeta, Hashes, InvalidRoleName, Keys, RoleKeys, RoleName, Targ
 pub use role::{Root, RootRoles, Snapshot, Targets, Timestamp, TopRole};
 pub use sign::{cosign, sign_role, signed_digest};
 pub use signed_part::Role;
+pub use signers::Signers;
 pub use trusted::{Change, Expiry, RepositoryId, Trusted};
 pub use verified::Verified;

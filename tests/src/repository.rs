@@ -15,15 +15,22 @@ use updraft_protocol::release::{Content, Format, ManifestRef, Notes, Release};
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::ticket::Ticket;
 use updraft_protocol::time::UtcTime;
-use updraft_protocol::tuf::{RepositoryId, RoleName};
+use updraft_protocol::tuf::{RepositoryId, RoleName, Signers};
 
 /// Keys made from the names of their roles: the same in every run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TestKeys;
 
+impl TestKeys {
+    /// The key of `role`.
+    pub fn key(self, role: &RoleName) -> SigningKey {
+        SigningKey::from_seed(*Digest::of(role.as_str().as_bytes()).as_bytes())
+    }
+}
+
 impl KeySource for TestKeys {
-    fn key(&self, role: &RoleName) -> Result<SigningKey, KeysError> {
-        Ok(SigningKey::from_seed(*Digest::of(role.as_str().as_bytes()).as_bytes()))
+    fn signers(&self, role: &RoleName, _authorised: &Signers) -> Result<Vec<SigningKey>, KeysError> {
+        Ok(vec![self.key(role)])
     }
 }
 
@@ -53,11 +60,11 @@ impl TestRepository {
     /// Where signing in memory fails, which would be a bug.
     pub fn new(now: UtcTime) -> Self {
         let keys = TestKeys;
-        let root = first_root(&keys, now).expect("keys are in memory");
+        let root = first_root(&|top| keys.key(&top.name()).public(), &keys, now).expect("keys are in memory");
         let id = RepositoryId::of_first_root(&root).expect("just signed");
-        let channels = keys.key(&RoleName::channels()).expect("in memory").public();
+        let channels = keys.key(&RoleName::channels()).public();
         let mut draft = Draft::first(&root, &id, &channels, now).expect("a good root");
-        let releases = keys.key(&RoleName::releases(&product())).expect("in memory").public();
+        let releases = keys.key(&RoleName::releases(&product())).public();
         draft.add_product(&product(), &releases);
         let signed = draft.sign(&keys).expect("keys are in memory");
         let mut repository = Self { id, root, signed, files: BTreeMap::new(), manifests: BTreeMap::new() };

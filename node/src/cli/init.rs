@@ -50,12 +50,13 @@ pub fn run(options: &InitOptions, output: &mut Output) -> Result<ExitCode, Comma
     if !products.is_empty() {
         output.line(format_args!("products: {}", products.join(", ")))?;
     }
-    let offline = opened.keys.not_offline(&options.products);
+    let view = opened.own_view(&options.data_dir).map_err(|error| CommandError::error(error.to_string()))?;
+    let offline = opened.keys.offline_here(&view.trusted).map_err(|error| CommandError::error(error.to_string()))?;
     output
         .line("These keys decide what is trusted. Keep copies where this machine cannot reach them, and take them")?;
     output.line("away from here before the seed faces a network that you do not trust:")?;
-    for role in offline {
-        output.line(format_args!("  {}", opened.keys.path(&role).display()))?;
+    for (_, label) in offline {
+        output.line(format_args!("  {}", opened.keys.path(&label).display()))?;
     }
     output.line("Next: updraft seed, and updraft publish PATH --product P --version V")?;
     Ok(ExitCode::Ok)

@@ -13,8 +13,8 @@ use updraft_protocol::release::Release;
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::{
-    DelegatedRole, Delegations, Expiry, FileMeta, RepositoryId, RoleName, Root, Snapshot, TargetInfo, Targets,
-    Timestamp, TopRole, Trusted, TufError, Verified, sign_role,
+    DelegatedRole, Delegations, Expiry, FileMeta, RepositoryId, Role, RoleName, Root, Signers, Snapshot, TargetInfo,
+    Targets, Timestamp, TopRole, Trusted, TufError, Verified, sign_role,
 };
 
 use crate::engine::catalog::{CatalogView, carry_roles};
@@ -63,14 +63,20 @@ pub enum DraftError {
 
 /// Where signing keys come from.
 pub trait KeySource {
-    /// The private key of `role`.
-    fn key(&self, role: &RoleName) -> Result<SigningKey, super::keys::KeysError>;
+    /// Private keys of `role` that `authorised` lists, exactly as many as must sign it: a head may carry
+    /// no signature too many.
+    fn signers(&self, role: &RoleName, authorised: &Signers) -> Result<Vec<SigningKey>, super::keys::KeysError>;
 }
 
-impl KeySource for super::keys::Keys {
-    fn key(&self, role: &RoleName) -> Result<SigningKey, super::keys::KeysError> {
-        self.load(role)
-    }
+/// Signs `metadata` with the keys that may sign `role`.
+fn sign<T: Role>(
+    role: &RoleName,
+    metadata: &T,
+    authorised: &Signers,
+    keys: &dyn KeySource,
+) -> Result<Vec<u8>, DraftError> {
+    let keys = keys.signers(role, authorised)?;
+    Ok(sign_role(metadata, &keys.iter().collect::<Vec<_>>()))
 }
 
 /// A signed, consistent set: every file that is new.
@@ -84,18 +90,17 @@ pub struct Signed {
     pub trusted: Trusted,
 }
 
-/// Makes root 1 for a new repository.
-pub fn first_root(keys: &dyn KeySource, now: UtcTime) -> Result<Vec<u8>, DraftError> {
+/// Makes root 1 for a new repository whose top-level roles have one key each.
+pub fn first_root(
+    public: &dyn Fn(TopRole) -> PublicKey,
+    keys: &dyn KeySource,
+    now: UtcTime,
+) -> Result<Vec<u8>, DraftError> {
     let mut root = Root::new(1, now.plus_days(ROOT_DAYS));
-    for (top, role) in [
-        (TopRole::Root, RoleName::root()),
-        (TopRole::Targets, RoleName::targets()),
-        (TopRole::Snapshot, RoleName::snapshot()),
-        (TopRole::Timestamp, RoleName::timestamp()),
-    ] {
-        root = root.with_role(top, 1, &[keys.key(&role)?.public()]);
+    for top in [TopRole::Root, TopRole::Targets, TopRole::Snapshot, TopRole::Timestamp] {
+        root = root.with_role(top, 1, &[public(top)]);
     }
-    Ok(sign_role(&root, &[&keys.key(&RoleName::root())?]))
+    sign(&RoleName::root(), &root, &root.signers(TopRole::Root), keys)
 }
 
 /// Metadata that is being changed.
@@ -213,6 +218,16 @@ impl Draft {
         }
     }
 
+    /// Who may sign `role` once this draft is in force.
+    pub fn signers(&self, role: &RoleName) -> Result<Signers, DraftError> {
+        let changed = self.changed.get(&RoleName::targets()).filter(|_| !role.is_top_level());
+        let signers = match changed {
+            Some(targets) => targets.delegations.as_ref().and_then(|delegations| delegations.signers(role)),
+            None => self.trusted.signers(role),
+        };
+        signers.ok_or_else(|| DraftError::WrongKeys(TufError::NotDelegated { role: role.clone() }))
+    }
+
     /// Signs everything that changed, and verifies the result as a stranger would.
     pub fn sign(self, keys: &dyn KeySource) -> Result<Signed, DraftError> {
         let mut files = Vec::new();
@@ -227,7 +242,7 @@ impl Draft {
             None => Snapshot::new(1, expires),
         };
         for (role, targets) in &self.changed {
-            let bytes = sign_role(targets, &[&keys.key(role)?]);
+            let bytes = sign(role, targets, &self.signers(role)?, keys)?;
             snapshot = snapshot.with_role(role, FileMeta::of(targets.version, &bytes));
             let file = MetaFile::Role { name: role.as_str().to_owned(), version: targets.version };
             files.push((file, bytes));
@@ -237,7 +252,8 @@ impl Draft {
             let file = MetaFile::Role { name: role.as_str().to_owned(), version: targets.version };
             files.push((file, targets.bytes().to_vec()));
         }
-        let snapshot_bytes = sign_role(&snapshot, &[&keys.key(&RoleName::snapshot())?]);
+        let role = RoleName::snapshot();
+        let snapshot_bytes = sign(&role, &snapshot, &self.signers(&role)?, keys)?;
         let before = self.trusted.timestamp();
         let mut timestamp = Timestamp::new(
             before.map_or(1, |timestamp| timestamp.version + 1),
@@ -246,7 +262,8 @@ impl Draft {
         );
         timestamp.signed_at = Some(self.now);
         timestamp.prev_sha256 = before.map(Verified::signed_digest);
-        let timestamp_bytes = sign_role(&timestamp, &[&keys.key(&RoleName::timestamp())?]);
+        let role = RoleName::timestamp();
+        let timestamp_bytes = sign(&role, &timestamp, &self.signers(&role)?, keys)?;
         self.assemble(&timestamp_bytes, &snapshot_bytes, files)
     }
 

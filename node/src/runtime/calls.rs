@@ -132,16 +132,7 @@ impl Runtime {
         if let Some(view) = self.engine.catalog() {
             warnings.extend(view.refused.iter().map(|refused| format!("a signed target is refused: {refused}")));
             if self.config.role == Role::Seed {
-                let products: Vec<Product> = view.products().into_iter().cloned().collect();
-                let here = self.opened.keys.not_offline(&products);
-                if !here.is_empty() {
-                    let names: Vec<&str> = here.iter().map(updraft_protocol::tuf::RoleName::as_str).collect();
-                    warnings.push(format!(
-                        "the offline keys ({}) are still on this machine, in {}: whoever takes it over can publish; move them away",
-                        names.join(", "),
-                        self.opened.keys.directory().display()
-                    ));
-                }
+                warnings.extend(super::ceremony::key_warnings(&self.opened.keys, &view.trusted));
             }
         }
         warnings
