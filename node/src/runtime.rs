@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -36,6 +36,7 @@ use crate::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader
 use crate::gateway::{self, Face, GatewayError, Metrics};
 use crate::publisher;
 use crate::publisher::draft::Signed;
+use crate::publisher::keys::Unlock;
 use crate::publisher::keys::KeysError;
 use crate::store::state::{Mode, StateError, Subscription as SubscriptionRow};
 use crate::swarm::{self, SwarmConfig, SwarmError, SwarmHandle};
@@ -46,8 +47,10 @@ mod ceremony;
 mod events;
 mod face;
 pub mod identity;
+mod offers;
 pub mod offline;
 pub mod open;
+mod push;
 mod views;
 mod worker;
 
@@ -108,6 +111,7 @@ pub struct RunningNode {
     /// The addresses that it listens on, as they become known.
     pub listening: watch::Receiver<Vec<String>>,
     calls: mpsc::Sender<Call>,
+    push_unlock: Arc<OnceLock<Arc<dyn Unlock>>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -116,6 +120,12 @@ impl RunningNode {
     /// Where calls go that would otherwise come over the control socket.
     pub fn calls(&self) -> mpsc::Sender<Call> {
         self.calls.clone()
+    }
+
+    /// Who is asked for the passphrases of keys that a push signs with. Only the first counts.
+    pub fn unlock_pushes(&self, unlock: Arc<dyn Unlock>) {
+        // Whoever came first is asked.
+        let _ = self.push_unlock.set(unlock);
     }
 
     /// Asks the node to stop.
@@ -150,6 +160,9 @@ struct Runtime {
     backlog: VecDeque<Input>,
     prepared_sender: mpsc::Sender<Prepared>,
     pending: Vec<Pending>,
+    push: Option<push::Push>,
+    push_unlock: Arc<OnceLock<Arc<dyn Unlock>>>,
+    to_sign: offers::ToSign,
     events: Events,
     face: Arc<NodeFace>,
     shown: Option<Arc<CatalogView>>,
@@ -212,6 +225,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (prepared_sender, prepared) = mpsc::channel(CALLS);
     let workers = worker::start(&opened, &result_sender, config.keep_releases, &stop);
     let (listening_sender, listening) = watch::channel(Vec::new());
+    let push_unlock = Arc::new(OnceLock::new());
     let runtime = Runtime {
         peer_id: peer_id.clone(),
         engine,
@@ -221,6 +235,9 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         backlog: VecDeque::new(),
         prepared_sender,
         pending: Vec::new(),
+        push: None,
+        push_unlock: push_unlock.clone(),
+        to_sign: offers::ToSign::new(),
         events: Events::new(now.wall),
         face,
         shown: None,
@@ -232,7 +249,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         config,
     };
     let task = tokio::spawn(Box::pin(runtime.run(swarm, inputs, calls, prepared, effects)));
-    Ok(RunningNode { peer_id, http, listening, calls: call_sender, stop, task })
+    Ok(RunningNode { peer_id, http, listening, calls: call_sender, push_unlock, stop, task })
 }
 
 async fn serve_http(
@@ -330,6 +347,7 @@ impl Runtime {
         first: Vec<Effect>,
     ) {
         self.carry_out(first).await;
+        self.resume_offers().await;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut checkpoint, mut numbers) = (Instant::now(), None::<Instant>);
@@ -349,6 +367,7 @@ impl Runtime {
                 _ = tick.tick() => {
                     self.input(Input::Tick).await;
                     self.poll_pending();
+                    self.poll_push().await;
                     if checkpoint.elapsed() >= CHECKPOINT && self.engine.is_fetching() {
                         checkpoint = Instant::now();
                         self.file_job(Job::Checkpoint).await;
@@ -359,8 +378,14 @@ impl Runtime {
                     }
                 }
             }
-            while let Some(input) = self.backlog.pop_front() {
-                self.input(input).await;
+            loop {
+                while let Some(input) = self.backlog.pop_front() {
+                    self.input(input).await;
+                }
+                if self.to_sign.is_empty() {
+                    break;
+                }
+                self.sign_offered().await;
             }
             self.refresh_view();
         }
@@ -414,6 +439,7 @@ impl Runtime {
                 Effect::Journal(entry) => self.install_job(Job::Journal(entry)).await,
                 Effect::Install(effect) => self.install_job(Job::Install(effect)).await,
                 Effect::RememberPeer { peer, addresses } => self.file_job(Job::RememberPeer { peer, addresses }).await,
+                Effect::Offer(effect) => self.offer_effect(effect).await,
                 Effect::Resign => self.resign().await,
                 Effect::Event(event) => self.tell(event).await,
             }
@@ -490,6 +516,7 @@ impl Runtime {
                 .map(|bytes| bytes.to_vec())
                 .or_else(|| self.opened.read_target(sha256)),
             MetaFile::Manifest { sha256 } => self.opened.store.manifest_bytes(sha256),
+            MetaFile::Offer(_) => None,
         }
     }
 

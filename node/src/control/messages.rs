@@ -13,7 +13,7 @@ use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::time::UtcTime;
 
 pub use super::error::{ErrorBody, ErrorCode};
-use super::results::{FetchView, InstallView, PublishView, TicketView};
+use super::results::{FetchView, InstallView, PublishView, RenewView, TicketView};
 use super::version_text;
 use super::views::{HistoryView, PeersView, ReleasesView, StatusView};
 
@@ -91,6 +91,9 @@ pub enum Request {
     },
     /// Publish a release (seeds only). Progress, then [`Response::Publish`].
     Publish(PublishRequest),
+    /// Sign a release here and have the seed publish it (peers that have the publisher's key). Progress,
+    /// then [`Response::Publish`] or [`Response::Renew`].
+    Push(PushRequest),
 }
 
 impl Request {
@@ -98,7 +101,12 @@ impl Request {
     pub fn streams(&self) -> bool {
         matches!(
             self,
-            Self::Fetch { .. } | Self::Install { .. } | Self::Rollback { .. } | Self::Events { .. } | Self::Publish(_)
+            Self::Fetch { .. }
+                | Self::Install { .. }
+                | Self::Rollback { .. }
+                | Self::Events { .. }
+                | Self::Publish(_)
+                | Self::Push(_)
         )
     }
 }
@@ -132,6 +140,19 @@ pub struct PublishRequest {
     pub dry_run: bool,
     /// zstd level for a packed directory, 1 to 19.
     pub level: i32,
+}
+
+/// A release to sign here and to have published by the seed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushRequest {
+    /// Whose role is signed.
+    pub product: Product,
+    /// The release that is new; `None` only lets the role expire later.
+    #[serde(default)]
+    pub publish: Option<PublishRequest>,
+    /// Absolute path of the publisher's key, or of a directory of keys, as the node sees it.
+    pub keys: PathBuf,
 }
 
 /// One line of an answer.
@@ -170,8 +191,10 @@ pub enum Response {
     History(HistoryView),
     /// To [`Request::Ticket`].
     Ticket(TicketView),
-    /// To [`Request::Publish`].
+    /// To [`Request::Publish`], and to [`Request::Push`] with a release.
     Publish(PublishView),
+    /// To [`Request::Push`] without a release.
+    Renew(RenewView),
     /// To [`Request::Events`].
     Done {},
 }
@@ -237,6 +260,12 @@ pub enum Phase {
     Switching,
     /// Writing the output file.
     Writing,
+    /// Reaching the seed.
+    Connecting,
+    /// Asking the seed to take a release.
+    Offering,
+    /// Sending the artifact to the seed.
+    Uploading,
     /// Anything that a newer node does.
     #[serde(other)]
     Other,
@@ -256,6 +285,9 @@ impl Phase {
             Self::Staging => "staging",
             Self::Switching => "switching",
             Self::Writing => "writing",
+            Self::Connecting => "connecting",
+            Self::Offering => "offering",
+            Self::Uploading => "uploading",
             Self::Other => "working",
         }
     }

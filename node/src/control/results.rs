@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Platform, Product};
+use updraft_protocol::time::UtcTime;
 
 use super::views::Schema;
 
@@ -90,4 +91,21 @@ pub struct PublishView {
     pub dry_run: bool,
     /// What the publisher should know, in sentences.
     pub warnings: Vec<String>,
+}
+
+/// `updraft publish --renew`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewView {
+    /// The contract.
+    pub schema: Schema,
+    /// Of which product.
+    pub product: Product,
+    /// The role that was signed again.
+    pub role: String,
+    /// Its version now.
+    pub version: u64,
+    /// When it expires now.
+    pub expires_at: UtcTime,
+    /// The head that announces it.
+    pub timestamp_version: u64,
 }

@@ -233,6 +233,10 @@ impl Engine {
             self.push(Effect::Offer(OfferEffect::Settle { artifact }));
             return;
         }
+        self.drop_artifact(artifact);
+    }
+
+    fn drop_artifact(&mut self, artifact: Digest) {
         let outcome = self.fetch.remove(&object(&artifact));
         self.effects.extend(outcome.effects.into_iter().map(Effect::Swarm));
         self.supplies.forget(&artifact);
@@ -267,6 +271,12 @@ impl Engine {
     /// Offers no longer.
     pub fn stop_offering(&mut self) {
         self.offers.making = None;
+    }
+
+    /// Forgets an artifact that was pushed and that nobody here follows.
+    pub fn drop_pushed(&mut self, artifact: Digest) -> Vec<Effect> {
+        self.drop_artifact(artifact);
+        std::mem::take(&mut self.effects)
     }
 
     /// The offered role, for a seed that asks for it.

@@ -21,7 +21,7 @@ use crate::engine::catalog::{CatalogView, carry_roles};
 use crate::engine::offers::rule;
 
 const ROOT_DAYS: i64 = 365;
-const TARGETS_DAYS: i64 = 365;
+pub(super) const TARGETS_DAYS: i64 = 365;
 const CHANNELS_DAYS: i64 = 30;
 const SNAPSHOT_DAYS: i64 = 14;
 /// The channels role is signed again when less than this is left of it.

@@ -14,6 +14,7 @@ use updraft_protocol::names::{Platform, Product, ReleaseId};
 use updraft_protocol::release::Release;
 
 use super::open::wall_clock;
+use super::push::push_command;
 use super::worker::Job;
 use super::{Runtime, views};
 use crate::atomic;
@@ -62,7 +63,7 @@ fn error(code: ErrorCode, message: impl std::fmt::Display) -> ErrorBody {
     ErrorBody::new(code, message.to_string())
 }
 
-fn publish_error(cause: &PublishError) -> ErrorBody {
+pub(super) fn publish_error(cause: &PublishError) -> ErrorBody {
     let body = error(ErrorCode::Error, cause);
     match cause {
         PublishError::Draft(publisher::draft::DraftError::Exists { .. }) => {
@@ -93,6 +94,7 @@ impl Runtime {
             Request::Install { product, version, now } => self.install(product, version, now, reply).await,
             Request::Rollback { product, to } => self.roll_back(product, to, reply).await,
             Request::Publish(request) => self.publish(request, reply),
+            Request::Push(request) => self.push(request, reply),
         }
         self.poll_pending();
     }
@@ -372,11 +374,18 @@ impl Runtime {
     fn publish(&mut self, request: PublishRequest, reply: ReplySender) {
         if self.config.role != Role::Seed {
             let body = error(ErrorCode::Error, "this node is a peer; only a seed publishes");
-            return reply.finish(Err(body.with_hint("run this at the seed, or with its --data-dir")));
+            return reply.finish(Err(body.with_hint(
+                "run this at the seed, or with its --data-dir; with the publisher's key, push from here: --key FILE",
+            )));
         }
         let Some(view) = self.engine.catalog().cloned() else {
             return reply.finish(Err(error(ErrorCode::Error, "the seed has no verified repository")));
         };
+        if !request.dry_run
+            && let Err(cause) = publisher::check_keys(&request.product, &view, &self.opened.keys)
+        {
+            return reply.finish(Err(error(ErrorCode::Error, cause).with_hint(push_command(&request))));
+        }
         let (store, done, dry_run) = (self.opened.store.clone(), self.prepared_sender.clone(), request.dry_run);
         let publication = publication(request);
         tokio::task::spawn_blocking(move || {

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::calls::{publication, published};
 use super::identity;
 use super::open::{OpenError, Opened, wall_clock};
+use super::push::push_command;
 use crate::archive;
 use crate::control::messages::{ErrorBody, ErrorCode, Phase, Progress, PublishRequest};
 use crate::control::results::{PublishView, TicketView};
@@ -23,6 +24,10 @@ pub fn publish(
 ) -> Result<PublishView, ErrorBody> {
     let opened = Opened::open_existing(data_dir).map_err(error)?;
     let view = opened.own_view(data_dir).map_err(error)?;
+    if !request.dry_run {
+        publisher::check_keys(&request.product, &view, &opened.keys)
+            .map_err(|cause| error(cause).with_hint(push_command(request)))?;
+    }
     let mut report = |done: &archive::Progress| {
         progress(Progress::local(Phase::Packing, done.bytes_done, Some(done.bytes_total)));
     };

@@ -9,6 +9,7 @@
 mod facts;
 mod history;
 mod installs;
+mod offered;
 mod peers;
 mod subscriptions;
 
