@@ -264,11 +264,7 @@ impl Built {
     }
 }
 
-fn build(
-    publication: &Publication,
-    store: &Store,
-    progress: &mut dyn FnMut(&Progress),
-) -> Result<Built, PublishError> {
+fn build(publication: &Publication, store: &Store, progress: &mut dyn FnMut(&Progress)) -> Result<Built, PublishError> {
     let (temp, packed, format, file_name) = take(publication, store, progress)?;
     let manifest_bytes = packed.manifest.encode();
     let release = Release {

@@ -36,8 +36,8 @@ use crate::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader
 use crate::gateway::{self, Face, GatewayError, Metrics};
 use crate::publisher;
 use crate::publisher::draft::Signed;
-use crate::publisher::keys::Unlock;
 use crate::publisher::keys::KeysError;
+use crate::publisher::keys::Unlock;
 use crate::store::state::{Mode, StateError, Subscription as SubscriptionRow};
 use crate::swarm::{self, SwarmConfig, SwarmError, SwarmHandle};
 

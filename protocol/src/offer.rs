@@ -173,10 +173,10 @@ impl Offer {
             version: self.version,
             sha256: self.sha256.as_bytes().to_vec(),
             length: self.length,
-            release: self.release.as_ref().map(|release| wire::Release {
-                path: release.path.clone(),
-                channel: release.channel.to_string(),
-            }),
+            release: self
+                .release
+                .as_ref()
+                .map(|release| wire::Release { path: release.path.clone(), channel: release.channel.to_string() }),
         }
     }
 
@@ -255,10 +255,9 @@ impl OfferAnswer {
                 bytes_total: taken.bytes_total,
             },
             wire::Answer::Published(timestamp_version) => Self::Published { timestamp_version },
-            wire::Answer::Busy(busy) => Self::Busy {
-                reason: bounded(busy.reason, MAX_REASON_BYTES)?,
-                retry_after_ms: busy.retry_after_ms,
-            },
+            wire::Answer::Busy(busy) => {
+                Self::Busy { reason: bounded(busy.reason, MAX_REASON_BYTES)?, retry_after_ms: busy.retry_after_ms }
+            }
             wire::Answer::Overtaken(version) => Self::Overtaken { version },
             wire::Answer::Refused(reason) => Self::Refused { reason: bounded(reason, MAX_REASON_BYTES)? },
         })
@@ -348,8 +347,7 @@ pub(crate) mod tests {
     fn texts_over_their_limits_are_refused() {
         let long = MetaResponse::Offer(OfferAnswer::Refused { reason: "x".repeat(MAX_REASON_BYTES + 1) });
         assert!(matches!(MetaResponse::decode(&long.encode()), Err(MetaError::TooLong { .. })));
-        let busy =
-            OfferAnswer::Busy { reason: "x".repeat(MAX_REASON_BYTES + 1), retry_after_ms: 1 };
+        let busy = OfferAnswer::Busy { reason: "x".repeat(MAX_REASON_BYTES + 1), retry_after_ms: 1 };
         let long = MetaResponse::Offer(busy);
         assert!(matches!(MetaResponse::decode(&long.encode()), Err(MetaError::TooLong { .. })));
         let mut offer = wire::Offer { role: "releases-app".to_owned(), sha256: vec![0; 32], ..wire::Offer::default() };

@@ -234,6 +234,8 @@ pub enum EventKind {
     InstallFailed,
     /// A release was published here.
     Published,
+    /// A release that was pushed to this seed is not published.
+    PushRefused,
     /// Something an operator must look at.
     Alarm,
 }
@@ -256,6 +258,7 @@ impl EventKind {
             Self::RolledBack => "rolled_back",
             Self::InstallFailed => "install_failed",
             Self::Published => "published",
+            Self::PushRefused => "push_refused",
             Self::Alarm => "alarm",
         }
     }

@@ -18,7 +18,7 @@ use updraft_protocol::release::Release;
 use self::making::Making;
 use self::taking::{Step, Taking};
 use super::Engine;
-use super::effect::{Effect, SwarmEffect};
+use super::effect::{Effect, EventKind, SwarmEffect};
 use super::fetch::Fetch;
 use super::input::Now;
 use super::supply::object;
@@ -96,8 +96,10 @@ pub struct Readiness {
     pub peers: usize,
     /// Those that say that they are the seed.
     pub seeds: usize,
-    /// The signed set is whole, and as new as any seed says.
-    pub is_current: bool,
+    /// The signed set is whole.
+    pub is_whole: bool,
+    /// Some seed says that it has a newer one.
+    pub is_behind: bool,
 }
 
 /// Both sides of one node. A seed takes, everybody else makes.
@@ -213,6 +215,7 @@ impl Engine {
                 Step::Discard { artifact } => self.discard_offered(artifact),
                 Step::Settle { artifact } => self.push(Effect::Offer(OfferEffect::Settle { artifact })),
                 Step::Fault { peer, what } => self.fault(&peer, &what),
+                Step::Refused { peer, text } => self.tell(EventKind::PushRefused, Some(&peer), text),
             }
         }
         let Offers { taking, manifests, .. } = &mut self.offers;
@@ -250,9 +253,13 @@ impl Engine {
         let hellos = || self.peers.sessions().values().filter_map(|session| session.hello.as_ref());
         let seeds = hellos().filter(|hello| hello.seed);
         let version = self.catalog.timestamp_version();
-        let whole = self.catalog.view().is_some_and(|view| view.trusted.is_complete());
-        let is_current = whole && self.catalog.needs().is_empty() && seeds.clone().all(|h| h.timestamp_version <= version);
-        Readiness { peers: hellos().count(), seeds: seeds.count(), is_current }
+        let is_complete = self.catalog.view().is_some_and(|view| view.trusted.is_complete());
+        Readiness {
+            peers: hellos().count(),
+            seeds: seeds.clone().count(),
+            is_whole: is_complete && self.catalog.needs().is_empty(),
+            is_behind: seeds.clone().any(|hello| hello.timestamp_version > version),
+        }
     }
 
     /// Offers a role to every seed in reach, in place of whatever was offered before.

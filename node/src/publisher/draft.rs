@@ -125,7 +125,8 @@ impl Draft {
         now: UtcTime,
     ) -> Result<Self, DraftError> {
         let trusted = Trusted::from_first_root(root, repository).map_err(DraftError::WrongKeys)?;
-        let mut draft = Self { trusted, changed: BTreeMap::new(), taken: BTreeMap::new(), channel_files: BTreeMap::new(), now };
+        let mut draft =
+            Self { trusted, changed: BTreeMap::new(), taken: BTreeMap::new(), channel_files: BTreeMap::new(), now };
         let channels = DelegatedRole::new(RoleName::channels(), &["channels/*/*"]).terminating();
         let targets = draft.edit(&RoleName::targets(), TARGETS_DAYS);
         targets.delegations = Some(Delegations::default().with_role(channels, 1, std::slice::from_ref(channels_key)));

@@ -56,13 +56,8 @@ pub fn offer(
     let file = sign_role(&next, &keys.iter().collect::<Vec<_>>());
     let wish =
         release.map(|(release, channel)| OfferedRelease { path: release.path.clone(), channel: channel.clone() });
-    let offer = Offer {
-        role,
-        version: next.version,
-        sha256: Digest::of(&file),
-        length: file.len() as u64,
-        release: wish,
-    };
+    let offer =
+        Offer { role, version: next.version, sha256: Digest::of(&file), length: file.len() as u64, release: wish };
     let judged = rule::judge(&offer, &file, view, now)?;
     Ok(Offered { offer, file, release: judged.release })
 }

@@ -36,11 +36,12 @@ use crate::publisher::{self, Prepared, PublishError};
 
 /// How long a seed may be out of reach, or silent. A seed that restarts is back within it.
 const SILENCE_MS: u64 = 60_000;
+/// How long a newer set is waited for that a seed says it has.
+const BEHIND: Duration = Duration::from_secs(5);
 /// Times that a push signs again because somebody else's came first.
 const MAX_ATTEMPTS: u32 = 8;
 
-const TICKET_HINT: &str =
-    "is the seed running, and does the ticket name an address that this machine can reach? `updraft ticket --address MULTIADDR` at the seed prints one";
+const TICKET_HINT: &str = "is the seed running, and does the ticket name an address that this machine can reach? `updraft ticket --address MULTIADDR` at the seed prints one";
 
 /// A push under way.
 #[derive(Debug)]
@@ -64,6 +65,17 @@ enum Stage {
     Signing(JoinHandle<Result<Offered, PushError>>),
     /// With the seed.
     Offering,
+}
+
+impl Stage {
+    fn phase(&self) -> Phase {
+        match self {
+            Self::Connecting => Phase::Connecting,
+            Self::Packing(_) => Phase::Packing,
+            Self::Signing(_) => Phase::Signing,
+            Self::Offering => Phase::Offering,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -100,9 +112,9 @@ fn push_error(cause: &PushError, keys: &PushKeys) -> ErrorBody {
 fn no_seed(readiness: Readiness) -> ErrorBody {
     let body = match (readiness.peers, readiness.seeds) {
         (0, _) => error("no peer could be reached at the ticket's addresses"),
-        (peers, 0) => error(format!(
-            "{peers} peer(s) can be reached, and none of them is the seed, which alone can publish"
-        )),
+        (peers, 0) => {
+            error(format!("{peers} peer(s) can be reached, and none of them is the seed, which alone can publish"))
+        }
         (_, seeds) => error(format!(
             "{seeds} seed(s) can be reached, but the repository's metadata could not be completed from them"
         )),
@@ -162,7 +174,10 @@ impl Runtime {
         match self.look_at_push(&mut push).await {
             Look::Still => {}
             Look::Wait(progress) => push.reply.progress(progress),
-            Look::Next(stage) => (push.stage, push.since) = (stage, Instant::now()),
+            Look::Next(stage) => {
+                push.reply.progress(Progress::local(stage.phase(), 0, None));
+                (push.stage, push.since) = (stage, Instant::now());
+            }
             Look::Done(end) => {
                 self.engine.stop_offering();
                 if end.is_ok() {
@@ -206,7 +221,11 @@ impl Runtime {
 
     fn connect(&self, push: &Push) -> Look {
         let readiness = self.engine.readiness();
-        let view = self.engine.catalog().filter(|_| readiness.is_current && readiness.seeds > 0);
+        // That a seed has something newer is its word alone, and is waited for only so long: the version of
+        // the role decides in the end.
+        let is_current = !readiness.is_behind || push.since.elapsed() > BEHIND;
+        let is_ready = readiness.is_whole && readiness.seeds > 0 && is_current;
+        let view = self.engine.catalog().filter(|_| is_ready);
         let Some(view) = view.cloned() else {
             if push.since.elapsed() > Duration::from_millis(SILENCE_MS) {
                 return Look::Done(Err(no_seed(readiness)));
@@ -220,6 +239,10 @@ impl Runtime {
         };
         match (&push.request.publish, &push.prepared) {
             (Some(_), None) => self.pack(push, view),
+            // An earlier push of the very same may have been finished without this one.
+            (_, Some(prepared)) if is_published(prepared, &view) => {
+                Look::Done(Ok(self.done(push, view.timestamp_version())))
+            }
             _ => Look::Next(sign(push, view)),
         }
     }
@@ -240,9 +263,7 @@ impl Runtime {
                 reply.progress(Progress::local(Phase::Packing, done.bytes_done, Some(done.bytes_total)));
             };
             match same {
-                Some(same) => {
-                    publisher::prepare_again(&publication, &same, &store, &mut report).map(Packed::Same)
-                }
+                Some(same) => publisher::prepare_again(&publication, &same, &store, &mut report).map(Packed::Same),
                 None => publisher::prepare(&publication, &view, &store, dry_run, &mut report).map(Packed::New),
             }
         })))
@@ -297,7 +318,9 @@ impl Runtime {
             }
             Standing::Waiting { trouble: Some(trouble) } if is_silent && readiness.seeds > 0 => {
                 let body = error(format!("the seed does not take it: {trouble}"));
-                Look::Done(Err(body.with_hint("nothing was published; update the seed if it is older than this program")))
+                Look::Done(Err(
+                    body.with_hint("nothing was published; update the seed if it is older than this program")
+                ))
             }
             Standing::Waiting { .. } | Standing::Taken { .. } if is_silent => Look::Done(Err(no_seed(readiness))),
             Standing::Waiting { trouble } => {
@@ -346,6 +369,13 @@ pub(super) fn push_command(request: &PublishRequest) -> String {
     format!(
         "run this on the machine that has the key: {command} --join TICKET --key FILE   (`updraft ticket` here prints TICKET)"
     )
+}
+
+fn is_published(prepared: &Prepared, view: &CatalogView) -> bool {
+    let existing = rule::existing(view, &prepared.release.id);
+    existing.is_some_and(|existing| {
+        existing.artifact == prepared.release.artifact && existing.channels.contains(&prepared.channel)
+    })
 }
 
 fn sign(push: &Push, view: Arc<CatalogView>) -> Stage {

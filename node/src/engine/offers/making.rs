@@ -12,6 +12,7 @@ use updraft_protocol::meta::MetaResponse;
 use updraft_protocol::offer::{Offer, OfferAnswer, OfferStage};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::release::Release;
+use updraft_protocol::tuf::TargetInfo;
 
 use super::rule;
 use crate::engine::catalog::CatalogView;
@@ -191,7 +192,7 @@ impl Making {
         // A later version may be in force already; releases stay.
         let listed = release.as_ref().is_some_and(|release| {
             let target = held.and_then(|held| held.targets.get(&release.path));
-            target.and_then(|target| target.sha256()) == Some(release.artifact)
+            target.and_then(TargetInfo::sha256) == Some(release.artifact)
         });
         Some(if same || listed {
             Standing::Published { timestamp_version: view.timestamp_version() }

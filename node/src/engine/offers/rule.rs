@@ -212,8 +212,7 @@ pub fn check(offer: &Offer, view: &CatalogView) -> Result<(), OfferError> {
     }
     let Some(release) = &offer.release else { return Ok(()) };
     let path = &release.path;
-    let (id, _) =
-        ReleaseId::from_path(path).map_err(|source| OfferError::Path { path: path.clone(), source })?;
+    let (id, _) = ReleaseId::from_path(path).map_err(|source| OfferError::Path { path: path.clone(), source })?;
     if id.product != product {
         return Err(OfferError::OtherProduct { path: path.clone(), product });
     }

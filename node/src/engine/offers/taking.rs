@@ -106,6 +106,8 @@ pub(super) enum Step {
     Settle { artifact: Digest },
     /// The peer did what no honest node does.
     Fault { peer: PeerId, what: String },
+    /// The operator may want to know.
+    Refused { peer: PeerId, text: String },
 }
 
 /// How signing ended.
@@ -142,9 +144,10 @@ impl Taking {
 
     /// Releases whose artifacts are wanted here before any channel names them.
     pub(super) fn wanted(&self) -> impl Iterator<Item = &Arc<Release>> {
-        self.pending.iter().filter(|pending| pending.stage == Stage::Fetching).filter_map(|pending| {
-            pending.release.as_ref()
-        })
+        self.pending
+            .iter()
+            .filter(|pending| pending.stage == Stage::Fetching)
+            .filter_map(|pending| pending.release.as_ref())
     }
 
     /// Whether some offer needs what the store has of an artifact.
@@ -422,6 +425,7 @@ impl Taking {
             if pending.is_verified() && !pending.is_silent(now) {
                 let reason = format!("nothing arrived for {} s", STALL_MS / 1_000);
                 let (peer, offer) = (pending.peer.clone(), pending.offer.clone());
+                steps.push(refused(pending, &reason));
                 self.remember(&peer, &offer, &reason, now);
             }
             self.give_up(index, now, &mut steps);
@@ -458,6 +462,7 @@ impl Taking {
     fn refuse(&mut self, index: usize, reason: &dyn std::fmt::Display, now: Now, steps: &mut Vec<Step>) {
         let pending = self.pending.remove(index);
         self.remember(&pending.peer, &pending.offer, &reason.to_string(), now);
+        steps.push(refused(&pending, reason));
         if let Some(artifact) = pending.artifact().filter(|artifact| !self.needs(artifact)) {
             steps.push(Step::Discard { artifact: *artifact });
         }
@@ -470,6 +475,12 @@ impl Taking {
         let reason = updraft_protocol::offer::reason(reason);
         self.refusals.push_back((peer.clone(), offer.clone(), reason, now.mono_ms));
     }
+}
+
+fn refused(pending: &Pending, reason: &dyn std::fmt::Display) -> Step {
+    let offer = &pending.offer;
+    let text = format!("a push of {} {} was refused: {reason}", offer.role, offer.version);
+    Step::Refused { peer: pending.peer.clone(), text }
 }
 
 fn sign(pending: &mut Pending, steps: &mut Vec<Step>) {
