@@ -34,6 +34,7 @@ pub mod peer;
 pub mod peers;
 pub mod progress;
 pub mod publish;
+mod push;
 pub mod release_spec;
 pub mod releases;
 pub mod rollback;

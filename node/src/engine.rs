@@ -30,6 +30,7 @@ use self::fetch::Fetch;
 use self::input::{Input, Now};
 use self::install::{Recovered, Refusal, Subscription, SubscriptionSpec};
 use self::memory::Memory;
+use self::offers::Offers;
 use self::peers::Peers;
 use self::plan::{Facts, Verdict, plan};
 use self::supply::{Next, Stage, Supplies, object};
@@ -48,6 +49,7 @@ pub mod input;
 pub mod install;
 pub mod memory;
 mod metadata;
+pub mod offers;
 pub mod peers;
 pub mod plan;
 pub mod report;
@@ -132,6 +134,7 @@ pub struct Engine {
     peers: Peers,
     fetch: Fetch,
     supplies: Supplies,
+    offers: Offers,
     subscriptions: Vec<Subscription>,
     /// Releases that an operator asked for, installed or not.
     requested: BTreeSet<Digest>,
@@ -197,6 +200,7 @@ impl Engine {
             peers,
             wants: Wants::default(),
             supplies: Supplies::default(),
+            offers: Offers::default(),
             subscriptions: Vec::new(),
             requested: BTreeSet::new(),
             announce_at_ms: now.mono_ms,
@@ -236,6 +240,7 @@ impl Engine {
             Input::Published { head, files } => self.published(&head, &files, now),
             Input::ArtifactOpened { manifest, result } => self.artifact_opened(&manifest, result, now),
             Input::ArtifactChecked { artifact, have } => self.artifact_checked(&artifact, have, now),
+            Input::Offer(input) => self.offer_input(input, now),
             Input::Staged { directory, transaction, result } => {
                 self.step(&directory, now, |subscription| subscription.staged(&transaction, result, now.mono_ms));
             }
@@ -263,6 +268,7 @@ impl Engine {
         for effect in self.peers.dials(now.mono_ms) {
             self.push(effect);
         }
+        self.offers_tick(now);
         if now.mono_ms < self.review_at_ms {
             return;
         }
@@ -347,6 +353,7 @@ impl Engine {
             Ok(have) => {
                 if !self.add_artifact(manifest, have) {
                     let reason = "this node holds too many artifacts; remove some and restart it".to_owned();
+                    self.offered_artifact_failed(&artifact, &reason, now);
                     self.supplies.refused(&artifact, reason, now.mono_ms);
                     return;
                 }
@@ -358,6 +365,7 @@ impl Engine {
             }
             Err(reason) => {
                 self.tell(EventKind::FetchStopped, None, format!("{}: {reason}", artifact.short()));
+                self.offered_artifact_failed(&artifact, &reason, now);
                 self.supplies.refused(&artifact, reason, now.mono_ms);
             }
         }
@@ -379,6 +387,7 @@ impl Engine {
         for subscription in &mut self.subscriptions {
             self.effects.extend(subscription.artifact_complete(artifact));
         }
+        self.offered_artifact_complete(artifact, now);
         self.review(now);
     }
 
@@ -403,6 +412,7 @@ impl Engine {
         let mut wanted: Vec<Arc<Release>> =
             self.subscriptions.iter().filter_map(|subscription| subscription.wanted().cloned()).collect();
         wanted.extend(self.requested.iter().filter_map(|artifact| view.release_of(artifact).cloned()));
+        wanted.extend(self.offers.wanted().cloned());
         for release in &wanted {
             self.supply(release, now);
         }

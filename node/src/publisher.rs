@@ -19,7 +19,6 @@ use updraft_protocol::manifest::Manifest;
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, FileName, InvalidName, Product, ReleaseId};
 use updraft_protocol::release::{Format, ManifestRef, Notes, Release};
-use updraft_protocol::rollout::{ChannelPolicy, Rollout};
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::{RepositoryId, RoleName, Signers, TopRole, TufError};
 
@@ -27,11 +26,14 @@ use self::draft::{Draft, DraftError, Signed};
 use self::keys::{Keys, KeysError};
 use crate::archive::{self, ArchiveError, PackOptions, Packed, Progress};
 use crate::engine::catalog::CatalogView;
+use crate::engine::offers::rule;
 use crate::store::{Store, StoreError};
 
 pub mod ceremony;
 pub mod draft;
 pub mod keys;
+pub mod push_keys;
+pub mod pushed;
 
 /// What is to be published.
 #[derive(Debug, Clone)]
@@ -219,6 +221,51 @@ pub fn prepare(
 ) -> Result<Prepared, PublishError> {
     // The cheap check comes before the long work.
     check(publication, view)?;
+    let built = build(publication, store, progress)?;
+    Draft::check_new(view, &built.release)?;
+    built.keep(store, &publication.channel, dry_run)
+}
+
+/// The same for a release that exists already: only the very same artifact will do, and it is not
+/// published again. A push whose end was not seen may be repeated like this.
+pub fn prepare_again(
+    publication: &Publication,
+    existing: &Release,
+    store: &Store,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Prepared, PublishError> {
+    let built = build(publication, store, progress)?;
+    if built.release.artifact != existing.artifact || !existing.channels.contains(&publication.channel) {
+        return Err(DraftError::Exists {
+            product: existing.id.product.clone(),
+            wanted: publication.id.version.to_string(),
+            existing: existing.id.version.to_string(),
+            platform: existing.id.platform.to_string(),
+        }
+        .into());
+    }
+    built.keep(store, &publication.channel, true)
+}
+
+/// A release that was packed and hashed and is in no store yet.
+struct Built {
+    temp: NamedTempFile,
+    release: Release,
+    manifest: Manifest,
+}
+
+impl Built {
+    fn keep(self, store: &Store, channel: &Channel, dry_run: bool) -> Result<Prepared, PublishError> {
+        let was_held = store.get(&self.release.artifact).is_some_and(|held| held.is_complete());
+        let manifest = Arc::new(self.manifest);
+        if !dry_run {
+            store.import(self.temp, &manifest)?;
+        }
+        Ok(Prepared { release: self.release, manifest, channel: channel.clone(), was_held })
+    }
+}
+
+fn build(publication: &Publication, store: &Store, progress: &mut dyn FnMut(&Progress)) -> Result<Built, PublishError> {
     let (temp, packed, format, file_name) = take(publication, store, progress)?;
     let manifest_bytes = packed.manifest.encode();
     let release = Release {
@@ -235,13 +282,7 @@ pub fn prepare(
         notes: publication.notes.clone().map_or(Notes::None, Notes::Text),
         critical: publication.critical,
     };
-    Draft::check_new(view, &release)?;
-    let was_held = store.get(&release.artifact).is_some_and(|held| held.is_complete());
-    let manifest = Arc::new(packed.manifest);
-    if !dry_run {
-        store.import(temp, &manifest)?;
-    }
-    Ok(Prepared { release, manifest, channel: publication.channel.clone(), was_held })
+    Ok(Built { temp, release, manifest: packed.manifest })
 }
 
 fn check(publication: &Publication, view: &CatalogView) -> Result<(), PublishError> {
@@ -268,15 +309,14 @@ fn check(publication: &Publication, view: &CatalogView) -> Result<(), PublishErr
 }
 
 fn check_forward(id: &ReleaseId, channel: &Channel, view: &CatalogView) -> Result<(), PublishError> {
-    let policy = view.channels.get(&(id.product.clone(), channel.clone()));
-    match policy.and_then(|policy| policy.version.as_ref()) {
-        Some(current) if *current > id.version => Err(PublishError::MovesBack {
+    match rule::ahead(view, id, channel) {
+        Some(current) => Err(PublishError::MovesBack {
             product: id.product.clone(),
             channel: channel.clone(),
             current: current.to_string(),
             wanted: id.version.to_string(),
         }),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -301,15 +341,7 @@ pub fn sign(prepared: &Prepared, view: &CatalogView, keys: &Keys, now: UtcTime) 
         draft.add_product(product, &key.public());
     }
     draft.add_release(release);
-    let policy = view.channels.get(&(product.clone(), prepared.channel.clone()));
-    let policy = match policy {
-        Some(policy) => ChannelPolicy {
-            version: Some(release.id.version.clone()),
-            rollout: Rollout::full(),
-            ..ChannelPolicy::clone(policy)
-        },
-        None => ChannelPolicy::pointing_to(release.id.version.clone()),
-    };
+    let policy = pushed::pointing_to(release, product, &prepared.channel, view);
     draft.set_channel(product, &prepared.channel, &policy);
     Ok(draft.sign(keys)?)
 }
@@ -353,7 +385,7 @@ pub fn in_order(signed: &Signed) -> Vec<crate::engine::effect::Save> {
                 saves.push(Save::Metadata { name: format!("{version}.{stem}.json"), bytes: bytes.clone() });
             }
             MetaFile::Root { version } => new_root = Some((*version, bytes)),
-            MetaFile::Head | MetaFile::Manifest { .. } | MetaFile::Evidence { .. } => {}
+            MetaFile::Head | MetaFile::Manifest { .. } | MetaFile::Evidence { .. } | MetaFile::Offer(_) => {}
         }
     }
     if let Some(snapshot) = signed.trusted.snapshot() {

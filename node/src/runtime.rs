@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -37,6 +37,7 @@ use crate::gateway::{self, Face, GatewayError, Metrics};
 use crate::publisher;
 use crate::publisher::draft::Signed;
 use crate::publisher::keys::KeysError;
+use crate::publisher::keys::Unlock;
 use crate::store::state::{Mode, StateError, Subscription as SubscriptionRow};
 use crate::swarm::{self, SwarmConfig, SwarmError, SwarmHandle};
 
@@ -48,8 +49,10 @@ mod events;
 mod face;
 pub mod identity;
 pub mod inspect;
+mod offers;
 pub mod offline;
 pub mod open;
+mod push;
 mod trust;
 mod views;
 mod worker;
@@ -111,6 +114,7 @@ pub struct RunningNode {
     /// The addresses that it listens on, as they become known.
     pub listening: watch::Receiver<Vec<String>>,
     calls: mpsc::Sender<Call>,
+    push_unlock: Arc<OnceLock<Arc<dyn Unlock>>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -119,6 +123,12 @@ impl RunningNode {
     /// Where calls go that would otherwise come over the control socket.
     pub fn calls(&self) -> mpsc::Sender<Call> {
         self.calls.clone()
+    }
+
+    /// Who is asked for the passphrases of keys that a push signs with. Only the first counts.
+    pub fn unlock_pushes(&self, unlock: Arc<dyn Unlock>) {
+        // Whoever came first is asked.
+        let _ = self.push_unlock.set(unlock);
     }
 
     /// Asks the node to stop.
@@ -155,6 +165,9 @@ struct Runtime {
     pending: Vec<Pending>,
     /// Publications that are packed and wait until this seed may sign.
     unsigned: VecDeque<Prepared>,
+    push: Option<push::Push>,
+    push_unlock: Arc<OnceLock<Arc<dyn Unlock>>>,
+    to_sign: offers::ToSign,
     events: Events,
     face: Arc<NodeFace>,
     shown: Option<Arc<CatalogView>>,
@@ -217,6 +230,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (prepared_sender, prepared) = mpsc::channel(CALLS);
     let workers = worker::start(&opened, &result_sender, config.keep_releases, &stop);
     let (listening_sender, listening) = watch::channel(Vec::new());
+    let push_unlock = Arc::new(OnceLock::new());
     let runtime = Runtime {
         peer_id: peer_id.clone(),
         engine,
@@ -227,6 +241,9 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         prepared_sender,
         pending: Vec::new(),
         unsigned: VecDeque::new(),
+        push: None,
+        push_unlock: push_unlock.clone(),
+        to_sign: offers::ToSign::new(),
         events: Events::new(now.wall),
         face,
         shown: None,
@@ -238,7 +255,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         config,
     };
     let task = tokio::spawn(Box::pin(runtime.run(swarm, inputs, calls, prepared, effects)));
-    Ok(RunningNode { peer_id, http, listening, calls: call_sender, stop, task })
+    Ok(RunningNode { peer_id, http, listening, calls: call_sender, push_unlock, stop, task })
 }
 
 async fn serve_http(
@@ -339,6 +356,7 @@ impl Runtime {
         first: Vec<Effect>,
     ) {
         self.carry_out(first).await;
+        self.resume_offers().await;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut checkpoint, mut numbers) = (Instant::now(), None::<Instant>);
@@ -359,6 +377,7 @@ impl Runtime {
                     self.input(Input::Tick).await;
                     self.poll_pending();
                     self.sign_waiting().await;
+                    self.poll_push().await;
                     if checkpoint.elapsed() >= CHECKPOINT && self.engine.is_fetching() {
                         checkpoint = Instant::now();
                         self.file_job(Job::Checkpoint).await;
@@ -369,8 +388,14 @@ impl Runtime {
                     }
                 }
             }
-            while let Some(input) = self.backlog.pop_front() {
-                self.input(input).await;
+            loop {
+                while let Some(input) = self.backlog.pop_front() {
+                    self.input(input).await;
+                }
+                if self.to_sign.is_empty() {
+                    break;
+                }
+                self.sign_offered().await;
             }
             self.refresh_view();
         }
@@ -429,6 +454,7 @@ impl Runtime {
                 Effect::RememberPeer { peer, addresses } => self.file_job(Job::RememberPeer { peer, addresses }).await,
                 Effect::RememberBan(ban) => self.file_job(Job::RememberBan(ban)).await,
                 Effect::ForgetBan { peer } => self.file_job(Job::ForgetBan(peer)).await,
+                Effect::Offer(effect) => self.offer_effect(effect).await,
                 Effect::Resign => self.resign().await,
                 Effect::Event(event) => self.tell(event).await,
             }
@@ -505,8 +531,8 @@ impl Runtime {
                 .map(|bytes| bytes.to_vec())
                 .or_else(|| self.opened.read_target(sha256)),
             MetaFile::Manifest { sha256 } => self.opened.store.manifest_bytes(sha256),
-            // The engine has it in memory and answers itself.
-            MetaFile::Evidence { .. } => None,
+            // The engine has it in memory and answers itself; an offer is no file.
+            MetaFile::Evidence { .. } | MetaFile::Offer(_) => None,
         }
     }
 

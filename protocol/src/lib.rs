@@ -15,6 +15,7 @@ pub mod limits;
 pub mod manifest;
 pub mod meta;
 pub mod names;
+pub mod offer;
 pub mod peer;
 pub mod release;
 pub mod rollout;

@@ -121,6 +121,9 @@ pub const MAX_META_REQUEST_BYTES: u64 = 2 * 1024;
 /// Bytes of one metadata answer: the largest file that may be asked for, and room.
 pub const MAX_META_RESPONSE_BYTES: u64 = MAX_MANIFEST_BYTES + 1024;
 
+/// Bytes of a reason that travels in an answer. Bounds what a stranger can make us show.
+pub const MAX_REASON_BYTES: usize = 512;
+
 /// Characters of a join ticket.
 pub const MAX_TICKET_CHARS: usize = 8 * 1024;
 

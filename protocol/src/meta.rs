@@ -1,4 +1,5 @@
-//! Request and answer of `/updraft/meta/1`: heads, metadata files, manifests and evidence from any peer.
+//! Request and answer of `/updraft/meta/1`: heads, metadata files, manifests and evidence from any peer,
+//! and offers of new releases to the seed ([`crate::offer`]).
 //!
 //! One request and one answer a stream, each a big-endian `u32` length and that many bytes of
 //! protobuf. Every answer is bounded by what was asked ([`MetaRequest::max_response_bytes`]) before
@@ -9,16 +10,16 @@ use prost::Message;
 use crate::digest::Digest;
 use crate::limits::{
     MAX_CHANNEL_FILE_BYTES, MAX_EVIDENCE_BYTES, MAX_HEAD_BYTES, MAX_MANIFEST_BYTES, MAX_META_REQUEST_BYTES,
-    MAX_META_RESPONSE_BYTES, MAX_ROLE_NAME_BYTES, MAX_ROOT_BYTES, MAX_TARGET_PATH_BYTES, MAX_TARGETS_BYTES,
+    MAX_META_RESPONSE_BYTES, MAX_REASON_BYTES, MAX_ROLE_NAME_BYTES, MAX_ROOT_BYTES, MAX_TARGET_PATH_BYTES,
+    MAX_TARGETS_BYTES,
 };
+use crate::offer::{self, Offer, OfferAnswer};
 
 /// Protocol id.
 pub const META_PROTOCOL: &str = "/updraft/meta/1";
 
 /// Bytes that an answer's own fields take beside the file in it.
 const OVERHEAD_BYTES: u64 = 64;
-/// Bytes of a refusal's reason.
-const MAX_REASON_BYTES: usize = 256;
 
 /// Why received bytes are not a request or an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +74,8 @@ pub enum MetaFile {
         /// SHA-256 of its bytes.
         sha256: Digest,
     },
+    /// No file: that the other side take and publish one which the asker holds.
+    Offer(Offer),
 }
 
 /// A request for one file of one repository.
@@ -96,14 +99,18 @@ pub enum MetaResponse {
         /// Why, for people.
         reason: String,
     },
+    /// Where an offer stands.
+    Offer(OfferAnswer),
 }
 
 mod wire {
+    use crate::offer;
+
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct Request {
         #[prost(bytes = "vec", tag = "1")]
         pub(super) repository: Vec<u8>,
-        #[prost(oneof = "File", tags = "2, 3, 4, 5, 6, 7")]
+        #[prost(oneof = "File", tags = "2, 3, 4, 5, 6, 7, 8")]
         pub(super) file: Option<File>,
     }
 
@@ -119,7 +126,9 @@ mod wire {
         Target(Target),
         #[prost(bytes = "vec", tag = "6")]
         Manifest(Vec<u8>),
-        #[prost(bytes = "vec", tag = "7")]
+        #[prost(message, tag = "7")]
+        Offer(offer::wire::Offer),
+        #[prost(bytes = "vec", tag = "8")]
         Evidence(Vec<u8>),
     }
 
@@ -144,7 +153,7 @@ mod wire {
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct Response {
-        #[prost(oneof = "Answer", tags = "1, 2, 3")]
+        #[prost(oneof = "Answer", tags = "1, 2, 3, 4")]
         pub(super) answer: Option<Answer>,
     }
 
@@ -156,6 +165,8 @@ mod wire {
         NotFound(Empty),
         #[prost(string, tag = "3")]
         Refused(String),
+        #[prost(message, tag = "4")]
+        Offer(offer::wire::OfferAnswer),
     }
 }
 
@@ -180,6 +191,7 @@ impl MetaRequest {
             }
             MetaFile::Manifest { sha256 } => wire::File::Manifest(sha256.as_bytes().to_vec()),
             MetaFile::Evidence { sha256 } => wire::File::Evidence(sha256.as_bytes().to_vec()),
+            MetaFile::Offer(offer) => wire::File::Offer(offer.to_wire()),
         };
         wire::Request { repository: self.repository.as_bytes().to_vec(), file: Some(file) }.encode_to_vec()
     }
@@ -201,6 +213,7 @@ impl MetaRequest {
             }
             wire::File::Manifest(sha256) => MetaFile::Manifest { sha256: digest(&sha256)? },
             wire::File::Evidence(sha256) => MetaFile::Evidence { sha256: digest(&sha256)? },
+            wire::File::Offer(offer) => MetaFile::Offer(Offer::from_wire(offer)?),
         };
         Ok(Self { repository: digest(&request.repository)?, file })
     }
@@ -215,6 +228,7 @@ impl MetaRequest {
                 MetaFile::Target { .. } => MAX_CHANNEL_FILE_BYTES,
                 MetaFile::Manifest { .. } => MAX_MANIFEST_BYTES,
                 MetaFile::Evidence { .. } => MAX_EVIDENCE_BYTES as u64,
+                MetaFile::Offer(_) => MAX_REASON_BYTES as u64,
             }
     }
 }
@@ -225,7 +239,8 @@ impl MetaResponse {
         let answer = match self {
             Self::File(bytes) => wire::Answer::File(bytes.clone()),
             Self::NotFound => wire::Answer::NotFound(wire::Empty {}),
-            Self::Refused { reason } => wire::Answer::Refused(reason.clone()),
+            Self::Refused { reason } => wire::Answer::Refused(offer::reason(reason)),
+            Self::Offer(answer) => wire::Answer::Offer(answer.to_wire()),
         };
         wire::Response { answer: Some(answer) }.encode_to_vec()
     }
@@ -241,7 +256,18 @@ impl MetaResponse {
                 within(reason.len(), MAX_REASON_BYTES as u64)?;
                 Self::Refused { reason }
             }
+            wire::Answer::Offer(answer) => Self::Offer(OfferAnswer::from_wire(answer)?),
         })
+    }
+
+    /// Bytes of the file or text in it: what sending it costs.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::File(bytes) => bytes.len(),
+            Self::NotFound => 0,
+            Self::Refused { reason } => reason.len(),
+            Self::Offer(answer) => answer.encoded_len(),
+        }
     }
 }
 
@@ -259,6 +285,7 @@ mod tests {
             ("[a-z/.-]{1,80}", digest()).prop_map(|(path, sha256)| MetaFile::Target { path, sha256 }),
             digest().prop_map(|sha256| MetaFile::Manifest { sha256 }),
             digest().prop_map(|sha256| MetaFile::Evidence { sha256 }),
+            crate::offer::tests::offer().prop_map(MetaFile::Offer),
         ]
     }
 
@@ -272,6 +299,12 @@ mod tests {
         #[test]
         fn every_answer_survives_its_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let answer = MetaResponse::File(bytes);
+            prop_assert_eq!(MetaResponse::decode(&answer.encode()), Ok(answer));
+        }
+
+        #[test]
+        fn every_answer_to_an_offer_survives_its_bytes(answer in crate::offer::tests::answer()) {
+            let answer = MetaResponse::Offer(answer);
             prop_assert_eq!(MetaResponse::decode(&answer.encode()), Ok(answer));
         }
 

@@ -10,6 +10,7 @@ mod envelope;
 mod error;
 mod gossip;
 mod lookup;
+mod offered;
 mod part;
 mod role;
 mod sign;

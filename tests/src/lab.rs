@@ -209,7 +209,7 @@ fn fill(data_dir: &Path, set: &Set) {
                 metadata.put(&format!("{version}.{}.json", role.file_stem()), bytes)
             }
             MetaFile::Target { sha256, .. } => store.put_target(sha256, bytes),
-            MetaFile::Head | MetaFile::Manifest { .. } | MetaFile::Evidence { .. } => Ok(()),
+            MetaFile::Head | MetaFile::Manifest { .. } | MetaFile::Evidence { .. } | MetaFile::Offer(_) => Ok(()),
         }
         .expect("writable");
     }

@@ -510,6 +510,7 @@ impl VirtualNetwork {
                 | Effect::RememberPeer { .. }
                 | Effect::RememberBan(_)
                 | Effect::ForgetBan { .. }
+                | Effect::Offer(_)
                 | Effect::Resign => {}
             }
         }

@@ -66,7 +66,7 @@ impl PeerArgs {
 }
 
 /// The ticket itself, or the one in the file of that name.
-fn ticket(text: &str) -> Result<Ticket, CommandError> {
+pub(super) fn ticket(text: &str) -> Result<Ticket, CommandError> {
     if text.trim_start().starts_with("updraft1:") {
         return text.parse().map_err(|error| CommandError::usage(format!("--join: {error}")));
     }

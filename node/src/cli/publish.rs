@@ -1,4 +1,5 @@
-//! `updraft publish`: a release, through the running seed or straight into a stopped one's directory.
+//! `updraft publish`: a release, through the running seed or straight into a stopped one's directory;
+//! or signed here and pushed to a seed elsewhere.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use semver::Version;
 use updraft_protocol::names::{Channel, Platform, Product, parse_version};
 
 use super::progress::ProgressDisplay;
+use super::push::{self, PushArgs, PushOptions};
 use super::units::bytes;
 use super::{CommandError, ExitCode, GlobalArgs, Output, absolute, ask};
 use crate::archive::{DEFAULT_LEVEL, MAX_LEVEL, MIN_LEVEL};
@@ -20,14 +22,14 @@ use crate::control::results::PublishView;
 #[derive(Debug, Args)]
 pub struct PublishArgs {
     /// A directory to pack, or a file to publish as it is (.tar.gz .tar.zst .tar.xz .tar .zip, or any other)
-    #[arg(value_name = "PATH")]
-    pub path: PathBuf,
+    #[arg(value_name = "PATH", required_unless_present = "renew", conflicts_with = "renew")]
+    pub path: Option<PathBuf>,
     /// What is shipped
     #[arg(long, value_name = "P")]
     pub product: Product,
     /// Its semantic version
-    #[arg(long = "version", value_name = "V", value_parser = parse_version)]
-    pub release: Version,
+    #[arg(long = "version", value_name = "V", value_parser = parse_version, required_unless_present = "renew", conflicts_with = "renew")]
+    pub release: Option<Version>,
     /// The channel that will point to it
     #[arg(long, value_name = "C", default_value_t = Channel::stable())]
     pub channel: Channel,
@@ -49,21 +51,39 @@ pub struct PublishArgs {
     /// zstd level for a packed directory
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LEVEL, value_parser = clap::value_parser!(i32).range(i64::from(MIN_LEVEL)..=i64::from(MAX_LEVEL)))]
     pub level: i32,
+    /// Signing on another machine than the seed.
+    #[command(flatten)]
+    pub push: PushArgs,
 }
 
 /// As meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishOptions {
-    /// The seed's directory.
+    /// The seed's directory, or that of the node which pushes.
     pub data_dir: PathBuf,
-    /// What to publish; its path is absolute and exists, its notes are read.
-    pub request: PublishRequest,
+    /// What to publish.
+    pub what: What,
+    /// Sign here and push.
+    pub push: Option<PushOptions>,
+}
+
+/// What to publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A release; its path is absolute and exists, its notes are read.
+    Release(PublishRequest),
+    /// Nothing new: what there is expires later.
+    Renewal(Product),
 }
 
 impl PublishArgs {
     /// Checks what was typed.
     pub fn options(self, global: &GlobalArgs) -> Result<PublishOptions, CommandError> {
-        let path = absolute(&self.path)?;
+        let (data_dir, push) = (global.data_dir()?, self.push.options(global)?);
+        let (Some(path), Some(version)) = (self.path, self.release) else {
+            return Ok(PublishOptions { data_dir, what: What::Renewal(self.product), push });
+        };
+        let path = absolute(&path)?;
         if path.to_str().is_none() {
             return Err(CommandError::usage(format!("the path '{}' is not UTF-8", path.display()))
                 .with_hint("rename it, or name it through a symbolic link"));
@@ -72,13 +92,13 @@ impl PublishArgs {
             return Err(CommandError::usage(format!("cannot publish {}: {error}", path.display()))
                 .with_hint("name a directory to pack, or a file to publish as it is"));
         }
-        if self.min_from.as_ref().is_some_and(|from| *from >= self.release) {
-            return Err(CommandError::usage(format!("--min-from must be lower than the version {}", self.release)));
+        if self.min_from.as_ref().is_some_and(|from| *from >= version) {
+            return Err(CommandError::usage(format!("--min-from must be lower than the version {version}")));
         }
         let request = PublishRequest {
             path,
             product: self.product,
-            version: self.release,
+            version,
             channel: self.channel,
             platform: self.platform,
             min_from: self.min_from,
@@ -87,7 +107,7 @@ impl PublishArgs {
             dry_run: self.dry_run,
             level: self.level,
         };
-        Ok(PublishOptions { data_dir: global.data_dir()?, request })
+        Ok(PublishOptions { data_dir, what: What::Release(request), push })
     }
 }
 
@@ -107,11 +127,30 @@ fn read_notes(path: &Path) -> Result<String, CommandError> {
 
 /// Publishes.
 pub fn run(options: PublishOptions, output: &mut Output) -> Result<ExitCode, CommandError> {
-    let view: PublishView = match Client::connect(&options.data_dir) {
-        Ok(client) => ask::converse(client, &Request::Publish(options.request), output)?,
+    let PublishOptions { data_dir, what, push } = options;
+    let request = match (what, push.clone()) {
+        (What::Release(request), _) => request,
+        (What::Renewal(product), Some(push)) => return push::renew(&data_dir, push, product, output),
+        (What::Renewal(_), None) => return Err(CommandError::usage("--renew is for a push")),
+    };
+    let view: PublishView = match push {
+        Some(push) => push::publish(&data_dir, push, request, output)?,
+        None => publish(&data_dir, request, output)?,
+    };
+    output.answer(&view, |view, _| human(view))?;
+    for warning in &view.warnings {
+        output.warn(warning);
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// Publishes at the seed itself, running or not.
+fn publish(data_dir: &Path, request: PublishRequest, output: &mut Output) -> Result<PublishView, CommandError> {
+    match Client::connect(data_dir) {
+        Ok(client) => ask::converse(client, &Request::Publish(request), output),
         Err(ClientError::Unreachable { .. }) => {
             let mut display = ProgressDisplay::new(output.is_live());
-            let published = crate::runtime::offline::publish(&options.data_dir, &options.request, &mut |progress| {
+            let published = crate::runtime::offline::publish(data_dir, &request, &mut |progress| {
                 display.show(output.progress_stream(), &progress);
             });
             display.end(output.progress_stream());
@@ -119,15 +158,10 @@ pub fn run(options: PublishOptions, output: &mut Output) -> Result<ExitCode, Com
             if !view.dry_run && !output.is_json() {
                 output.note("no seed runs here; peers learn of the release when it does: updraft seed");
             }
-            view
+            Ok(view)
         }
-        Err(error) => return Err(error.into()),
-    };
-    output.answer(&view, |view, _| human(view))?;
-    for warning in &view.warnings {
-        output.warn(warning);
+        Err(error) => Err(error.into()),
     }
-    Ok(ExitCode::Ok)
 }
 
 fn human(view: &PublishView) -> String {

@@ -149,7 +149,7 @@ fn what_makes_no_sense_is_refused_while_parsing() {
 fn a_version_of_a_release_is_not_the_version_of_the_program() {
     let cli = parse("publish /tmp --product a --version 1.2.3").expect("parses");
     let Command::Publish(args) = cli.command else { panic!("another command") };
-    assert_eq!(args.release, semver::Version::new(1, 2, 3));
+    assert_eq!(args.release, Some(semver::Version::new(1, 2, 3)));
     assert_eq!(
         (args.channel.as_str(), args.platform.as_str(), args.level),
         ("stable", "any", crate::archive::DEFAULT_LEVEL)

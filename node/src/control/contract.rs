@@ -6,7 +6,7 @@ use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Platform};
 use updraft_protocol::time::UtcTime;
 
-use super::results::{FetchView, InstallView, PublishView, TicketView};
+use super::results::{FetchView, InstallView, PublishView, RenewView, TicketView};
 use super::views::{
     BanRow, ClockView, EquivocationView, FloorView, GateVerdict, GateView, HeadView, HistoryRow, HistoryView,
     LocalCopy, MemoryView, Mode, PeerObject, PeerRow, PeersView, ReleaseRow, ReleasesView, RepositoryView, Schema,
@@ -516,4 +516,27 @@ fn publish() {
 fn another_schema_is_refused_with_a_reason() {
     let error = serde_json::from_str::<PeersView>(r#"{"schema":2,"peers":[]}"#).expect_err("unknown contract");
     assert!(error.to_string().contains("schema 2"), "{error}");
+}
+
+#[test]
+fn renew() {
+    check(
+        &RenewView {
+            schema: Schema,
+            product: "editor".parse().expect("a name"),
+            role: "releases-editor".to_owned(),
+            version: 4,
+            expires_at: time(365 * 86_400),
+            timestamp_version: 9,
+        },
+        r#"
+{
+  "schema": 1,
+  "product": "editor",
+  "role": "releases-editor",
+  "version": 4,
+  "expires_at": "2027-11-22T14:31:00Z",
+  "timestamp_version": 9
+}"#,
+    );
 }

@@ -13,7 +13,7 @@ use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::time::UtcTime;
 
 pub use super::error::{ErrorBody, ErrorCode};
-use super::results::{ApplyView, FetchView, InstallView, PublishView, TicketView};
+use super::results::{ApplyView, FetchView, InstallView, PublishView, RenewView, TicketView};
 use super::version_text;
 use super::views::{HistoryView, PeersView, ReleasesView, StatusView};
 
@@ -104,6 +104,9 @@ pub enum Request {
         /// Absolute path of the ceremony file, as the node sees it.
         path: PathBuf,
     },
+    /// Sign a release here and have the seed publish it (peers that have the publisher's key). Progress,
+    /// then [`Response::Publish`] or [`Response::Renew`].
+    Push(PushRequest),
 }
 
 impl Request {
@@ -111,7 +114,12 @@ impl Request {
     pub fn streams(&self) -> bool {
         matches!(
             self,
-            Self::Fetch { .. } | Self::Install { .. } | Self::Rollback { .. } | Self::Events { .. } | Self::Publish(_)
+            Self::Fetch { .. }
+                | Self::Install { .. }
+                | Self::Rollback { .. }
+                | Self::Events { .. }
+                | Self::Publish(_)
+                | Self::Push(_)
         )
     }
 }
@@ -145,6 +153,19 @@ pub struct PublishRequest {
     pub dry_run: bool,
     /// zstd level for a packed directory, 1 to 19.
     pub level: i32,
+}
+
+/// A release to sign here and to have published by the seed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushRequest {
+    /// Whose role is signed.
+    pub product: Product,
+    /// The release that is new; `None` only lets the role expire later.
+    #[serde(default)]
+    pub publish: Option<PublishRequest>,
+    /// Absolute path of the publisher's key, or of a directory of keys, as the node sees it.
+    pub keys: PathBuf,
 }
 
 /// One line of an answer.
@@ -183,8 +204,10 @@ pub enum Response {
     History(HistoryView),
     /// To [`Request::Ticket`].
     Ticket(TicketView),
-    /// To [`Request::Publish`].
+    /// To [`Request::Publish`], and to [`Request::Push`] with a release.
     Publish(PublishView),
+    /// To [`Request::Push`] without a release.
+    Renew(RenewView),
     /// To [`Request::Apply`].
     Apply(ApplyView),
     /// To [`Request::Events`], [`Request::Unban`] and [`Request::TrustClock`].
@@ -252,6 +275,12 @@ pub enum Phase {
     Switching,
     /// Writing the output file.
     Writing,
+    /// Reaching the seed.
+    Connecting,
+    /// Asking the seed to take a release.
+    Offering,
+    /// Sending the artifact to the seed.
+    Uploading,
     /// Anything that a newer node does.
     #[serde(other)]
     Other,
@@ -271,6 +300,9 @@ impl Phase {
             Self::Staging => "staging",
             Self::Switching => "switching",
             Self::Writing => "writing",
+            Self::Connecting => "connecting",
+            Self::Offering => "offering",
+            Self::Uploading => "uploading",
             Self::Other => "working",
         }
     }

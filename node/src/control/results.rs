@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Platform, Product};
+use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::RoleName;
 
 use super::views::Schema;
@@ -113,4 +114,21 @@ pub struct AppliedRole {
     pub role: RoleName,
     /// Its version.
     pub version: u64,
+}
+
+/// `updraft publish --renew`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewView {
+    /// The contract.
+    pub schema: Schema,
+    /// Of which product.
+    pub product: Product,
+    /// The role that was signed again.
+    pub role: String,
+    /// Its version now.
+    pub version: u64,
+    /// When it expires now.
+    pub expires_at: UtcTime,
+    /// The head that announces it.
+    pub timestamp_version: u64,
 }

@@ -118,7 +118,7 @@ pub(crate) fn is_wrong_file(file: &MetaFile, bytes: &[u8]) -> bool {
             Digest::of(bytes) != *sha256
         }
         // Which root, head or role is right depends on what else is trusted here by now.
-        MetaFile::Root { .. } | MetaFile::Head | MetaFile::Role { .. } => false,
+        MetaFile::Root { .. } | MetaFile::Head | MetaFile::Role { .. } | MetaFile::Offer(_) => false,
     }
 }
 

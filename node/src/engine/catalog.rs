@@ -574,6 +574,7 @@ impl Catalog {
                 let _ = self.take_evidence(&evidence, &mut change);
             }
             MetaFile::Manifest { .. } => return Err("manifests do not belong to the catalog".to_owned().into()),
+            MetaFile::Offer(_) => return Err("an offer is not a file".to_owned().into()),
         }
         Ok(change)
     }

@@ -14,6 +14,7 @@ use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 use super::bans::Ban;
 use super::install::JournalEntry;
 use super::memory::Learned;
+use super::offers::OfferEffect;
 
 /// What the network shell is told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,6 +244,8 @@ pub enum EventKind {
     Equivocation,
     /// The key that such proof was held against was replaced.
     EquivocationCleared,
+    /// A release that was pushed to this seed is not published.
+    PushRefused,
     /// Something an operator must look at.
     Alarm,
     /// A release is not what it was when it was signed first; it is refused.
@@ -288,6 +291,7 @@ impl EventKind {
             Self::KeysChanged => "keys_changed",
             Self::Equivocation => "equivocation",
             Self::EquivocationCleared => "equivocation_cleared",
+            Self::PushRefused => "push_refused",
             Self::Alarm => "alarm",
             Self::ReleaseAltered => "release_altered",
             Self::FloorHeld => "floor_held",
@@ -369,6 +373,8 @@ pub enum Effect {
         /// Whose.
         peer: PeerId,
     },
+    /// For an offered release.
+    Offer(OfferEffect),
     /// The head grows old: sign it again (seed).
     Resign,
     /// Tell people.

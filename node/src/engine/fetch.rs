@@ -103,6 +103,8 @@ pub struct LinkView {
 pub(crate) struct Fetch {
     transfers: BTreeMap<ObjectId, Transfer>,
     links: BTreeMap<PeerId, Link>,
+    /// The number that the next object gets, if it is free.
+    next_handle: u32,
     rng: SmallRng,
 }
 
@@ -116,7 +118,7 @@ pub(crate) struct Outcome {
 
 impl Fetch {
     pub(crate) fn new(rng: SmallRng) -> Self {
-        Self { transfers: BTreeMap::new(), links: BTreeMap::new(), rng }
+        Self { transfers: BTreeMap::new(), links: BTreeMap::new(), next_handle: 0, rng }
     }
 
     /// An object of which the store holds `have`. Objects beyond the session limit are refused.
@@ -125,9 +127,12 @@ impl Fetch {
             return true;
         }
         let used: BTreeSet<u32> = self.transfers.values().map(|transfer| transfer.handle).collect();
-        let Some(handle) = (0..MAX_SESSION_ARTIFACTS).find(|handle| !used.contains(handle)) else {
+        // A number that was given up is used again as late as possible: blocks may still be under way.
+        let numbers = (0..MAX_SESSION_ARTIFACTS).map(|step| (self.next_handle + step) % MAX_SESSION_ARTIFACTS);
+        let Some(handle) = numbers.into_iter().find(|handle| !used.contains(handle)) else {
             return false;
         };
+        self.next_handle = (handle + 1) % MAX_SESSION_ARTIFACTS;
         self.transfers.insert(object, Transfer::new(object, manifest, handle, have));
         true
     }
@@ -181,6 +186,19 @@ impl Fetch {
         if let Some(transfer) = self.transfers.get_mut(object) {
             transfer.wanted = false;
             cancel_all(transfer, &mut outcome);
+        }
+        outcome
+    }
+
+    /// The store no longer has an object: nothing of it is asked for or served any more.
+    pub(crate) fn remove(&mut self, object: &ObjectId) -> Outcome {
+        let mut outcome = self.unwant(object);
+        let Some(transfer) = self.transfers.remove(object) else { return outcome };
+        for (peer, link) in &mut self.links {
+            if link.announced.remove(object) {
+                let message = Control::Forget { handle: transfer.handle };
+                outcome.effects.push(SwarmEffect::Control { peer: peer.clone(), message });
+            }
         }
         outcome
     }

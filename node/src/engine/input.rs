@@ -11,6 +11,7 @@ use updraft_protocol::time::UtcTime;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 
 use super::install::StepFailure;
+use super::offers::OfferInput;
 
 /// The time of an input, brought by the runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +198,8 @@ pub enum Input {
         /// The pieces that are really there.
         have: Bitmap,
     },
+    /// Something that an offer waited for.
+    Offer(OfferInput),
     /// Unpacking ended.
     Staged {
         /// The subscription's directory.

@@ -31,9 +31,14 @@ impl Engine {
             self.push(SwarmEffect::MetaAnswer { channel, response: MetaResponse::Refused { reason } });
             return;
         }
+        if let Some(file) = self.offered_role(peer, &request.file) {
+            self.push(SwarmEffect::MetaAnswer { channel, response: MetaResponse::File(file) });
+            return;
+        }
         let known = match request.file {
             MetaFile::Head => self.catalog.head(),
             MetaFile::Evidence { sha256 } => self.catalog.evidence(&sha256),
+            MetaFile::Offer(offer) => return self.offer_heard(channel, peer, offer, now),
             file => return self.push(Effect::AnswerFromStore { channel, file }),
         };
         let response = known.cloned().map_or(MetaResponse::NotFound, MetaResponse::File);
@@ -47,6 +52,9 @@ impl Engine {
         result: Result<MetaResponse, String>,
         now: Now,
     ) {
+        if self.offer_answered(request_id, peer, &result, now) {
+            return;
+        }
         let Some(file) = self.wants.answered(request_id, peer) else { return };
         let Ok(MetaResponse::File(bytes)) = result else {
             // Nobody is obliged to know a next root or a newer head, but for who said so.
@@ -130,7 +138,11 @@ impl Engine {
             let needs: BTreeSet<MetaFile> = self.catalog.needs().into_iter().collect();
             self.wants.retain(|file| match file {
                 MetaFile::Role { .. } | MetaFile::Target { .. } => needs.contains(file),
-                MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } | MetaFile::Evidence { .. } => true,
+                MetaFile::Head
+                | MetaFile::Root { .. }
+                | MetaFile::Manifest { .. }
+                | MetaFile::Evidence { .. }
+                | MetaFile::Offer(_) => true,
             });
             let version = self.catalog.timestamp_version();
             if version > 0 {

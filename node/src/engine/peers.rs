@@ -355,6 +355,11 @@ impl Peers {
         self.sessions.get(peer).is_some_and(|session| session.hello.is_some())
     }
 
+    /// Whether the ticket names it.
+    pub(crate) fn is_of_ticket(&self, peer: &PeerId) -> bool {
+        self.known.get(peer).is_some_and(|known| known.from_ticket)
+    }
+
     /// Dialable addresses of a peer.
     pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<String> {
         self.known.get(peer).map(|known| known.addresses.iter().cloned().collect()).unwrap_or_default()

@@ -39,6 +39,7 @@ impl Engine {
             SwarmInput::Disconnected { peer, reason } => {
                 self.peers.disconnected(&peer, now.mono_ms);
                 self.wants.disconnected(&peer);
+                self.offers_disconnected(&peer);
                 let outcome = self.fetch.disconnected(&peer, now.mono_ms);
                 self.absorb(outcome, now);
                 self.tell(EventKind::PeerDisconnected, Some(&peer), reason);
@@ -221,6 +222,7 @@ impl Engine {
                 }
                 News::Misbehaved { peer, what } => self.fault(&peer, what, now),
                 News::Stopped { object, reason } => {
+                    self.offered_artifact_failed(&object.digest, &reason, now);
                     self.supplies.refused(&object.digest, reason.clone(), now.mono_ms);
                     self.tell(EventKind::FetchStopped, None, format!("{}: {reason}", object.digest.short()));
                 }

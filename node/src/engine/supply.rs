@@ -113,6 +113,12 @@ impl Supplies {
         Ok(manifest)
     }
 
+    /// Forgets everything about an artifact.
+    pub(crate) fn forget(&mut self, artifact: &Digest) {
+        self.map.remove(artifact);
+        self.manifests.remove(artifact);
+    }
+
     pub(crate) fn refused(&mut self, artifact: &Digest, reason: String, now_ms: u64) {
         self.set_stage(artifact, Stage::Refused { reason, retry_at_ms: now_ms + RETRY_MS });
     }

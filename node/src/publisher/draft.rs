@@ -9,7 +9,7 @@ use updraft_protocol::head::{Head, Inline};
 use updraft_protocol::key::{PublicKey, SigningKey};
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Product};
-use updraft_protocol::release::{Release, same_precedence};
+use updraft_protocol::release::Release;
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::{
@@ -19,6 +19,7 @@ use updraft_protocol::tuf::{
 
 use super::keys::is_online;
 use crate::engine::catalog::{CatalogView, carry_roles};
+use crate::engine::offers::rule;
 
 const DAY_S: i64 = 86_400;
 
@@ -234,12 +235,7 @@ impl Draft {
     pub fn check_new(view: &CatalogView, release: &Release) -> Result<(), DraftError> {
         release.check_limits().map_err(|error| DraftError::Limit(error.to_string()))?;
         let id = &release.id;
-        let existing = view.releases.iter().find(|other| {
-            other.id.product == id.product
-                && other.id.platform == id.platform
-                && same_precedence(&other.id.version, &id.version)
-        });
-        match existing {
+        match rule::existing(view, id) {
             Some(existing) => Err(DraftError::Exists {
                 product: id.product.clone(),
                 wanted: id.version.to_string(),
@@ -254,6 +250,11 @@ impl Draft {
     pub fn add_release(&mut self, release: &Release) {
         let role = RoleName::releases(&release.id.product);
         self.edit(&role, TARGETS_DAYS).targets.insert(release.path.clone(), release.to_target());
+    }
+
+    /// Takes the next version of a role that somebody else has signed, byte for byte.
+    pub fn take(&mut self, role: &Verified<Targets>) {
+        self.adopted.insert(role.role_name().clone(), role.clone());
     }
 
     /// Sets a channel's policy.
@@ -392,7 +393,11 @@ fn inlines(files: &[(MetaFile, Vec<u8>)]) -> Vec<Inline> {
                 Some(Inline::Role { name, version: *version, bytes: bytes.clone() })
             }
             MetaFile::Target { path, .. } => Some(Inline::Target { path: path.clone(), bytes: bytes.clone() }),
-            MetaFile::Head | MetaFile::Root { .. } | MetaFile::Manifest { .. } | MetaFile::Evidence { .. } => None,
+            MetaFile::Head
+            | MetaFile::Root { .. }
+            | MetaFile::Manifest { .. }
+            | MetaFile::Evidence { .. }
+            | MetaFile::Offer(_) => None,
         })
         .collect();
     inlines.sort_by_key(|inline| match inline {

@@ -14,6 +14,7 @@ use updraft_protocol::names::{Platform, Product, ReleaseId};
 use updraft_protocol::release::Release;
 
 use super::open::wall_clock;
+use super::push::push_command;
 use super::worker::Job;
 use super::{Runtime, trust, views};
 use crate::atomic;
@@ -77,7 +78,7 @@ fn error(code: ErrorCode, message: impl std::fmt::Display) -> ErrorBody {
     ErrorBody::new(code, message.to_string())
 }
 
-fn publish_error(cause: &PublishError) -> ErrorBody {
+pub(super) fn publish_error(cause: &PublishError) -> ErrorBody {
     let body = error(ErrorCode::Error, cause);
     match cause {
         PublishError::Draft(publisher::draft::DraftError::Exists { .. }) => {
@@ -111,6 +112,7 @@ impl Runtime {
             Request::Rollback { product, to } => self.roll_back(product, to, reply).await,
             Request::Publish(request) => self.publish(request, reply),
             Request::Apply { path } => self.apply(path, reply).await,
+            Request::Push(request) => self.push(request, reply),
         }
         self.poll_pending();
     }
@@ -392,7 +394,9 @@ impl Runtime {
     fn publish(&mut self, request: PublishRequest, reply: ReplySender) {
         if self.config.role != Role::Seed {
             let body = error(ErrorCode::Error, "this node is a peer; only a seed publishes");
-            return reply.finish(Err(body.with_hint("run this at the seed, or with its --data-dir")));
+            return reply.finish(Err(body.with_hint(
+                "run this at the seed, or with its --data-dir; with the publisher's key, push from here: --key FILE",
+            )));
         }
         let Some(view) = self.engine.catalog().cloned() else {
             return reply.finish(Err(error(ErrorCode::Error, "the seed has no verified repository")));
@@ -403,7 +407,10 @@ impl Runtime {
         if !request.dry_run
             && let Err(cause) = publisher::check_keys(&request.product, &view, &self.opened.keys, wall_clock())
         {
-            return reply.finish(Err(publish_error(&cause)));
+            let elsewhere = matches!(cause, PublishError::Keys(_));
+            let body = publish_error(&cause);
+            let body = if elsewhere { body.with_hint(push_command(&request)) } else { body };
+            return reply.finish(Err(body));
         }
         let (store, done, dry_run) = (self.opened.store.clone(), self.prepared_sender.clone(), request.dry_run);
         let publication = publication(request);

@@ -126,6 +126,9 @@ impl Runtime {
         let Some(view) = self.engine.catalog().cloned() else {
             return Err(ErrorBody::new(ErrorCode::Error, "the seed has no verified repository"));
         };
+        if let Some(body) = self.not_ready_to_sign() {
+            return Err(body);
+        }
         let keys = self.opened.keys.clone();
         let signing = tokio::task::spawn_blocking(move || sign(&path, &view, &keys)).await;
         let (ceremony, signed) = signing.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;

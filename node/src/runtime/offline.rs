@@ -5,6 +5,7 @@ use std::path::Path;
 use super::calls::{altered, publication, published};
 use super::identity;
 use super::open::{OpenError, Opened, wall_clock};
+use super::push::push_command;
 use crate::archive;
 use crate::control::messages::{ErrorBody, ErrorCode, Phase, Progress, PublishRequest};
 use crate::control::results::{PublishView, TicketView};
@@ -27,7 +28,11 @@ pub fn publish(
         progress(Progress::local(Phase::Packing, done.bytes_done, Some(done.bytes_total)));
     };
     if !request.dry_run {
-        publisher::check_keys(&request.product, &view, &opened.keys, wall_clock()).map_err(error)?;
+        publisher::check_keys(&request.product, &view, &opened.keys, wall_clock()).map_err(|cause| {
+            let elsewhere = matches!(cause, publisher::PublishError::Keys(_));
+            let body = error(cause);
+            if elsewhere { body.with_hint(push_command(request)) } else { body }
+        })?;
     }
     let publication = publication(request.clone());
     let prepared =

@@ -122,6 +122,17 @@ impl Runtime {
         }
     }
 
+    /// Why this seed may not sign at this moment.
+    pub(super) fn not_ready_to_sign(&self) -> Option<ErrorBody> {
+        match self.engine.signing(self.now()) {
+            Signing::Ready => None,
+            Signing::Refused(reason) => Some(refusal(reason)),
+            Signing::Waiting(reason) => {
+                Some(ErrorBody::new(ErrorCode::Error, reason).with_hint("run the same command again in a moment"))
+            }
+        }
+    }
+
     /// Lets a packed publication wait until this seed may sign. Gives it back where it may.
     pub(super) fn hold_back(&mut self, prepared: Prepared) -> Option<Prepared> {
         match self.engine.signing(self.now()) {

@@ -15,6 +15,7 @@ use updraft_protocol::manifest::Manifest;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::time::UtcTime;
 
+use super::offers::{self, OfferJob};
 use super::open::{Opened, wall_clock};
 use crate::engine::bans::Ban;
 use crate::engine::effect::{Event, EventKind, InstallEffect, Save};
@@ -56,6 +57,7 @@ pub(super) enum Job {
     /// Everything before it is done.
     Barrier(oneshot::Sender<()>),
     Journal(JournalEntry),
+    Offer(OfferJob),
     LiftQuarantine(PathBuf),
     Install(InstallEffect),
 }
@@ -139,6 +141,11 @@ impl Worker {
                 let failure = written.as_ref().err().map(|error| format!("the journal cannot be written: {error}"));
                 *self.unwritten.borrow_mut() = failure;
                 report(written);
+            }
+            Job::Offer(job) => {
+                if let Some(input) = offers::work(&self.opened, job) {
+                    self.answer(input);
+                }
             }
             Job::LiftQuarantine(directory) => {
                 for row in self.opened.state.quarantined(Some(&directory)).unwrap_or_default() {

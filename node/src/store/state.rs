@@ -11,6 +11,7 @@ mod facts;
 mod history;
 mod installs;
 mod memory;
+mod offered;
 mod peers;
 mod subscriptions;
 

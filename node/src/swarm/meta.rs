@@ -83,10 +83,7 @@ impl Book {
         let Some(question) = self.questions.remove(&channel) else {
             return;
         };
-        let bytes = match &response {
-            MetaResponse::File(bytes) => bytes.len(),
-            MetaResponse::NotFound | MetaResponse::Refused { .. } => 0,
-        };
+        let bytes = response.payload_bytes();
         let response = if self.answering_bytes + bytes > MAX_ANSWERING_BYTES {
             MetaResponse::Refused { reason: "busy with other answers, ask again later".to_owned() }
         } else {

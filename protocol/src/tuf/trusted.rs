@@ -114,7 +114,7 @@ fn first_root(bytes: &[u8]) -> Result<Verified<Root>, TufError> {
 }
 
 /// The only place where expiry is checked on the way in.
-fn check_expiry<T: Role>(metadata: &Verified<T>, expiry: Expiry) -> Result<(), TufError> {
+pub(super) fn check_expiry<T: Role>(metadata: &Verified<T>, expiry: Expiry) -> Result<(), TufError> {
     match expiry {
         Expiry::Enforce(now) if metadata.expires() <= now => {
             Err(TufError::Expired { role: metadata.role_name().clone(), since: metadata.expires() })
@@ -131,7 +131,7 @@ fn check_rollback(role: &RoleName, trusted: u64, found: u64) -> Result<(), TufEr
     Ok(())
 }
 
-fn check_version(role: &RoleName, expected: u64, found: u64) -> Result<(), TufError> {
+pub(super) fn check_version(role: &RoleName, expected: u64, found: u64) -> Result<(), TufError> {
     if found != expected {
         return Err(TufError::Version { role: role.clone(), expected, found });
     }
