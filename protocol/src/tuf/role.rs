@@ -401,12 +401,15 @@ impl Targets {
 /// The signed field `updraft` of a targets role.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 struct UpdraftFields {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     security_floor: BTreeMap<Product, String>,
-    /// Not read. A flattened field is also what keeps an array from passing for an object.
+    /// Fields that this version does not know; [`Targets::other`] keeps them under the same name. A
+    /// flattened field is also what keeps an array from passing for an object.
     #[serde(flatten)]
     other: BTreeMap<String, Value>,
 }
+
+const UPDRAFT: &str = "updraft";
 
 impl Role for Targets {
     const TYPE: &'static str = "targets";
@@ -424,12 +427,13 @@ impl Role for Targets {
 impl SignedPart for Targets {
     fn from_signed(mut fields: Fields) -> Result<Self, String> {
         fields.open(Self::TYPE)?;
-        let floors = fields.optional::<UpdraftFields>("updraft")?.unwrap_or_default().security_floor;
-        let security_floor = floors
+        let updraft = fields.optional::<UpdraftFields>(UPDRAFT)?.unwrap_or_default();
+        let security_floor = updraft
+            .security_floor
             .into_iter()
             .map(|(product, version)| Ok((product, parse_version(&version).map_err(|error| error.to_string())?)))
             .collect::<Result<_, String>>()?;
-        let targets = Self {
+        let mut targets = Self {
             version: fields.version()?,
             expires: fields.required("expires")?,
             targets: fields.required("targets")?,
@@ -437,6 +441,9 @@ impl SignedPart for Targets {
             security_floor,
             other: fields.rest(),
         };
+        if !updraft.other.is_empty() {
+            targets.other.insert(UPDRAFT.to_owned(), updraft.other.into_iter().collect());
+        }
         if let Some(path) = targets.targets.keys().find(|path| path.len() > MAX_TARGET_PATH_BYTES) {
             return Err(format!("a target path of {} bytes; at most {MAX_TARGET_PATH_BYTES} are read", path.len()));
         }
@@ -453,7 +460,8 @@ impl SignedPart for Targets {
         if !self.security_floor.is_empty() {
             let security_floor =
                 self.security_floor.iter().map(|(product, version)| (product.clone(), version.to_string())).collect();
-            fields.put("updraft", &UpdraftFields { security_floor, other: BTreeMap::new() });
+            let other = self.other.get(UPDRAFT).and_then(Value::as_object).cloned().unwrap_or_default();
+            fields.put(UPDRAFT, &UpdraftFields { security_floor, other: other.into_iter().collect() });
         }
         fields.into_signed()
     }

@@ -185,6 +185,7 @@ fn unknown_fields_of_every_level_survive_a_new_signature() {
     let files = repository.files();
     let targets = resign(&files.roles[&role("targets")], TARGETS, |signed| {
         signed["future"] = json!({"a": [1, null]});
+        signed["updraft"] = json!({"security_floor": {"editor": "1.0.0"}, "future": {"b": 2}});
         signed["delegations"]["future"] = json!(1);
         signed["delegations"]["roles"][0]["future"] = json!("x");
         let keys = signed["delegations"]["keys"].as_object_mut().expect("keys");
@@ -196,6 +197,12 @@ fn unknown_fields_of_every_level_survive_a_new_signature() {
     assert_eq!(trusted.update_targets(&role("targets"), &targets, enforce()), Ok(Change::New));
     let read = trusted.role(&role("targets")).expect("the role");
     assert_eq!(sign_role(&**read, &[&key(TARGETS)]), targets);
+
+    // The same where the only field of Updraft's is one that this version does not know.
+    let newer = resign(&targets, TARGETS, |signed| signed["updraft"] = json!({"future": 1}));
+    let (mut trusted, _) = unpinned_targets(&repository, 1);
+    assert_eq!(trusted.update_targets(&role("targets"), &newer, enforce()), Ok(Change::New));
+    assert_eq!(sign_role(&**trusted.role(&role("targets")).expect("the role"), &[&key(TARGETS)]), newer);
 
     let root = resign(&files.root, ROOT, |signed| {
         signed["future"] = json!([]);
