@@ -113,7 +113,9 @@ fn three_holders_take_over_the_root_and_two_of_them_renew_it() {
     alice.sign("root", &file).succeeded();
     bob.sign("root", &copy).succeeded();
     let merged = at("merged.json");
-    PROGRAM.run(&at("no-node-here"), ["root", "merge", plain(&file), plain(&copy), "--output", plain(&merged)]).succeeded();
+    PROGRAM
+        .run(&at("no-node-here"), ["root", "merge", plain(&file), plain(&copy), "--output", plain(&merged)])
+        .succeeded();
     let shown = PROGRAM.json(&at("no-node-here"), ["root", "show", plain(&merged)]);
     assert_eq!(shown["complete"], true, "{shown}");
     assert_eq!(shown["root_version"], 1);
@@ -223,7 +225,8 @@ fn a_new_root_outlives_restarts_of_the_seed() {
     seed.start_again();
     let after = seed.status().repositories[0].clone();
     assert_eq!(after.root_version, 3);
-    let version = |view: &updraft::control::views::RepositoryView| view.head.as_ref().map(|head| head.timestamp_version);
+    let version =
+        |view: &updraft::control::views::RepositoryView| view.head.as_ref().map(|head| head.timestamp_version);
     assert!(version(&after) >= version(&before));
     publish(&seed.data_dir, &tree(scratch.path()), "app", "1.0.0").succeeded();
 }
@@ -356,7 +359,9 @@ fn a_key_under_a_passphrase_signs_with_it_alone() {
     assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"));
 
     // The root goes to the locked key; from then on it takes the passphrase to change it.
-    PROGRAM.run(&data_dir, ["key", "rotate", "root", "--new", "locked", "--yes"]).failed(ERROR, "no terminal to ask on");
+    PROGRAM
+        .run(&data_dir, ["key", "rotate", "root", "--new", "locked", "--yes"])
+        .failed(ERROR, "no terminal to ask on");
     let rotate = &["key", "rotate", "root", "--new", "locked", "--yes"];
     passphrase(rotate, &wrong).failed(ERROR, "passphrase is wrong");
     passphrase(rotate, &right).succeeded();

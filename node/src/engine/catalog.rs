@@ -150,6 +150,9 @@ pub(crate) struct Catalog {
     joining: Option<Trusted>,
     current: Option<Arc<CatalogView>>,
     candidate: Option<Trusted>,
+    /// The set before a new root that has not been followed by a whole set yet. What the root dropped
+    /// with its old keys may be vouched for again, and then need not be fetched again.
+    before_root: Option<Trusted>,
     /// Channel files, by digest.
     files: BTreeMap<Digest, Arc<Vec<u8>>>,
     head: Option<Vec<u8>>,
@@ -174,8 +177,16 @@ impl Catalog {
             root_sha256: Some(ticket.root_sha256),
             min_timestamp_version: ticket.min_timestamp_version,
         });
-        let mut catalog =
-            Self { repository, pin, joining: None, current: None, candidate: None, files: BTreeMap::new(), head: None };
+        let mut catalog = Self {
+            repository,
+            pin,
+            joining: None,
+            current: None,
+            candidate: None,
+            before_root: None,
+            files: BTreeMap::new(),
+            head: None,
+        };
         let Some(first) = read("1.root.json") else { return Ok(catalog) };
         let bad = |reason: String| CatalogError::Root { repository: repository.to_string(), reason };
         let mut trusted = Trusted::from_first_root(&first, &repository).map_err(|error| bad(error.to_string()))?;
@@ -391,7 +402,11 @@ impl Catalog {
         if arrived {
             // A new root re-verifies everything below it: a candidate under the old one is void.
             self.candidate = None;
+            let current = self.current.as_ref().map(|view| view.trusted.clone());
+            self.before_root = self.before_root.take().or(current);
+            let files = self.files.clone();
             self.install_view(&trusted);
+            self.files = files;
             change.replaced = true;
             change.wants.push(MetaFile::Root { version: version + 1 });
             change.wants.push(MetaFile::Head);
@@ -408,6 +423,9 @@ impl Catalog {
         if let Some(view) = &self.current {
             carry_roles(candidate, &view.trusted);
         }
+        if let Some(before) = &self.before_root {
+            carry_roles(candidate, before);
+        }
         let Some(candidate) = &self.candidate else { return };
         let missing = self.missing(candidate);
         if !missing.is_empty() {
@@ -416,6 +434,7 @@ impl Catalog {
         }
         let Some(trusted) = self.candidate.take() else { return };
         save_set(&trusted, &self.files, &mut change.save);
+        self.before_root = None;
         self.install_view(&trusted);
         change.replaced = true;
     }
