@@ -1,7 +1,14 @@
 //! Fleets in virtual time: the engine of a real node, links and stores that are models.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use updraft::engine::effect::{Effect, EventKind, Save};
-use updraft::engine::input::Input;
+use updraft::engine::input::{Input, Now};
+use updraft::engine::memory::Memory;
+use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
+use updraft_protocol::names::Platform;
+use updraft_protocol::peer::PeerId;
+use updraft_protocol::time::UtcTime;
 use updraft_tests::repository::TestRepository;
 use updraft_tests::virtual_network::{Backup, LinkModel, VirtualNetwork};
 
@@ -182,8 +189,8 @@ fn proof_against_a_key_survives_a_restart() {
     let mut network = VirtualNetwork::new(LINKS, 14);
     let repository = TestRepository::new(network.wall());
     network.add(&repository, true);
-    let mut saved = std::collections::BTreeMap::new();
-    let start = |saved: &std::collections::BTreeMap<String, Vec<u8>>| {
+    let mut saved = BTreeMap::new();
+    let start = |saved: &BTreeMap<String, Vec<u8>>| {
         network.restart_alone(&repository, |name| saved.get(name).cloned())
     };
     let (mut engine, _) = start(&saved);
@@ -226,4 +233,53 @@ fn a_seed_restored_from_a_backup_takes_over_its_peers_head_and_never_forks() {
     assert!(network.run_until(30_000, |n| (0..=4).all(|node| n.head_version(node) == 4)));
     let forks = (0..=4).filter(|node| network.told(*node, EventKind::Equivocation)).count();
     assert_eq!(forks, 0, "{:?}", network.events(1));
+}
+
+/// Seconds after its last signature at which a seed asks to sign again.
+fn signs_again_after_s(random_seed: u64) -> i64 {
+    let signed_at = UtcTime::from_unix(1_790_000_000);
+    let repository = TestRepository::new(signed_at);
+    let mut metadata = BTreeMap::from([("1.root.json".to_owned(), repository.root.clone())]);
+    for save in updraft::publisher::in_order(&repository.signed) {
+        if let Save::Metadata { name, bytes } = save {
+            metadata.insert(name, bytes);
+        }
+    }
+    let config = EngineConfig {
+        me: PeerId::from_bytes(&[1; 38]).expect("as long as a peer id"),
+        repository: repository.id,
+        ticket: None,
+        is_seed: true,
+        platform: Platform::any(),
+        agent: "virtual".to_owned(),
+        random_seed,
+        adopt_wait_ms: 0,
+    };
+    let found = Restored {
+        metadata: &MetadataReader(&|name| metadata.get(name).cloned()),
+        target: &TargetReader(&|_| None),
+        artifacts: Vec::new(),
+        subscriptions: Vec::new(),
+        peers: Vec::new(),
+        memory: Memory::default(),
+        bans: Vec::new(),
+    };
+    let start = Now { wall: signed_at, mono_ms: 0 };
+    let (mut engine, _) = Engine::restore(config, found, start).expect("a good repository");
+    let asks = |after_s: &i64| {
+        let mono_ms = u64::try_from(*after_s).expect("later") * 1_000;
+        let effects = engine.handle(Input::Tick, Now { wall: signed_at.plus_seconds(*after_s), mono_ms });
+        effects.iter().any(|effect| matches!(effect, Effect::Resign))
+    };
+    (60..12 * 3_600).step_by(60).find(asks).expect("a seed signs again")
+}
+
+#[test]
+fn seeds_sign_again_after_six_hours_a_tenth_more_or_less_and_not_together() {
+    let waits: Vec<i64> = (0..12).map(signs_again_after_s).collect();
+    for wait_s in &waits {
+        assert!((19_440..=23_760 + 60).contains(wait_s), "{wait_s}");
+    }
+    let distinct: BTreeSet<&i64> = waits.iter().collect();
+    assert!(distinct.len() > 6, "{waits:?}");
 }

@@ -202,8 +202,8 @@ pub(crate) struct Catalog {
     joining: Option<Trusted>,
     current: Option<Arc<CatalogView>>,
     candidate: Option<Trusted>,
-    /// The set that a new root took away, kept for its role files: those that the next snapshot still
-    /// lists need not be fetched again.
+    /// The set before a new root that has not been followed by a whole set yet. What the root dropped
+    /// with its old keys may be vouched for again, and then need not be fetched again.
     former: Option<Trusted>,
     /// Channel files, by digest.
     files: BTreeMap<Digest, Arc<Vec<u8>>>,
@@ -329,11 +329,6 @@ impl Catalog {
             change.save.push(Save::Memory(seen.learned));
         }
         self.memory.apply(&mut view, seen.altered);
-        if trusted.snapshot().is_some() {
-            self.former = None;
-        } else if let Some(old) = self.current.as_ref().filter(|old| old.trusted.snapshot().is_some()) {
-            self.former = Some(old.trusted.clone());
-        }
         let of_former = self.former.as_ref().map(channel_digests).unwrap_or_default();
         let needed: BTreeSet<Digest> = channel_digests(&view.trusted).into_iter().chain(of_former).collect();
         self.files.retain(|sha256, _| needed.contains(sha256));
@@ -602,6 +597,8 @@ impl Catalog {
         if arrived {
             // A new root re-verifies everything below it: a candidate under the old one is void.
             self.candidate = None;
+            let current = self.current.as_ref().map(|view| view.trusted.clone());
+            self.former = self.former.take().or(current);
             self.replace_view(&trusted, now, change);
             change.wants.push(MetaFile::Root { version: version + 1 });
             change.wants.push(MetaFile::Head);
@@ -631,6 +628,7 @@ impl Catalog {
         for evidence in self.contradicted_roles(&trusted) {
             let _ = self.take_evidence(&evidence, change);
         }
+        self.former = None;
         self.replace_view(&trusted, now, change);
         save_set(&trusted, &self.files, &mut change.save);
     }

@@ -320,3 +320,108 @@ pub fn apply(
     draft.adopt(finished)?;
     Ok(draft.sign(keys)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::engine::effect::Save;
+    use crate::publisher::keys::Keys;
+    use crate::publisher::{self, NewRepository};
+
+    fn now() -> UtcTime {
+        UtcTime::from_unix(1_790_000_000)
+    }
+
+    fn view(signed: &Signed) -> CatalogView {
+        CatalogView::new(&signed.trusted, &BTreeMap::new())
+    }
+
+    fn repository(data_dir: &Path) -> (Keys, NewRepository) {
+        let keys = Keys::new(data_dir);
+        let made = publisher::create(&keys, &["app".parse().expect("a name")], now()).expect("made");
+        (keys, made)
+    }
+
+    fn versions(signed: &Signed) -> Vec<u64> {
+        let role = |name: &str| signed.trusted.role(&name.parse().expect("a role name")).map_or(0, |role| role.version);
+        vec![signed.trusted.root().version, role("targets"), role("releases-app"), role("channels")]
+    }
+
+    #[test]
+    fn a_seed_renews_what_grows_old_as_far_as_it_has_the_keys() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (keys, made) = repository(directory.path());
+        let early = publisher::renew(&view(&made.signed), &keys, now().plus_days(5)).expect("signed");
+        assert_eq!(versions(&early), [1, 1, 1, 1]);
+        let late = now().plus_days(300);
+        let renewed = publisher::renew(&view(&made.signed), &keys, late).expect("signed");
+        assert_eq!(versions(&renewed), [2, 2, 2, 2]);
+        assert_eq!(renewed.trusted.root().expires, late.plus_days(ROOT_DAYS));
+        for label in ["root", "targets", "releases-app"] {
+            keys.remove(&keys.get(label).expect("there")).expect("removed");
+        }
+        let without = publisher::renew(&view(&made.signed), &keys, late).expect("signed");
+        assert_eq!(versions(&without), [1, 1, 1, 2], "the seed's own roles stay fresh");
+    }
+
+    #[test]
+    fn what_expired_is_said_to_have_expired() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (keys, made) = repository(directory.path());
+        keys.remove(&keys.get("root").expect("there")).expect("removed");
+        let error = publisher::renew(&view(&made.signed), &keys, now().plus_days(400)).expect_err("the root expired");
+        assert!(error.to_string().contains("updraft root draft --renew"), "{error}");
+    }
+
+    #[test]
+    fn a_new_root_is_written_between_its_timestamp_and_the_place_of_that() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (keys, made) = repository(directory.path());
+        let renewed = publisher::renew(&view(&made.signed), &keys, now().plus_days(300)).expect("signed");
+        let names: Vec<String> = publisher::in_order(&renewed)
+            .into_iter()
+            .filter_map(|save| match save {
+                Save::Metadata { name, .. } => Some(name),
+                Save::Target { .. } => None,
+            })
+            .collect();
+        let end = &names[names.len() - 4..];
+        assert_eq!(end, ["2.snapshot.json", "pending.2.timestamp.json", "2.root.json", "timestamp.json"]);
+    }
+
+    #[test]
+    fn a_finished_ceremony_fits_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (keys, made) = repository(directory.path());
+        let new = keys.generate("new", None).expect("made").public();
+        let trusted = &made.signed.trusted;
+        let change = rotation(trusted, &RoleName::targets(), new, &[]).expect("one key");
+        let mut ceremony = draft(trusted, vec![made.root.clone()], &change, now()).expect("drafted");
+        let signing = keys.all(&ceremony.authorised()).expect("all here");
+        assert!(matches!(apply(&ceremony, &view(&made.signed), &keys, now()), Err(ChangeError::Ceremony(_))));
+        ceremony.sign(&signing.iter().collect::<Vec<_>>()).expect("signed");
+        let signed = apply(&ceremony, &view(&made.signed), &keys, now()).expect("applied");
+        assert_eq!(versions(&signed), [2, 2, 1, 1], "what the targets delegate to is as it was");
+        assert!(matches!(apply(&ceremony, &view(&signed), &keys, now()), Err(ChangeError::InForce)));
+        let next = publisher::renew(&view(&signed), &keys, now()).expect("signed");
+        let version = |signed: &Signed| signed.trusted.timestamp().map_or(0, |timestamp| timestamp.version);
+        assert_eq!((version(&made.signed), version(&signed), version(&next)), (1, 2, 3));
+    }
+
+    #[test]
+    fn a_key_is_named_by_its_id_or_enough_of_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (keys, made) = repository(directory.path());
+        let trusted = &made.signed.trusted;
+        let keyid = keys.get("timestamp").expect("there").id().expect("plain");
+        for text in [keyid.as_str(), &keyid.as_str()[..8]] {
+            let change = revocation(trusted, text).expect("one key");
+            assert_eq!(change.roles.keys().collect::<Vec<_>>(), [&RoleName::timestamp()]);
+        }
+        for text in ["", &keyid.as_str()[..7], "ffffffffffffffff"] {
+            assert!(matches!(revocation(trusted, text), Err(ChangeError::NoSuchKey { .. })), "{text}");
+        }
+    }
+}

@@ -226,23 +226,28 @@ pub(super) fn expiry(keys: &Keys, trusted: &Trusted, now: UtcTime, found: &mut V
             "channels" => CHANNELS_WARNING_DAYS,
             _ => OFFLINE_WARNING_DAYS,
         };
-        let can_sign = trusted.signers(&role).is_some_and(|signers| keys.can_sign(&signers));
-        let hint = match role.as_str() {
-            _ if can_sign || is_online(&role) => "a running seed that has its keys signs it again by itself".to_owned(),
-            "root" => "updraft root draft --renew --output FILE".to_owned(),
-            name => format!("updraft targets draft --role {name} --renew --output FILE"),
+        // Looked up only where it matters: this is asked with every `status`.
+        let hint = || {
+            let can_sign = || trusted.signers(&role).is_some_and(|signers| keys.can_sign(&signers));
+            match role.as_str() {
+                _ if is_online(&role) || can_sign() => {
+                    "a running seed that has its keys signs it again by itself".to_owned()
+                }
+                "root" => "updraft root draft --renew --output FILE".to_owned(),
+                name => format!("updraft targets draft --role {name} --renew --output FILE"),
+            }
         };
         let days = left_s / DAY_S;
         if left_s <= 0 {
             let text = format!("{role} metadata expired at {expires}: nothing new is installed anywhere");
-            add(found, "expiry", Level::Problem, text, &hint);
+            add(found, "expiry", Level::Problem, text, &hint());
         } else if days < warning_days {
             add(
                 found,
                 "expiry",
                 Level::Warning,
                 format!("{role} metadata expires in {days} days, at {expires}"),
-                &hint,
+                &hint(),
             );
         } else {
             add(found, "expiry", Level::Ok, format!("{role} metadata is valid for {days} days"), "");

@@ -617,17 +617,23 @@ impl Ceremony {
         })
     }
 
-    /// The role whose metadata in `trusted` is not what this ceremony builds on: it was changed since.
+    /// A drafted role that no longer fits `trusted`: it was changed since the draft was made, or others
+    /// may sign it now. What else was changed meanwhile does no harm.
     pub fn outdated(&self, trusted: &Trusted) -> Option<RoleName> {
-        if self.chain.root().signed_digest() != trusted.root().signed_digest() {
-            return Some(RoleName::root());
-        }
-        let roles = self.bases.keys().chain(self.drafts.iter().map(|draft| &draft.role));
-        let changed = |role: &&RoleName| {
+        let is_drafted = |role: &RoleName| self.drafts.iter().any(|draft| draft.role == *role);
+        let is_outdated = |draft: &&Draft| {
             let digest = |metadata: Option<&Verified<Targets>>| metadata.map(Verified::signed_digest);
-            digest(self.bases.get(*role)) != digest(trusted.role(role))
+            let Content::Targets(_) = &draft.content else {
+                return self.chain.root().signed_digest() != trusted.root().signed_digest();
+            };
+            if digest(self.bases.get(&draft.role)) != digest(trusted.role(&draft.role)) {
+                return true;
+            }
+            let delegator = if draft.role == RoleName::targets() { RoleName::root() } else { RoleName::targets() };
+            let then = self.signers(draft).ok().and_then(|signers| signers.into_iter().next());
+            !is_drafted(&delegator) && then.map(|(_, _, signers)| signers) != trusted.signers(&draft.role)
         };
-        roles.filter(|role| **role != RoleName::root()).find(changed).cloned()
+        self.drafts.iter().find(is_outdated).map(|draft| draft.role.clone())
     }
 }
 

@@ -229,6 +229,25 @@ fn one_ceremony_has_one_encoding() {
 }
 
 #[test]
+fn a_draft_outlives_changes_that_do_not_concern_it() {
+    let (roots, trusted) = repository();
+    let renewal = |trusted: &Trusted, edits: Edits| {
+        Ceremony::new(trusted, roots.clone(), edits, later(), &is_online).expect("a draft")
+    };
+    let targets = renewal(&trusted, targets_edit(|_| ()));
+    let mut renewed = trusted.clone();
+    let mut root = renewal(&trusted, root_edit(|root| root));
+    root.sign(&[&key(1), &key(2)]).expect("signed");
+    renewed.update_root(&root.finish().expect("whole").root.expect("a root").1).expect("the successor");
+    assert_eq!(targets.outdated(&renewed), None);
+    let mut rotated = trusted.clone();
+    let mut root = renewal(&trusted, root_edit(|root| root.with_role(TopRole::Targets, 1, &publics(&[TARGETS, 40]))));
+    root.sign(&[&key(1), &key(2)]).expect("signed");
+    rotated.update_root(&root.finish().expect("whole").root.expect("a root").1).expect("the successor");
+    assert_eq!(targets.outdated(&rotated), Some(RoleName::targets()), "others may sign it now");
+}
+
+#[test]
 fn a_ceremony_names_its_repository() {
     let (_, trusted) = repository();
     assert_eq!(new_timestamp_key().repository(), trusted.repository());
