@@ -149,18 +149,16 @@ impl Runtime {
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.opened.store.warnings().iter().map(ToString::to_string).collect();
         warnings.extend(trust::warnings(&self.engine, self.now()));
-        if let Some(view) = self.engine.catalog() {
-            if self.config.role == Role::Seed {
-                let products: Vec<Product> = view.products().into_iter().cloned().collect();
-                let here = self.opened.keys.not_offline(&products);
-                if !here.is_empty() {
-                    let names: Vec<&str> = here.iter().map(updraft_protocol::tuf::RoleName::as_str).collect();
-                    warnings.push(format!(
-                        "the offline keys ({}) are still on this machine, in {}: whoever takes it over can publish; move them away",
-                        names.join(", "),
-                        self.opened.keys.directory().display()
-                    ));
-                }
+        if let Some(view) = self.engine.catalog().filter(|_| self.config.role == Role::Seed) {
+            let products: Vec<Product> = view.products().into_iter().cloned().collect();
+            let here = self.opened.keys.not_offline(&products);
+            if !here.is_empty() {
+                let names: Vec<&str> = here.iter().map(updraft_protocol::tuf::RoleName::as_str).collect();
+                warnings.push(format!(
+                    "the offline keys ({}) are still on this machine, in {}: whoever takes it over can publish; move them away",
+                    names.join(", "),
+                    self.opened.keys.directory().display()
+                ));
             }
         }
         warnings
@@ -441,13 +439,14 @@ impl Runtime {
 
     /// Gives up a packed publication: nothing of it stays.
     pub(super) fn withdraw(&self, prepared: Prepared, body: ErrorBody) {
-        if let Ok(prepared) = &prepared.result
-            && !prepared.was_held
-            && let Err(cause) = self.opened.store.remove(&prepared.release.artifact)
+        let Prepared { result, reply, .. } = prepared;
+        if let Ok(done) = result
+            && !done.was_held
+            && let Err(cause) = self.opened.store.remove(&done.release.artifact)
         {
             tracing::warn!(%cause, "the artifact of a failed publication could not be removed");
         }
-        prepared.reply.finish(Err(body));
+        reply.finish(Err(body));
     }
 
     /// Signs what was packed and lets the engine announce it.
