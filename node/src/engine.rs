@@ -408,11 +408,12 @@ impl Engine {
             self.wants.add(file, None);
         }
         let Some(view) = self.catalog.view().cloned() else { return };
-        self.plan_all(&view, now);
+        let ahead = self.plan_all(&view, now);
         let mut wanted: Vec<Arc<Release>> =
             self.subscriptions.iter().filter_map(|subscription| subscription.wanted().cloned()).collect();
         wanted.extend(self.requested.iter().filter_map(|artifact| view.release_of(artifact).cloned()));
         wanted.extend(self.offers.wanted().cloned());
+        wanted.extend(ahead);
         for release in &wanted {
             self.supply(release, now);
         }
@@ -432,7 +433,9 @@ impl Engine {
         }
     }
 
-    fn plan_all(&mut self, view: &CatalogView, now: Now) {
+    /// Plans every subscription. Returns what is fetched ahead of an install that waits for the clock.
+    fn plan_all(&mut self, view: &CatalogView, now: Now) -> Vec<Arc<Release>> {
+        let mut ahead = Vec::new();
         for subscription in &mut self.subscriptions {
             let facts = Facts {
                 product: &subscription.spec.product,
@@ -451,9 +454,13 @@ impl Engine {
                 }
                 _ => subscription.abandon(),
             };
+            if decision.waits_for_the_clock() {
+                ahead.extend(decision.offered.clone());
+            }
             subscription.decision = Some(decision);
             self.effects.extend(effects);
         }
+        ahead
     }
 
     fn supply(&mut self, release: &Arc<Release>, now: Now) {

@@ -435,6 +435,20 @@ fn a_node_with_a_reset_clock_goes_on_taking_metadata() {
 }
 
 #[test]
+fn a_wrong_clock_stops_installs_and_not_downloads() {
+    let (repository, mut forge) = publisher(&["1.0.0"]);
+    let mut machine = Machine::new(repository);
+    machine.tick_at(UtcTime::from_unix(0));
+    machine.take(forge.sign(at(0), at(0)));
+    machine.connect(1);
+    machine.tick_at(UtcTime::from_unix(2));
+    let manifest = release("1.0.0", "first").manifest.sha256;
+    let asked = |e: &SwarmEffect| matches!(e, SwarmEffect::MetaAsk { request, .. } if request.file == MetaFile::Manifest { sha256: manifest });
+    assert!(machine.sent(asked) > 0, "{:?}", machine.effects);
+    assert_eq!(machine.decision().verdict, Verdict::Blocked);
+}
+
+#[test]
 fn a_head_from_the_far_future_stops_the_fleet_only_while_it_is_the_newest() {
     let (repository, mut forge) = publisher(&["1.0.0"]);
     let mut machine = Machine::new(repository);

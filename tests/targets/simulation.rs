@@ -190,9 +190,7 @@ fn proof_against_a_key_survives_a_restart() {
     let repository = TestRepository::new(network.wall());
     network.add(&repository, true);
     let mut saved = BTreeMap::new();
-    let start = |saved: &BTreeMap<String, Vec<u8>>| {
-        network.restart_alone(&repository, |name| saved.get(name).cloned())
-    };
+    let start = |saved: &BTreeMap<String, Vec<u8>>| network.restart_alone(&repository, |name| saved.get(name).cloned());
     let (mut engine, _) = start(&saved);
     let mut fork = repository.clone();
     fork.resign(network.wall().plus_seconds(1));

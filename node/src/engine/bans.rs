@@ -66,7 +66,7 @@ impl Bans {
     }
 
     /// Bans a peer; longer than the last time.
-    pub(crate) fn ban(&mut self, peer: &PeerId, reason: &str, now: UtcTime) -> &Ban {
+    pub(crate) fn ban(&mut self, peer: &PeerId, reason: &str, now: UtcTime) -> Ban {
         if self.0.len() >= MAX_BANS && !self.0.contains_key(peer) {
             let first =
                 self.0.values().min_by_key(|(ban, active)| (*active, ban.ends_at)).map(|(ban, _)| ban.peer.clone());
@@ -84,7 +84,8 @@ impl Bans {
             ends_at: now.plus_seconds(length_s(offences)),
             offences,
         };
-        &self.0.entry(peer.clone()).insert_entry((ban, true)).into_mut().0
+        self.0.insert(peer.clone(), (ban.clone(), true));
+        ban
     }
 
     /// Brings the bans in line with the time: who is refused from now on, and who no longer is. A ban
@@ -142,7 +143,7 @@ mod tests {
         assert!(bans.is_banned(&peer(1)));
         assert_eq!(bans.review(at(7)), (vec![], vec![peer(1)]));
         assert!(!bans.is_banned(&peer(1)));
-        let again = bans.ban(&peer(1), "lied", at(8)).clone();
+        let again = bans.ban(&peer(1), "lied", at(8));
         assert_eq!((again.offences, again.ends_at), (2, at(8 + 14)));
         for _ in 0..40 {
             bans.ban(&peer(1), "lied", at(8));
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn a_ban_survives_a_restart() {
         let mut bans = Bans::default();
-        let ban = bans.ban(&peer(1), "lied", at(0)).clone();
+        let ban = bans.ban(&peer(1), "lied", at(0));
         let mut restored = Bans::restore(vec![ban]);
         assert_eq!(restored.review(at(1)), (vec![peer(1)], vec![]));
         assert!(restored.is_banned(&peer(1)));

@@ -18,7 +18,9 @@ use updraft_protocol::release::Release;
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::ticket::Ticket;
 use updraft_protocol::time::UtcTime;
-use updraft_protocol::tuf::{Expiry, RepositoryId, RoleName, Timestamp, TopRole, Trusted, TufError, Verified};
+use updraft_protocol::tuf::{
+    Expiry, RepositoryId, RoleName, TargetInfo, Timestamp, TopRole, Trusted, TufError, Verified,
+};
 
 use super::clock::Clock;
 use super::effect::{EventKind, GossipVerdict, Save};
@@ -51,6 +53,15 @@ pub struct CatalogView {
 impl CatalogView {
     /// The catalog of a whole set, given its channel files by digest.
     pub fn new(trusted: &Trusted, files: &BTreeMap<Digest, Arc<Vec<u8>>>) -> Self {
+        Self::of_targets(trusted, &trusted.all_targets(), files)
+    }
+
+    /// As [`CatalogView::new`], with the targets that were looked up already.
+    fn of_targets(
+        trusted: &Trusted,
+        targets: &[(&str, &TargetInfo, RoleName)],
+        files: &BTreeMap<Digest, Arc<Vec<u8>>>,
+    ) -> Self {
         let mut view = Self {
             releases: Vec::new(),
             channels: BTreeMap::new(),
@@ -62,7 +73,7 @@ impl CatalogView {
             clock: Clock { remembered: None, head: trusted.timestamp().and_then(|timestamp| timestamp.signed_at) },
             trusted: trusted.clone(),
         };
-        for (path, target, _) in trusted.all_targets() {
+        for (path, target, _) in targets {
             if path.starts_with("releases/") {
                 match Release::from_target(path, target) {
                     Ok(release) => view.releases.push(Arc::new(release)),
@@ -73,7 +84,7 @@ impl CatalogView {
                 match ChannelPolicy::parse(bytes) {
                     Ok(policy) => {
                         view.channels.insert(key, Arc::new(policy));
-                        view.channel_files.insert(path.to_owned(), bytes.clone());
+                        view.channel_files.insert((*path).to_owned(), bytes.clone());
                     }
                     Err(error) => view.refused.push(format!("{path}: {error}")),
                 }
@@ -223,6 +234,9 @@ fn take_root(trusted: &mut Trusted, bytes: &[u8]) -> Result<bool, TufError> {
     Ok(before.is_rotated_by(trusted.root(), TopRole::Targets))
 }
 
+/// Where the paths of channel files begin.
+const CHANNELS: &str = "channels/";
+
 /// The file name under which a role is kept.
 fn role_file(role: &RoleName, version: u64) -> String {
     format!("{version}.{}.json", role.file_stem())
@@ -313,9 +327,11 @@ impl Catalog {
             change.save.push(self.evidence.save(&role));
             change.cleared.push(role);
         }
-        let mut view = CatalogView::new(trusted, &self.files);
+        // Looking up a path costs: it is done once for both.
+        let targets = trusted.all_targets();
+        let mut view = CatalogView::of_targets(trusted, &targets, &self.files);
         view.contradictions = self.evidence.contradictions();
-        let seen = self.memory.observe(trusted, self.rotated_at, now);
+        let seen = self.memory.observe(trusted, &targets, self.rotated_at, now);
         let known = self.current.as_ref().map(|current| &current.altered);
         let new: Vec<&String> = seen.altered.iter().filter(|path| known.is_none_or(|k| !k.contains(*path))).collect();
         let altered = tell_altered(new.into_iter()).into_iter().map(|text| (EventKind::ReleaseAltered, text));
@@ -464,7 +480,7 @@ impl Catalog {
             .missing_roles()
             .into_iter()
             .map(|request| MetaFile::Role { name: request.role.as_str().to_owned(), version: request.version });
-        let files = trusted.all_targets().into_iter().filter_map(|(path, target, _)| {
+        let files = trusted.targets_below(CHANNELS).into_iter().filter_map(|(path, target, _)| {
             Channel::from_path(path).ok()?;
             let sha256 = target.sha256()?;
             (!self.files.contains_key(&sha256)).then(|| MetaFile::Target { path: path.to_owned(), sha256 })
@@ -709,7 +725,7 @@ fn load_roles(trusted: &mut Trusted, read: &dyn Fn(&str) -> Option<Vec<u8>>) {
 
 fn channel_digests(trusted: &Trusted) -> Vec<Digest> {
     trusted
-        .all_targets()
+        .targets_below(CHANNELS)
         .into_iter()
         .filter(|(path, _, _)| Channel::from_path(path).is_ok())
         .filter_map(|(_, target, _)| target.sha256())

@@ -81,26 +81,32 @@ impl Memory {
         self.targets.get(path).is_none_or(|known| *known == target.entry_digest())
     }
 
-    /// Compares a set with what is remembered, and remembers what is new in it. `rotated_at` is the
+    /// Compares a set and its `targets` with what is remembered, and remembers what is new. `rotated_at` is the
     /// last root that took a targets key away.
-    pub(crate) fn observe(&mut self, trusted: &Trusted, rotated_at: u64, now: UtcTime) -> Observation {
+    pub(crate) fn observe(
+        &mut self,
+        trusted: &Trusted,
+        targets: &[(&str, &TargetInfo, RoleName)],
+        rotated_at: u64,
+        now: UtcTime,
+    ) -> Observation {
         let mut seen = Observation::default();
         // Only where a path leads by the delegations counts: another product's publisher must not be
         // able to say first what this one's releases are.
-        for (path, target, _) in trusted.all_targets() {
+        for (path, target, _) in targets {
             if !path.starts_with(IMMUTABLE) {
                 continue;
             }
             let entry = target.entry_digest();
-            match self.targets.get(path) {
+            match self.targets.get(*path) {
                 Some(known) if *known == entry => {}
                 Some(_) => {
-                    seen.altered.insert(path.to_owned());
+                    seen.altered.insert((*path).to_owned());
                 }
                 None if self.targets.len() >= MAX_REMEMBERED => {}
                 None => {
-                    self.targets.insert(path.to_owned(), entry);
-                    seen.learned.targets.push((path.to_owned(), entry));
+                    self.targets.insert((*path).to_owned(), entry);
+                    seen.learned.targets.push(((*path).to_owned(), entry));
                 }
             }
         }

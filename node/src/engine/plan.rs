@@ -133,6 +133,15 @@ impl Decision {
         self.gates.iter().find(|gate| !gate.open)
     }
 
+    /// Whether nothing but the clock keeps this from being installed. Bytes may come in meanwhile: what
+    /// they are does not depend on the time.
+    pub fn waits_for_the_clock(&self) -> bool {
+        let closed = |gate: &&Gate| !gate.open;
+        let of_time = |gate: &Gate| matches!(gate.name, GateName::Clock | GateName::Rollout | GateName::Freshness);
+        self.gates.iter().any(|gate| !gate.open && gate.name == GateName::Clock)
+            && self.gates.iter().filter(closed).all(of_time)
+    }
+
     fn gate(&mut self, name: GateName, open: bool, reason: String, opens_at: Option<UtcTime>) -> bool {
         self.gates.push(Gate { name, open, reason, opens_at });
         open

@@ -177,7 +177,7 @@ impl Engine {
 
     /// Ends all dealings with a peer that lied provably.
     pub(super) fn ban(&mut self, peer: &PeerId, why: &str, now: Now) {
-        let ban = self.bans.ban(peer, why, now.wall).clone();
+        let ban = self.bans.ban(peer, why, now.wall);
         self.tell(EventKind::PeerBlamed, Some(peer), format!("banned until {}: it {why}", ban.ends_at));
         self.push(Effect::RememberBan(ban));
         self.shut_out(peer);

@@ -152,10 +152,8 @@ impl Runtime {
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.opened.store.warnings().iter().map(ToString::to_string).collect();
         warnings.extend(trust::warnings(&self.engine, self.now()));
-        if let Some(view) = self.engine.catalog() {
-            if self.config.role == Role::Seed {
-                warnings.extend(super::ceremony::key_warnings(&self.opened.keys, &view.trusted));
-            }
+        if let Some(view) = self.engine.catalog().filter(|_| self.config.role == Role::Seed) {
+            warnings.extend(super::ceremony::key_warnings(&self.opened.keys, &view.trusted));
         }
         warnings
     }
@@ -445,13 +443,14 @@ impl Runtime {
 
     /// Gives up a packed publication: nothing of it stays.
     pub(super) fn withdraw(&self, prepared: Prepared, body: ErrorBody) {
-        if let Ok(prepared) = &prepared.result
-            && !prepared.was_held
-            && let Err(cause) = self.opened.store.remove(&prepared.release.artifact)
+        let Prepared { result, reply, .. } = prepared;
+        if let Ok(done) = result
+            && !done.was_held
+            && let Err(cause) = self.opened.store.remove(&done.release.artifact)
         {
             tracing::warn!(%cause, "the artifact of a failed publication could not be removed");
         }
-        prepared.reply.finish(Err(body));
+        reply.finish(Err(body));
     }
 
     /// Signs what was packed and lets the engine announce it.

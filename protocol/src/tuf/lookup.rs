@@ -4,6 +4,7 @@
 //! role once, ended by a terminating delegation. Nothing here changes the state.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use semver::Version;
 
@@ -180,9 +181,15 @@ impl Trusted {
     /// Every target of the loaded roles that [`Trusted::resolve`] finds by its path: inside its
     /// role's delegation and not shadowed by a role before it. Ordered by role, then path.
     pub fn all_targets(&self) -> Vec<(&str, &TargetInfo, RoleName)> {
+        self.targets_below("")
+    }
+
+    /// [`Trusted::all_targets`], of them those whose path begins with `prefix`. Only these are looked up.
+    pub fn targets_below(&self, prefix: &str) -> Vec<(&str, &TargetInfo, RoleName)> {
         let mut all = Vec::new();
         for (role, loaded) in self.roles.iter() {
-            for path in loaded.metadata.targets.keys() {
+            let from = loaded.metadata.targets.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+            for path in from.map(|(path, _)| path).take_while(|path| path.starts_with(prefix)) {
                 if let Lookup::Found(by, target) = self.find(path)
                     && by == role
                 {

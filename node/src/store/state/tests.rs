@@ -4,6 +4,7 @@ use semver::Version;
 use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::peer::PeerId;
 
+use crate::engine::bans::{Ban, MAX_BANS};
 use crate::engine::memory::{Floor, Learned};
 
 fn database() -> (tempfile::TempDir, StateDb) {
@@ -327,4 +328,27 @@ fn the_database_is_private() {
         let mode = std::fs::metadata(directory.path().join(name)).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+}
+
+#[test]
+fn bans_are_kept_replaced_forgotten_and_bounded() {
+    let (_directory, database) = database();
+    let ban = |number: usize, offences| Ban {
+        peer: PeerId::from_bytes(&number.to_be_bytes()).expect("a valid length"),
+        reason: "sent piece 3, which is not what was signed".to_owned(),
+        banned_at: at(1),
+        ends_at: at(100 + i64::try_from(number).expect("small")),
+        offences,
+    };
+    database.put_ban(&repository(), &ban(1, 1)).expect("kept");
+    database.put_ban(&repository(), &ban(1, 2)).expect("replaced");
+    assert_eq!(database.bans(&repository()).expect("read"), [ban(1, 2)]);
+    assert!(database.bans(&Digest::ZERO).expect("read").is_empty(), "another repository's");
+    database.remove_ban(&repository(), &ban(1, 2).peer).expect("forgotten");
+    assert!(database.bans(&repository()).expect("read").is_empty());
+    for number in 0..MAX_BANS + 3 {
+        database.put_ban(&repository(), &ban(number, 1)).expect("kept");
+    }
+    let kept = database.bans(&repository()).expect("read");
+    assert_eq!((kept.len(), kept[0].clone()), (MAX_BANS, ban(3, 1)), "those that end first are dropped");
 }
