@@ -199,6 +199,11 @@ fn within(what: &'static str, found: usize, limit: usize) -> Result<(), PolicyEr
     if found > limit { Err(PolicyError::TooMany { what, found, limit }) } else { Ok(()) }
 }
 
+fn within_file(found: usize) -> Result<(), PolicyError> {
+    let fits = u64::try_from(found).is_ok_and(|found| found <= MAX_CHANNEL_FILE_BYTES);
+    if fits { Ok(()) } else { Err(PolicyError::TooLarge { found }) }
+}
+
 fn version(text: &str) -> Result<Version, PolicyError> {
     parse_version(text).map_err(|error| PolicyError::Malformed(error.to_string()))
 }
@@ -218,9 +223,7 @@ impl ChannelPolicy {
 
     /// Reads a channel file whose hash verified metadata states. Unknown fields are ignored.
     pub fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
-        if !u64::try_from(bytes.len()).is_ok_and(|found| found <= MAX_CHANNEL_FILE_BYTES) {
-            return Err(PolicyError::TooLarge { found: bytes.len() });
-        }
+        within_file(bytes.len())?;
         let value = canonical::parse(bytes).map_err(|error| PolicyError::Malformed(error.to_string()))?;
         // A newer schema may have changed any other field, so its number is read before they are.
         match value.get("schema").and_then(Value::as_u64) {
@@ -241,12 +244,17 @@ impl ChannelPolicy {
             allow_downgrade_to: file.allow_downgrade_to.as_deref().map(version).transpose()?,
             max_head_age_s: file.max_head_age_s,
         };
-        policy.validate()?;
+        policy.check_lists()?;
         Ok(policy)
     }
 
     /// Checks what [`ChannelPolicy::parse`] would refuse: a publisher asks before it encodes.
     pub fn validate(&self) -> Result<(), PolicyError> {
+        self.check_lists()?;
+        within_file(self.encode().len())
+    }
+
+    fn check_lists(&self) -> Result<(), PolicyError> {
         within("yanked versions", self.yanked.len(), MAX_YANKED)?;
         self.rollout.validate()
     }
@@ -340,6 +348,15 @@ mod tests {
         assert!(matches!(ChannelPolicy::parse(&bad.encode()), Err(PolicyError::TooMany { .. })));
         let padded = [policy().encode(), vec![b' '; 20_000]].concat();
         assert_eq!(ChannelPolicy::parse(&padded), Err(PolicyError::TooLarge { found: padded.len() }));
+    }
+
+    #[test]
+    fn a_policy_that_would_be_too_large_may_not_be_published() {
+        let long = |minor| format!("1.{minor}.0-{}", "x".repeat(100)).parse().expect("a version");
+        let policy = ChannelPolicy { yanked: (0..200).map(long).collect(), ..policy() };
+        let found = policy.encode().len();
+        assert_eq!(policy.validate(), Err(PolicyError::TooLarge { found }));
+        assert_eq!(ChannelPolicy::parse(&policy.encode()), Err(PolicyError::TooLarge { found }));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What Updraft's end-to-end tests stand on.
 //!
+//! - [`decoders`]: every decoder of bytes from outside, for fuzzing and for the corpora.
 //! - [`cluster`]: real nodes in one process.
 //! - [`forge`], [`malicious`], [`lab`]: signed sets right and wrong, peers that do anything but forge
 //!   signatures, and the nodes that have to stand it.
@@ -12,6 +13,7 @@
 //! - [`virtual_network`]: many engines in virtual time, over links with rates and latency.
 
 pub mod cluster;
+pub mod decoders;
 pub mod forge;
 pub mod holder;
 pub mod http;

@@ -27,7 +27,7 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 const REVALIDATE: &str = "no-cache";
 
 pub(super) async fn metadata(State(repository): State<Shared>, uri: Uri, headers: HeaderMap) -> Response {
-    let Some(file) = clean(&uri, "/metadata/").filter(|file| !file.contains('/')) else {
+    let Some(file) = requested(uri.path(), "/metadata/").filter(|file| !file.contains('/')) else {
         return absent("metadata file");
     };
     let cache = if starts_with_version(&file) { IMMUTABLE } else { REVALIDATE };
@@ -51,7 +51,7 @@ pub(super) async fn metadata(State(repository): State<Shared>, uri: Uri, headers
 }
 
 pub(super) async fn target(State(repository): State<Shared>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    let Some(path) = clean(&uri, "/targets/") else {
+    let Some(path) = requested(uri.path(), "/targets/") else {
         return absent("target");
     };
     let kind = content_type(&path);
@@ -89,8 +89,8 @@ async fn open(target: &TargetFile, range: Range<u64>) -> io::Result<Body> {
 }
 
 /// The path behind `prefix`, percent-decoded once; `None` where no repository could have it.
-fn clean(uri: &Uri, prefix: &str) -> Option<String> {
-    let path = percent_decode_str(uri.path().strip_prefix(prefix)?).decode_utf8().ok()?;
+pub fn requested(path: &str, prefix: &str) -> Option<String> {
+    let path = percent_decode_str(path.strip_prefix(prefix)?).decode_utf8().ok()?;
     let fits = path.len() <= 2 * MAX_TARGET_PATH_BYTES
         && !path.chars().any(|c| c.is_control() || c == '\\')
         && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
@@ -186,7 +186,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn cleaned(path: &str) -> Option<String> {
-        clean(&path.parse().expect("a URI"), "/targets/")
+        let uri: Uri = path.parse().expect("a URI");
+        requested(uri.path(), "/targets/")
     }
 
     #[test]
@@ -225,7 +226,7 @@ mod tests {
         #[test]
         fn what_is_clean_never_climbs(path in "(%2[eEfF]|%5[cC]|[a-z./]|%00){0,20}") {
             if let Ok(uri) = format!("/targets/{path}").parse::<Uri>()
-                && let Some(path) = clean(&uri, "/targets/")
+                && let Some(path) = requested(uri.path(), "/targets/")
             {
                 prop_assert!(!path.starts_with('/'));
                 prop_assert!(path.split('/').all(|part| !part.is_empty() && part != ".." && part != "."));
