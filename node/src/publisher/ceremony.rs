@@ -384,7 +384,7 @@ mod tests {
             .into_iter()
             .filter_map(|save| match save {
                 Save::Metadata { name, .. } => Some(name),
-                Save::Target { .. } => None,
+                Save::Target { .. } | Save::Memory(_) => None,
             })
             .collect();
         let end = &names[names.len() - 4..];
