@@ -562,7 +562,7 @@ pub(crate) const CLASSES: &[Class] = &[
             };
             e.difference.path.is_some()
                 && e.difference.ours == crate::verdict::Say::Nothing
-                && e.difference.theirs.is_accepted()
+                && e.difference.theirs != crate::verdict::Say::Nothing
                 && e.delegations().iter().any(is_skipped)
         },
     },
