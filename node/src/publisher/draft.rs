@@ -302,13 +302,11 @@ impl Draft {
     pub fn signers(&self, role: &RoleName) -> Result<Signers, DraftError> {
         let top = RoleName::targets();
         let adopted = self.adopted.get(&top).map(|targets| &**targets);
-        let signers = match TopRole::of(role) {
-            Some(top) => Some(self.trusted.root().signers(top)),
-            None => {
-                let targets = self.changed.get(&top).or(adopted).or(self.before.role(&top).map(|targets| &**targets));
-                targets.and_then(|targets| targets.delegations.as_ref()?.signers(role))
-            }
-        };
+        if let Some(top) = TopRole::of(role) {
+            return Ok(self.trusted.root().signers(top));
+        }
+        let targets = self.changed.get(&top).or(adopted).or(self.before.role(&top).map(|targets| &**targets));
+        let signers = targets.and_then(|targets| targets.delegations.as_ref()?.signers(role));
         signers.ok_or_else(|| DraftError::WrongKeys(TufError::NotDelegated { role: role.clone() }))
     }
 

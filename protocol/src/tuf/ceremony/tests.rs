@@ -81,7 +81,7 @@ fn targets_edit(change: impl FnOnce(&mut Targets)) -> Edits {
 }
 
 fn words(ceremony: &Ceremony) -> String {
-    ceremony.changes().iter().map(|change| format!("{change}\n")).collect()
+    ceremony.changes().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
