@@ -64,9 +64,14 @@ impl Work {
         file.write_all(&bytes).and_then(|()| file.flush()).expect("writable");
         // A hostile archive cannot be measured; whoever signs it claims what he likes.
         let content = archive::inspect(file.path(), format, &mut |_| {})
-            .map_or(Content { sha256: *manifest.artifact(), length: manifest.length(), entries: 1 }, |packed| packed.content);
-        let id =
-            ReleaseId { product: product.clone(), version: version.parse().expect("a version"), platform: Platform::any() };
+            .map_or(Content { sha256: *manifest.artifact(), length: manifest.length(), entries: 1 }, |packed| {
+                packed.content
+            });
+        let id = ReleaseId {
+            product: product.clone(),
+            version: version.parse().expect("a version"),
+            platform: Platform::any(),
+        };
         let file_name = file_name.parse().expect("a file name");
         let release = Release {
             path: id.path(&file_name),
@@ -245,8 +250,10 @@ impl Forge {
         let mut keys = BTreeMap::new();
         let mut root = Root::new(1, now.plus_days(365));
         for top in TOP {
-            let (count, threshold) =
-                shape.iter().find(|(role, ..)| *role == top).map_or((1, 1), |(_, count, threshold)| (*count, *threshold));
+            let (count, threshold) = shape
+                .iter()
+                .find(|(role, ..)| *role == top)
+                .map_or((1, 1), |(_, count, threshold)| (*count, *threshold));
             let seeds: Vec<[u8; 32]> = (0..count).map(|number| seed(label, &top.name(), number)).collect();
             root = root.with_role(top, threshold, &publics(&seeds));
             keys.insert(top.name(), seeds);
@@ -349,10 +356,10 @@ impl Forge {
     /// Changes a targets role, or begins one.
     pub fn edit(&mut self, role: &RoleName, edit: impl FnOnce(&mut Targets)) {
         let expires = self.now.plus_days(365);
-        let entry = self.roles.entry(role.clone()).or_insert_with(|| Role {
-            targets: Targets::new(0, expires),
-            bytes: Vec::new(),
-        });
+        let entry = self
+            .roles
+            .entry(role.clone())
+            .or_insert_with(|| Role { targets: Targets::new(0, expires), bytes: Vec::new() });
         if self.changed.insert(role.clone()) {
             entry.targets.version += 1;
         }
@@ -429,7 +436,8 @@ impl Forge {
         let version = twist.timestamp_version.unwrap_or(next(self.timestamp.as_ref().map(|known| known.version)));
         let mut timestamp = Timestamp::new(version, expires, FileMeta::of(snapshot.version, &snapshot_bytes));
         timestamp.signed_at = Some(twist.signed_at.unwrap_or(self.now));
-        timestamp.prev_sha256 = self.timestamp.as_ref().filter(|_| !twist.without_chain && !self.forked).map(signed_digest);
+        timestamp.prev_sha256 =
+            self.timestamp.as_ref().filter(|_| !twist.without_chain && !self.forked).map(signed_digest);
         self.forked = false;
         let timestamp_bytes = self.signed(TopRole::Timestamp, &timestamp);
         (self.snapshot, self.timestamp) = (Some(snapshot), Some(timestamp));

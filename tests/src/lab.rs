@@ -77,7 +77,9 @@ impl Truth {
     pub fn of(sets: &[&Set]) -> Self {
         let repository = sets.first().expect("some truth").repository;
         let mut truth = Self { repository, files: BTreeSet::new(), works: BTreeMap::new() };
-        sets.iter().for_each(|set| truth.learn(set));
+        for set in sets {
+            truth.learn(set);
+        }
         truth
     }
 
@@ -447,7 +449,8 @@ impl Victim {
             let good = answer.status != 200 || truth.files.contains(&Digest::of(&answer.body));
             assert!(good, "/metadata/{file} was never signed by the publisher");
         }
-        for (work, is_true) in truth.works.values().map(|work| (work, true)).chain(lies.iter().map(|lie| (*lie, false))) {
+        for (work, is_true) in truth.works.values().map(|work| (work, true)).chain(lies.iter().map(|lie| (*lie, false)))
+        {
             let (directory, name) = work.release.path.rsplit_once('/').expect("a path");
             let answer = self.get(&format!("/targets/{directory}/{}.{name}", work.digest())).await;
             let good = answer.status == 404 || (is_true && Digest::of(&answer.body) == work.digest());

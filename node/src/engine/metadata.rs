@@ -37,7 +37,7 @@ impl Engine {
         let Ok(MetaResponse::File(bytes)) = result else {
             // Nobody is obliged to know a next root or a newer head.
             if matches!(file, MetaFile::Root { .. } | MetaFile::Head) && self.catalog.view().is_some() {
-                self.wants.remove(&file);
+                self.wants.give_up(&file, peer);
             }
             return;
         };

@@ -81,7 +81,8 @@ pub(crate) async fn recovers(lab: &Lab, victim: &Victim, forge: &mut Forge, trut
     let mut truth = truth.clone();
     truth.learn(&next);
     let known: Vec<_> = truth.artifacts();
-    let lies: Vec<_> = lies.iter().flat_map(|set| set.works.values()).filter(|w| !known.contains(&w.digest())).collect();
+    let lies: Vec<_> =
+        lies.iter().flat_map(|set| set.works.values()).filter(|w| !known.contains(&w.digest())).collect();
     victim.is_unharmed(&truth, &lies).await;
     lab.converges(victim, &next, "7.0.0").await;
     victim.is_unharmed(&truth, &lies).await;

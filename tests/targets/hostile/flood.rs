@@ -85,7 +85,9 @@ async fn endless_answers_messages_and_blocks_cost_a_node_little_memory() {
     let ticket = forge.ticket(&[endless.address.clone(), flooder.address.clone()]).to_string();
     let path = scratch.path().to_owned();
     let (mut node, install_dir) =
-        tokio::task::spawn_blocking(move || installing_peer(PROGRAM, &path, "victim", &ticket)).await.expect("it starts");
+        tokio::task::spawn_blocking(move || installing_peer(PROGRAM, &path, "victim", &ticket))
+            .await
+            .expect("it starts");
     let id = node.status().peer_id;
     let id: PeerId = id.parse().expect("a peer id");
     flooder.wait("a session", |log| log.greeted.contains_key(&id).then_some(())).await;

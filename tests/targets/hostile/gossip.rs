@@ -42,7 +42,8 @@ fn junk(set: &Set) -> Vec<Vec<u8>> {
         }
     }
     let mut unsigned = parts.clone();
-    unsigned.timestamp = String::from_utf8(parts.timestamp.clone()).expect("text").replace("\"sig\":\"", "\"sig\":\"00").into_bytes();
+    unsigned.timestamp =
+        String::from_utf8(parts.timestamp.clone()).expect("text").replace("\"sig\":\"", "\"sig\":\"00").into_bytes();
     let mut cut = parts.clone();
     cut.snapshot.truncate(40);
     let mut junk = vec![

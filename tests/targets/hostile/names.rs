@@ -64,9 +64,12 @@ async fn refuses(victim: &Victim, forge: &mut Forge, truth: &mut Truth, work: &W
         })
         .await;
     let started = std::time::Instant::now();
-    while !victim.events().await.iter().any(|event| {
-        event.kind == "install_failed" && event.version.as_deref() == Some(version.as_str())
-    }) {
+    while !victim
+        .events()
+        .await
+        .iter()
+        .any(|event| event.kind == "install_failed" && event.version.as_deref() == Some(version.as_str()))
+    {
         assert!(started.elapsed() < updraft_tests::lab::CONVERGED, "{:#?}", victim.events().await);
         tokio::time::sleep(MOMENT / 4).await;
     }

@@ -71,9 +71,11 @@ async fn newer_timestamps_cannot_take_targets_or_snapshot_back() {
     let truth = Truth::of(&[&first, &second, &newest]);
     let mut thief = restarted.thief(&[RoleName::timestamp(), RoleName::snapshot()]);
     let mut backwards = thief.clone();
-    let twist = Twist { timestamp_version: Some(50), snapshot_version: Some(50), without_chain: true, ..Twist::default() };
+    let twist =
+        Twist { timestamp_version: Some(50), snapshot_version: Some(50), without_chain: true, ..Twist::default() };
     let old_roles = thief.sign_twisted(twist);
-    let twist = Twist { timestamp_version: Some(51), snapshot_version: Some(1), without_chain: true, ..Twist::default() };
+    let twist =
+        Twist { timestamp_version: Some(51), snapshot_version: Some(1), without_chain: true, ..Twist::default() };
     let old_snapshot = backwards.sign_twisted(twist);
     for set in [&old_roles, &old_snapshot] {
         for head in [set.head(), set.bare_head()] {
@@ -167,11 +169,8 @@ async fn parts_of_several_sets_make_none() {
         inlines: inlines.parts().inlines.into_iter().filter(|i| matches!(i, Inline::Role { .. })).collect(),
         ..parts(timestamp)
     };
-    let mixed = [
-        with(&sets[3], &sets[2], &sets[2]),
-        with(&sets[2], &sets[3], &sets[3]),
-        with(&sets[3], &sets[3], &sets[1]),
-    ];
+    let mixed =
+        [with(&sets[3], &sets[2], &sets[2]), with(&sets[2], &sets[3], &sets[3]), with(&sets[3], &sets[3], &sets[1])];
     for head in mixed {
         let mut encoded = head.clone();
         while encoded.encode().len() > updraft_protocol::limits::MAX_HEAD_BYTES {

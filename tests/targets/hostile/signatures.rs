@@ -1,6 +1,7 @@
 //! Compromise below the threshold, malleable signatures, ambiguous JSON, key ids twice, replay of
 //! another repository.
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use updraft_protocol::canonical;
 use updraft_protocol::digest::Digest;
@@ -17,24 +18,20 @@ use super::attack::{MOMENT, RELEASE_BYTES, is_blamed, is_unmoved, offer, recover
 
 /// The order of ed25519's group, little endian.
 const ORDER: [u8; 32] = [
-    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 ];
 
 /// The other way to write the same ed25519 signature: s + L.
 fn malleated(signature: &str) -> String {
-    let mut bytes = hex(signature);
+    let mut bytes = HEXLOWER.decode(signature.as_bytes()).expect("hexadecimal");
     let mut carry = 0_u16;
     for (byte, order) in bytes[32..].iter_mut().zip(ORDER) {
         let sum = u16::from(*byte) + u16::from(order) + carry;
         [*byte, _] = sum.to_le_bytes();
         carry = sum >> 8;
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal")).collect()
+    HEXLOWER.encode(&bytes)
 }
 
 /// An envelope whose signatures were edited; written canonically again.
@@ -122,7 +119,8 @@ async fn json_that_says_two_things_is_rejected() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_stolen_key_of_two_needed_signs_nothing() {
     let lab = Lab::new();
-    let shape = [(TopRole::Root, 3, 2), (TopRole::Targets, 3, 2), (TopRole::Timestamp, 3, 2), (TopRole::Snapshot, 3, 2)];
+    let shape =
+        [(TopRole::Root, 3, 2), (TopRole::Targets, 3, 2), (TopRole::Timestamp, 3, 2), (TopRole::Snapshot, 3, 2)];
     let mut forge = Forge::with_thresholds("threshold", now(), &shape);
     let set = forge.publish("1.0.0", noise("threshold", RELEASE_BYTES));
     let victim = settled(&lab, &forge, &set, "1.0.0").await;

@@ -11,7 +11,7 @@ use updraft_tests::lab::{Lab, Truth, Victim};
 use updraft_tests::malicious::{Answer, Behaviour, Honest, Peer, Serve, object};
 use updraft_tests::now;
 
-use super::attack::{MOMENT, RELEASE_BYTES, Server, is_unmoved, offer, recovers, repository, settled};
+use super::attack::{MOMENT, RELEASE_BYTES, Server, is_blamed, is_unmoved, offer, recovers, repository, settled};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_of_rotten_pieces_is_banned_and_the_honest_one_serves() {
@@ -102,7 +102,9 @@ async fn a_joiner_whose_only_neighbour_forges_everything_joins_nothing() {
     let forged = forge.thief(&[]).publish("9.9.9", noise("malware", RELEASE_BYTES));
     let stranger = Peer::start(&forged, Honest).await;
     let victim = lab.victim(&forge.ticket(std::slice::from_ref(&stranger.address))).await;
-    stranger.wait("a question for a head", |log| log.asked.iter().any(|(_, f)| *f == MetaFile::Head).then_some(())).await;
+    stranger
+        .wait("a question for a head", |log| log.asked.iter().any(|(_, f)| *f == MetaFile::Head).then_some(()))
+        .await;
     tokio::time::sleep(MOMENT).await;
     let lie: Vec<&Work> = forged.works.values().filter(|work| !set.works.contains_key(&work.digest())).collect();
     let truth = Truth::of(&[&set]);
@@ -121,8 +123,7 @@ async fn an_artifact_that_nobody_asked_for_is_not_taken() {
     let to = pusher.connect(&victim.address).await;
     for work in malware.works.values() {
         for piece in work.manifest.indices() {
-            let block =
-                BlockRange { offset: work.manifest.offset_of(piece), length: work.manifest.length_of(piece) };
+            let block = BlockRange { offset: work.manifest.offset_of(piece), length: work.manifest.length_of(piece) };
             let object = object(&work.digest());
             let push = updraft::engine::effect::SwarmEffect::SendBlock { peer: to.clone(), handle: 0, object, block };
             pusher.tell(push).await;
@@ -158,7 +159,7 @@ async fn a_piece_list_that_was_not_signed_is_refused() {
         let victim = lab.victim(&forge.ticket(std::slice::from_ref(&liar.address))).await;
         let asked = |file: &MetaFile| matches!(file, MetaFile::Manifest { .. });
         liar.wait("a question", |log| log.asked.iter().any(|(_, file)| asked(file)).then_some(())).await;
-        super::attack::is_blamed(&victim, &liar).await;
+        is_blamed(&victim, &liar).await;
         victim.is_unharmed(&truth, &[&malware]).await;
         lab.converges(&victim, &set, "1.0.0").await;
         victim.is_unharmed(&truth, &[&malware]).await;
@@ -174,7 +175,8 @@ fn plain_client(root: &[u8], path: &str, fetch: impl Fn(&str) -> Option<Vec<u8>>
     while let Some(bytes) = fetch(&format!("/metadata/{}.root.json", trusted.root().version + 1)) {
         trusted.update_root(&bytes).map_err(|error| error.to_string())?;
     }
-    let _ = trusted.update_timestamp(&get("/metadata/timestamp.json".to_owned())?, expiry).map_err(|e| e.to_string())?;
+    let _ =
+        trusted.update_timestamp(&get("/metadata/timestamp.json".to_owned())?, expiry).map_err(|e| e.to_string())?;
     let version = trusted.timestamp().map_or(0, |timestamp| timestamp.snapshot.version);
     let _ = trusted
         .update_snapshot(&get(format!("/metadata/{version}.snapshot.json"))?, expiry)
@@ -190,7 +192,8 @@ fn plain_client(root: &[u8], path: &str, fetch: impl Fn(&str) -> Option<Vec<u8>>
             Resolution::NotFound => return Err("there is no such target".to_owned()),
             Resolution::Needs(request) => {
                 let file = format!("/metadata/{}.{}.json", request.version, request.role.file_stem());
-                let _ = trusted.update_targets(&request.role, &get(file)?, expiry).map_err(|error| error.to_string())?;
+                let _ =
+                    trusted.update_targets(&request.role, &get(file)?, expiry).map_err(|error| error.to_string())?;
             }
         }
     }
@@ -326,4 +329,21 @@ async fn software_for_another_product_platform_or_channel_is_not_installed() {
         drop(teller);
     }
     recovers(&lab, &victim, &mut forge, &truth, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_liar_that_comes_over_quic_is_treated_no_better() {
+    let lab = Lab::new();
+    let (mut forge, set) = repository("quic");
+    let victim = lab
+        .victim_with(&forge.ticket(&[]), |config| config.listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".to_owned()])
+        .await;
+    assert!(victim.address.contains("quic"), "{}", victim.address);
+    let liar = Peer::start(&set, Server(Serve::Rotten)).await;
+    liar.connect(&victim.address).await;
+    victim.bans(&liar.id).await;
+    let forged = forge.thief(&[]).publish("9.9.9", noise("malware", RELEASE_BYTES));
+    let stranger = offer(&victim, &forged, forged.head()).await;
+    is_blamed(&victim, &stranger).await;
+    recovers(&lab, &victim, &mut forge, &Truth::of(&[&set]), &[&forged]).await;
 }

@@ -66,7 +66,10 @@ async fn a_thief_of_the_online_keys_can_pause_and_choose_among_permitted_release
     for (policy, version) in [
         (pointing_to("1.2.0"), "1.2.0"),
         // Without a floor, the way down to what was once permitted is his choice too.
-        (ChannelPolicy { allow_downgrade_to: Some("1.0.0".parse().expect("a version")), ..pointing_to("1.0.0") }, "1.0.0"),
+        (
+            ChannelPolicy { allow_downgrade_to: Some("1.0.0".parse().expect("a version")), ..pointing_to("1.0.0") },
+            "1.0.0",
+        ),
     ] {
         let (signed, peer) = dictates(&victim, &mut thief, &policy).await;
         truth.tolerate(&signed);
@@ -189,10 +192,7 @@ async fn a_thief_of_the_online_keys_brings_in_no_bytes_and_no_product() {
 async fn two_heads_of_one_version_are_found_and_told() {
     let lab = Lab::new();
     let (mut forge, set) = repository("equivocation");
-    let halves = [
-        settled(&lab, &forge, &set, "1.0.0").await,
-        settled(&lab, &forge, &set, "1.0.0").await,
-    ];
+    let halves = [settled(&lab, &forge, &set, "1.0.0").await, settled(&lab, &forge, &set, "1.0.0").await];
     let mut truth = Truth::of(&[&set]);
     let thief = forge.online_thief();
     let (mut one, mut other) = (thief.clone(), thief);
