@@ -77,7 +77,9 @@ impl Truth {
     pub fn of(sets: &[&Set]) -> Self {
         let repository = sets.first().expect("some truth").repository;
         let mut truth = Self { repository, files: BTreeSet::new(), works: BTreeMap::new() };
-        sets.iter().for_each(|set| truth.learn(set));
+        for set in sets {
+            truth.learn(set);
+        }
         truth
     }
 

@@ -230,14 +230,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl BlockIo for Shared {
     fn read(&self, object: &ObjectId, block: BlockRange, buffer: &mut Vec<u8>) -> Result<(), String> {
         let instead = lock(&self.instead).remove(&(object.digest, block));
-        let shelf = lock(&self.shelf);
+        let stock = lock(&self.shelf);
         let source = match instead {
             Some(Serve::Of(other)) => other,
             _ => object.digest,
         };
         let length = usize::try_from(block.length).map_err(|error| error.to_string())?;
         let start = usize::try_from(block.offset).map_err(|error| error.to_string())?;
-        let bytes = shelf.artifacts.get(&source).map_or(&[][..], |(bytes, _)| bytes.as_slice());
+        let bytes = stock.artifacts.get(&source).map_or(&[][..], |(bytes, _)| bytes.as_slice());
         let flip = if matches!(instead, Some(Serve::Rotten)) { 0xff } else { 0 };
         buffer.extend((start..start + length).map(|at| bytes.get(at).copied().unwrap_or(0x5a) ^ flip));
         Ok(())
@@ -353,11 +353,11 @@ impl Peer {
 
     /// Changes the file that it answers with, whatever is right.
     pub fn shelve_file(&self, file: MetaFile, bytes: Vec<u8>) {
-        let mut shelf = lock(&self.shared.shelf);
+        let mut stock = lock(&self.shared.shelf);
         if file == MetaFile::Head {
-            shelf.head = Some(bytes);
+            stock.head = Some(bytes);
         } else {
-            shelf.files.insert(file, bytes);
+            stock.files.insert(file, bytes);
         }
     }
 

@@ -60,7 +60,7 @@ impl Engine {
             // Nobody is obliged to know a next root or a newer head, but for who said so.
             let optional = matches!(file, MetaFile::Root { .. } | MetaFile::Head | MetaFile::Evidence { .. });
             if optional && self.catalog.view().is_some() {
-                self.wants.remove(&file);
+                self.wants.give_up(&file, peer);
             }
             if let MetaFile::Root { version } = file
                 && matches!(result, Ok(MetaResponse::NotFound))

@@ -16,14 +16,30 @@ const ROUND_MS: u64 = 2_000;
 const MAX_ASKED: usize = 16;
 /// Files wanted at once. Bounds what signed metadata of many roles can queue here.
 const MAX_WANTS: usize = 4_096;
+/// Peers remembered as having said that they have a file. Bounds what a crowd of boasters costs.
+const MAX_HINTS: usize = 64;
 
 #[derive(Debug, Default)]
 struct Want {
     tried: BTreeSet<PeerId>,
     asked: Option<(u64, PeerId, u64)>,
     pause_until_ms: u64,
-    /// Where the need for the file was learned: asked first.
-    hint: Option<PeerId>,
+    /// Who said that it has the file: asked first, and in turn, so that one that boasts again and again
+    /// keeps nobody else from being asked.
+    hints: BTreeSet<PeerId>,
+    last: Option<PeerId>,
+}
+
+impl Want {
+    /// Whom to ask next.
+    fn next(&self, peers: &[PeerId]) -> Option<PeerId> {
+        let hinted = || self.hints.iter().filter(|hint| peers.contains(hint) && !self.tried.contains(*hint));
+        hinted()
+            .find(|hint| Some(*hint) > self.last.as_ref())
+            .or_else(|| hinted().next())
+            .or_else(|| peers.iter().find(|peer| !self.tried.contains(*peer)))
+            .cloned()
+    }
 }
 
 /// The wanted files and the requests for them.
@@ -46,8 +62,10 @@ impl Wants {
     pub(crate) fn add(&mut self, file: MetaFile, hint: Option<&PeerId>) {
         if self.wants.len() < MAX_WANTS || self.wants.contains_key(&file) {
             let want = self.wants.entry(file).or_default();
-            if let Some(hint) = hint {
-                want.hint = Some(hint.clone());
+            if let Some(hint) = hint
+                && (want.hints.len() < MAX_HINTS || want.hints.contains(hint))
+            {
+                want.hints.insert(hint.clone());
                 want.tried.remove(hint);
                 want.pause_until_ms = 0;
             }
@@ -57,6 +75,16 @@ impl Wants {
     /// The file is here, or no longer needed.
     pub(crate) fn remove(&mut self, file: &MetaFile) {
         self.wants.remove(file);
+    }
+
+    /// `peer` does not have the file, and nobody is obliged to: it is no longer wanted, unless somebody
+    /// else said that it has it.
+    pub(crate) fn give_up(&mut self, file: &MetaFile, peer: &PeerId) {
+        let Some(want) = self.wants.get_mut(file) else { return };
+        want.hints.remove(peer);
+        if want.hints.iter().all(|hint| want.tried.contains(hint)) {
+            self.wants.remove(file);
+        }
     }
 
     /// Keeps only the files that `keep` says are still needed.
@@ -83,6 +111,7 @@ impl Wants {
     pub(crate) fn disconnected(&mut self, peer: &PeerId) {
         for want in self.wants.values_mut() {
             want.tried.remove(peer);
+            want.hints.remove(peer);
             if want.asked.as_ref().is_some_and(|(_, asked, _)| asked == peer) {
                 want.asked = None;
             }
@@ -101,8 +130,7 @@ impl Wants {
             if want.asked.is_some() || now_ms < want.pause_until_ms || open >= MAX_ASKED {
                 continue;
             }
-            let hinted = want.hint.as_ref().filter(|hint| peers.contains(hint) && !want.tried.contains(*hint));
-            let Some(peer) = hinted.or_else(|| peers.iter().find(|peer| !want.tried.contains(*peer))).cloned() else {
+            let Some(peer) = want.next(peers) else {
                 if !want.tried.is_empty() {
                     want.tried.clear();
                     want.pause_until_ms = now_ms + ROUND_MS;
@@ -111,6 +139,7 @@ impl Wants {
             };
             self.next_id += 1;
             want.tried.insert(peer.clone());
+            want.last = Some(peer.clone());
             want.asked = Some((self.next_id, peer.clone(), now_ms));
             open += 1;
             asks.push(Ask { request_id: self.next_id, peer, file: file.clone() });
@@ -142,6 +171,25 @@ mod tests {
         assert!(wants.asks(&peers, 30).is_empty());
         assert!(wants.asks(&peers, 100).is_empty(), "pausing");
         assert_eq!(wants.asks(&peers, 30 + ROUND_MS).len(), 1);
+    }
+
+    #[test]
+    fn who_boasts_again_and_again_keeps_nobody_else_from_being_asked() {
+        let peers = peers(3);
+        let mut wants = Wants::default();
+        wants.add(MetaFile::Head, Some(&peers[1]));
+        wants.add(MetaFile::Head, Some(&peers[2]));
+        let first = wants.asks(&peers, 0);
+        assert_eq!(first[0].peer, peers[1]);
+        assert_eq!(wants.answered(first[0].request_id, &peers[1]), Some(MetaFile::Head));
+        wants.give_up(&MetaFile::Head, &peers[1]);
+        wants.add(MetaFile::Head, Some(&peers[1]));
+        let second = wants.asks(&peers, 10);
+        assert_eq!(second[0].peer, peers[2]);
+        assert_eq!(wants.answered(second[0].request_id, &peers[2]), Some(MetaFile::Head));
+        wants.give_up(&MetaFile::Head, &peers[2]);
+        wants.give_up(&MetaFile::Head, &peers[1]);
+        assert!(wants.is_empty(), "nobody has it after all");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Compromise below the threshold, malleable signatures, ambiguous JSON, key ids twice, replay of
 //! another repository.
 
+use data_encoding::HEXLOWER;
 use serde_json::Value;
 use updraft_protocol::canonical;
 use updraft_protocol::digest::Digest;
@@ -23,18 +24,14 @@ const ORDER: [u8; 32] = [
 
 /// The other way to write the same ed25519 signature: s + L.
 fn malleated(signature: &str) -> String {
-    let mut bytes = hex(signature);
+    let mut bytes = HEXLOWER.decode(signature.as_bytes()).expect("hexadecimal");
     let mut carry = 0_u16;
     for (byte, order) in bytes[32..].iter_mut().zip(ORDER) {
         let sum = u16::from(*byte) + u16::from(order) + carry;
         [*byte, _] = sum.to_le_bytes();
         carry = sum >> 8;
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal")).collect()
+    HEXLOWER.encode(&bytes)
 }
 
 /// An envelope whose signatures were edited; written canonically again.

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use updraft::control::views::SubscriptionState;
 use updraft_protocol::meta::{MetaFile, MetaResponse};
+use updraft_protocol::transfer::{Control, Hello};
+use updraft_tests::forge::noise;
 use updraft_tests::lab::{Lab, Truth};
-use updraft_tests::malicious::{Answer, Behaviour, Peer, Serve};
+use updraft_tests::malicious::{Answer, Behaviour, Honest, Peer, Serve};
 
-use super::attack::{Server, repository};
+use super::attack::{RELEASE_BYTES, Server, repository, settled};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trickling_holder_loses_its_blocks_to_an_honest_one() {
@@ -84,4 +86,44 @@ async fn where_every_answer_is_late_a_joiner_still_joins() {
     victim.reaches(&set, "1.0.0").await;
     assert!(!victim.banned(&late.id).await);
     victim.is_unharmed(&Truth::of(&[&set]), &[]).await;
+}
+
+/// Boasts of the newest head of all, and takes its time to say that it has none.
+struct Boaster;
+
+impl Behaviour for Boaster {
+    fn hello(&mut self, honest: Hello) -> Option<Hello> {
+        Some(Hello { timestamp_version: 9_999, ..honest })
+    }
+
+    fn meta(&mut self, file: &MetaFile, honest: MetaResponse) -> Answer {
+        match file {
+            MetaFile::Head => Answer::Later(Duration::from_millis(1_500), MetaResponse::NotFound),
+            _ => Answer::Now(honest),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_boasts_of_a_head_and_has_none_hides_nobody_elses() {
+    let lab = Lab::new();
+    let (mut forge, set) = repository("boast");
+    let victim = settled(&lab, &forge, &set, "1.0.0").await;
+    let honest = Peer::start(&set, Honest).await;
+    let to = honest.connect(&victim.address).await;
+    let boaster = Peer::start(&set, Boaster).await;
+    boaster.connect(&victim.address).await;
+    boaster.wait("a question", |log| log.asked.iter().any(|(_, file)| *file == MetaFile::Head).then_some(())).await;
+    // The honest word comes while the boaster is still being waited for, and not by gossip.
+    let next = forge.publish("1.1.0", noise("boast 1.1.0", RELEASE_BYTES));
+    honest.shelve(&next);
+    let message = Control::Head {
+        root_version: next.root_version,
+        timestamp_version: next.timestamp_version,
+        timestamp_sha256: None,
+    };
+    honest.say(&to, message).await;
+    victim.reaches(&next, "1.1.0").await;
+    assert!(!victim.banned(&honest.id).await);
+    victim.is_unharmed(&Truth::of(&[&set, &next]), &[]).await;
 }

@@ -11,7 +11,7 @@ use updraft_tests::lab::{Lab, Truth, Victim};
 use updraft_tests::malicious::{Answer, Behaviour, Honest, Peer, Serve, object};
 use updraft_tests::now;
 
-use super::attack::{MOMENT, RELEASE_BYTES, Server, is_unmoved, offer, recovers, repository, settled};
+use super::attack::{MOMENT, RELEASE_BYTES, Server, is_blamed, is_unmoved, offer, recovers, repository, settled};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_of_rotten_pieces_is_banned_and_the_honest_one_serves() {
@@ -159,7 +159,7 @@ async fn a_piece_list_that_was_not_signed_is_refused() {
         let victim = lab.victim(&forge.ticket(std::slice::from_ref(&liar.address))).await;
         let asked = |file: &MetaFile| matches!(file, MetaFile::Manifest { .. });
         liar.wait("a question", |log| log.asked.iter().any(|(_, file)| asked(file)).then_some(())).await;
-        super::attack::is_blamed(&victim, &liar).await;
+        is_blamed(&victim, &liar).await;
         victim.is_unharmed(&truth, &[&malware]).await;
         lab.converges(&victim, &set, "1.0.0").await;
         victim.is_unharmed(&truth, &[&malware]).await;
@@ -329,4 +329,21 @@ async fn software_for_another_product_platform_or_channel_is_not_installed() {
         drop(teller);
     }
     recovers(&lab, &victim, &mut forge, &truth, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_liar_that_comes_over_quic_is_treated_no_better() {
+    let lab = Lab::new();
+    let (mut forge, set) = repository("quic");
+    let victim = lab
+        .victim_with(&forge.ticket(&[]), |config| config.listen = vec!["/ip4/127.0.0.1/udp/0/quic-v1".to_owned()])
+        .await;
+    assert!(victim.address.contains("quic"), "{}", victim.address);
+    let liar = Peer::start(&set, Server(Serve::Rotten)).await;
+    liar.connect(&victim.address).await;
+    victim.bans(&liar.id).await;
+    let forged = forge.thief(&[]).publish("9.9.9", noise("malware", RELEASE_BYTES));
+    let stranger = offer(&victim, &forged, forged.head()).await;
+    is_blamed(&victim, &stranger).await;
+    recovers(&lab, &victim, &mut forge, &Truth::of(&[&set]), &[&forged]).await;
 }

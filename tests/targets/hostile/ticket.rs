@@ -13,7 +13,7 @@ use updraft_tests::lab::{Lab, Truth, head_version};
 use updraft_tests::malicious::{Honest, Peer};
 use updraft_tests::now;
 
-use super::attack::{MOMENT, RELEASE_BYTES, repository};
+use super::attack::{MOMENT, RELEASE_BYTES, is_blamed, repository};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn altered_addresses_lead_to_an_impostor_and_alter_no_trust() {
@@ -30,7 +30,7 @@ async fn altered_addresses_lead_to_an_impostor_and_alter_no_trust() {
         log.asked.iter().any(|(_, file)| matches!(file, MetaFile::Root { .. })).then_some(())
     })
     .await;
-    super::attack::is_blamed(&victim, &liar).await;
+    is_blamed(&victim, &liar).await;
     let truth = Truth::of(&[&set]);
     let lies: Vec<_> = evil.works.values().collect();
     assert_eq!(victim.status().await.repositories[0].root_version, 0);
