@@ -185,6 +185,19 @@ fn a_node_with_an_old_root_is_brought_forward_by_its_neighbours() {
 }
 
 #[test]
+fn a_seed_says_so_when_somebody_else_signs_with_its_keys() {
+    let (mut network, mut repository) = fleet(2, 15);
+    assert!(network.run_until(5_000, |n| (1..=2).all(|peer| n.head_version(peer) == 1)));
+    network.publish(&mut repository, "1.0.0", &artifact(1, 1));
+    assert!(network.run_until(20_000, |n| all_installed(n, 1..=2, "1.0.0")));
+    assert!(!network.told(0, EventKind::Alarm), "its own heads are no news");
+    repository.resign(network.wall().plus_seconds(1));
+    network.tell(2, &repository);
+    assert!(network.run_until(20_000, |n| n.head_version(0) == 3));
+    assert!(network.told(0, EventKind::Alarm), "{:?}", network.events(0));
+}
+
+#[test]
 fn proof_against_a_key_survives_a_restart() {
     let mut network = VirtualNetwork::new(LINKS, 14);
     let repository = TestRepository::new(network.wall());

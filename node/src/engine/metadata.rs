@@ -132,6 +132,12 @@ impl Engine {
         }
         if let Some(version) = change.head_verified {
             self.tell(EventKind::HeadVerified, peer, format!("head {version} verified"));
+            if peer.is_some() && self.config.is_seed && self.adoption.is_done() {
+                let text = format!(
+                    "head {version} is validly signed and was not signed here: another seed runs with these keys, or somebody stole them; replace the online keys (updraft key rotate) unless this seed was just restored from a backup"
+                );
+                self.tell(EventKind::Alarm, peer, text);
+            }
             self.resign_asked_ms = None;
         }
         if change.replaced {
