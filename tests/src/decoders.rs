@@ -11,6 +11,7 @@ mod head;
 mod metadata;
 mod repository;
 pub mod seeds;
+mod session;
 mod text;
 mod tuf;
 mod wire;
@@ -19,6 +20,7 @@ pub use archive::{compressed_tar, tar, zip};
 pub use config::config;
 pub use head::head;
 pub use metadata::{canonical, channel_policy, key, manifest, release, ticket};
+pub use session::session;
 pub use text::{http, names, path_pattern};
 pub use tuf::{root, snapshot, targets, timestamp};
 pub use wire::{control_socket, meta, transfer};
@@ -34,7 +36,7 @@ pub struct Decoder {
 }
 
 /// All of them.
-pub const ALL: [Decoder; 21] = [
+pub const ALL: [Decoder; 22] = [
     Decoder { name: "canonical", body: canonical },
     Decoder { name: "channel_policy", body: channel_policy },
     Decoder { name: "compressed_tar", body: compressed_tar },
@@ -49,6 +51,7 @@ pub const ALL: [Decoder; 21] = [
     Decoder { name: "path_pattern", body: path_pattern },
     Decoder { name: "release", body: release },
     Decoder { name: "root", body: root },
+    Decoder { name: "session", body: session },
     Decoder { name: "snapshot", body: snapshot },
     Decoder { name: "tar", body: tar },
     Decoder { name: "targets", body: targets },

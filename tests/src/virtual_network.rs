@@ -682,7 +682,7 @@ fn gone(peer: PeerId) -> Input {
 }
 
 /// The files that a seed has on disk.
-fn disk(repository: &TestRepository) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn disk(repository: &TestRepository) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for (file, bytes) in &repository.files {
         match file {

@@ -104,7 +104,7 @@ macro_rules! corpora {
 
 corpora! {
     canonical channel_policy compressed_tar config control_socket head http key manifest meta names path_pattern
-    release root snapshot tar targets ticket timestamp transfer zip
+    release root session snapshot tar targets ticket timestamp transfer zip
 }
 
 #[test]

@@ -244,7 +244,11 @@ impl Fetch {
                 if let Some(object) = self.links.get_mut(peer).and_then(|link| link.theirs.remove(&handle))
                     && let Some(transfer) = self.transfers.get_mut(&object)
                 {
-                    transfer.forget(peer);
+                    // The shell would expect them for the rest of the session, and it counts.
+                    for block in transfer.forget(peer) {
+                        let (peer, handle) = (peer.clone(), transfer.handle);
+                        outcome.effects.push(SwarmEffect::Cancel { peer, handle, block });
+                    }
                 }
             }
             Control::Request { handle, block } => self.heard_request(peer, handle, block, &mut outcome),
@@ -259,7 +263,11 @@ impl Fetch {
                 let object = self.links.get(peer).and_then(|link| link.theirs.get(&handle)).copied();
                 if let Some(transfer) = object.and_then(|object| self.transfers.get_mut(&object)) {
                     let rest_ms = if retry_after_ms == 0 { ABSENT_MS } else { u64::from(retry_after_ms.min(60_000)) };
-                    transfer.refused(peer, block, now_ms + rest_ms);
+                    // As above: what was refused is not to be expected any more.
+                    if transfer.refused(peer, block, now_ms + rest_ms) {
+                        let (peer, handle) = (peer.clone(), transfer.handle);
+                        outcome.effects.push(SwarmEffect::Cancel { peer, handle, block });
+                    }
                 }
                 self.fill_all(now_ms, &mut outcome);
             }
@@ -567,3 +575,6 @@ fn cancel_all(transfer: &mut Transfer, outcome: &mut Outcome) {
         outcome.effects.push(SwarmEffect::Cancel { peer, handle, block });
     }
 }
+
+#[cfg(test)]
+mod tests;

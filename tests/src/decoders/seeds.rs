@@ -45,6 +45,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "path_pattern" => path_pattern(),
         "release" => releases(),
         "root" => root(),
+        "session" => super::session::seeds(),
         "snapshot" => snapshot(),
         "tar" => tars().into_iter().map(|tar| [&[1][..], &tar].concat()).collect(),
         "targets" => targets(),

@@ -136,18 +136,21 @@ impl Transfer {
         }
     }
 
-    /// A neighbour is gone: what it was asked for is free again.
-    pub(super) fn forget(&mut self, peer: &PeerId) {
-        let Some(holder) = self.holders.remove(peer) else { return };
+    /// A neighbour is gone, or has nothing of this any more: what it was asked for is free again, and
+    /// returned.
+    pub(super) fn forget(&mut self, peer: &PeerId) -> Vec<BlockRange> {
+        let Some(holder) = self.holders.remove(peer) else { return Vec::new() };
         for piece in holder.have.iter() {
             self.availability[piece as usize] -= 1;
         }
-        for block in holder.outstanding.keys() {
+        let open: Vec<BlockRange> = holder.outstanding.keys().copied().collect();
+        for block in &open {
             self.release(peer, *block);
         }
         for progress in self.progress.values_mut().filter(|p| p.sole_source.as_ref() == Some(peer)) {
             progress.sole_source = None;
         }
+        open
     }
 
     fn release(&mut self, peer: &PeerId, block: BlockRange) {
@@ -328,14 +331,15 @@ impl Transfer {
         Blame::Suspects
     }
 
-    /// The request for `block` is over without its bytes.
-    pub(super) fn refused(&mut self, peer: &PeerId, block: BlockRange, rest_until_ms: u64) {
-        if let Some(holder) = self.holders.get_mut(peer) {
-            holder.rest_until_ms = holder.rest_until_ms.max(rest_until_ms);
-            if holder.settle(block) {
-                self.release(peer, block);
-            }
+    /// The request for `block` is over without its bytes; false where there was none.
+    pub(super) fn refused(&mut self, peer: &PeerId, block: BlockRange, rest_until_ms: u64) -> bool {
+        let Some(holder) = self.holders.get_mut(peer) else { return false };
+        holder.rest_until_ms = holder.rest_until_ms.max(rest_until_ms);
+        let asked = holder.settle(block);
+        if asked {
+            self.release(peer, block);
         }
+        asked
     }
 
     /// Takes late blocks from their neighbours; returns what to cancel.

@@ -1,0 +1,61 @@
+//! Tests of the fetcher as a whole: what it asks its neighbours for, and takes back.
+
+use rand::SeedableRng as _;
+use updraft_protocol::digest::Digest;
+use updraft_protocol::manifest::ManifestBuilder;
+use updraft_protocol::transfer::ObjectKind;
+
+use super::*;
+
+fn neighbour() -> PeerId {
+    PeerId::from_bytes(Digest::of(b"neighbour").as_bytes()).expect("32 bytes")
+}
+
+fn requests(outcome: &Outcome) -> BTreeSet<BlockRange> {
+    let asked = outcome.effects.iter().filter_map(|effect| match effect {
+        SwarmEffect::Request { block, .. } => Some(*block),
+        _ => None,
+    });
+    asked.collect()
+}
+
+fn withdrawn(outcome: &Outcome) -> BTreeSet<BlockRange> {
+    let cancelled = outcome.effects.iter().filter_map(|effect| match effect {
+        SwarmEffect::Cancel { block, .. } => Some(*block),
+        _ => None,
+    });
+    cancelled.collect()
+}
+
+/// A fetcher that has asked one neighbour, which holds everything, for some blocks.
+fn asking() -> (Fetch, BTreeSet<BlockRange>) {
+    let mut builder = ManifestBuilder::new();
+    builder.update(&vec![7; 4 << 20]);
+    let manifest = Arc::new(builder.finish().expect("not empty"));
+    let object = ObjectId { kind: ObjectKind::Artifact, digest: *manifest.artifact() };
+    let count = manifest.piece_count();
+    let mut fetch = Fetch::new(SmallRng::seed_from_u64(1));
+    assert!(fetch.add(object, manifest, Bitmap::empty(count)));
+    let _ = fetch.want(object, 0);
+    let _ = fetch.connected(&neighbour(), false);
+    let have = Bitmap::full(count).as_bytes().to_vec();
+    let announce = Control::Announce { handle: 5, object, wants: false, have };
+    let asked = requests(&fetch.control(&neighbour(), announce, 0));
+    assert!(asked.len() > 1);
+    (fetch, asked)
+}
+
+#[test]
+fn a_request_that_is_refused_is_withdrawn_from_the_network() {
+    let (mut fetch, asked) = asking();
+    let block = *asked.first().expect("not empty");
+    let busy = Control::Busy { handle: 5, block, retry_after_ms: 500, ask: Vec::new() };
+    assert_eq!(withdrawn(&fetch.control(&neighbour(), busy.clone(), 0)), BTreeSet::from([block]));
+    assert_eq!(withdrawn(&fetch.control(&neighbour(), busy, 0)), BTreeSet::new(), "it was withdrawn already");
+}
+
+#[test]
+fn all_requests_are_withdrawn_from_a_neighbour_that_forgets_the_object() {
+    let (mut fetch, asked) = asking();
+    assert_eq!(withdrawn(&fetch.control(&neighbour(), Control::Forget { handle: 5 }, 0)), asked);
+}
