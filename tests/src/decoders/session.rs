@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use updraft::engine::effect::{Effect, EventKind, GossipVerdict, SwarmEffect};
 use updraft::engine::input::{BlockOutcome, DiscoverySource, Input, Now, SwarmInput};
 use updraft::engine::install::{Recovered, SubscriptionSpec};
+use updraft::engine::memory::Memory;
 use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
@@ -152,6 +153,7 @@ impl Run {
             platform: Platform::any(),
             agent: "fuzzed".to_owned(),
             random_seed: 7,
+            adopt_wait_ms: 0,
         };
         let spec = SubscriptionSpec {
             product: "app".parse().expect("a name"),
@@ -164,6 +166,8 @@ impl Run {
             artifacts: Vec::new(),
             subscriptions: vec![(spec, Recovered::default())],
             peers: Vec::new(),
+            memory: Memory::default(),
+            bans: Vec::new(),
         };
         let now = Now { wall: UtcTime::from_unix(START_UNIX), mono_ms: 0 };
         let (engine, effects) = Engine::restore(config, found, now).expect("a good repository");
@@ -446,6 +450,7 @@ fn hello(root_version: u64, timestamp_version: u64) -> Control {
         features: Vec::new(),
         root_version,
         timestamp_version,
+        timestamp_sha256: None,
         seed: false,
         credential: None,
     })
@@ -489,7 +494,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         step(3, &request(MetaFile::Head)),
         step(3, &request(MetaFile::Root { version: 1 })),
         step(4, &MetaResponse::File(b"{}".to_vec()).encode()),
-        say(Control::Head { root_version: 2, timestamp_version: 100 }),
+        say(Control::Head { root_version: 2, timestamp_version: 100, timestamp_sha256: None }),
         step(10, b"/ip4/192.0.2.3/tcp/1\n/dns/x/tcp/2"),
         say(Control::Goodbye { reason: "bye".to_owned() }),
         step(7, &[]),
