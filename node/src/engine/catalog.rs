@@ -278,7 +278,7 @@ impl Catalog {
         let mut trusted = Trusted::from_first_root(&first, &repository).map_err(|error| bad(error.to_string()))?;
         let mut before = None;
         for _ in 0..MAX_ROOT_ROTATIONS {
-            let Some(bytes) = read(&format!("{}.root.json", trusted.root().version + 1)) else { break };
+            let Some(bytes) = read(&format!("{}.root.json", trusted.root().version.saturating_add(1))) else { break };
             before = Some(trusted.clone());
             if take_root(&mut trusted, &bytes).map_err(|error| bad(error.to_string()))? {
                 catalog.rotated_at = trusted.root().version;
@@ -464,7 +464,7 @@ impl Catalog {
     /// Files that are needed now.
     pub(crate) fn needs(&self) -> Vec<MetaFile> {
         let Some(view) = &self.current else {
-            return vec![MetaFile::Root { version: self.root_version() + 1 }];
+            return vec![MetaFile::Root { version: self.root_version().saturating_add(1) }];
         };
         if let Some(candidate) = &self.candidate {
             return self.missing(candidate);
@@ -506,7 +506,7 @@ impl Catalog {
                 change.head_verified = Some(version);
                 // An unsigned hint: a newer root may exist, and nobody is to blame if it does not.
                 if accepted.root_version > self.root_version() {
-                    change.wants.push(MetaFile::Root { version: self.root_version() + 1 });
+                    change.wants.push(MetaFile::Root { version: self.root_version().saturating_add(1) });
                 }
                 for (_, bytes) in accepted.targets {
                     self.files.insert(Digest::of(&bytes), Arc::new(bytes));
@@ -591,7 +591,7 @@ impl Catalog {
     }
 
     fn root(&mut self, version: u64, bytes: &[u8], now: UtcTime, change: &mut Change) -> Result<(), String> {
-        if version != self.root_version() + 1 {
+        if version != self.root_version().saturating_add(1) {
             return Ok(());
         }
         let name = format!("{version}.root.json");
@@ -616,11 +616,11 @@ impl Catalog {
             let current = self.current.as_ref().map(|view| view.trusted.clone());
             self.former = self.former.take().or(current);
             self.replace_view(&trusted, now, change);
-            change.wants.push(MetaFile::Root { version: version + 1 });
+            change.wants.push(MetaFile::Root { version: version.saturating_add(1) });
             change.wants.push(MetaFile::Head);
         } else {
             self.joining = Some(trusted);
-            change.wants.push(MetaFile::Root { version: version + 1 });
+            change.wants.push(MetaFile::Root { version: version.saturating_add(1) });
         }
         Ok(())
     }

@@ -160,7 +160,7 @@ impl Engine {
     /// A peer has this root and this head, as it says.
     pub(super) fn heard_head(&mut self, peer: &PeerId, heard: Heard, now: Now) {
         self.peers.heard_head(peer, heard.root_version, heard.timestamp_version);
-        let next = self.catalog.root_version() + 1;
+        let next = self.catalog.root_version().saturating_add(1);
         if heard.root_version >= next && self.peers.may_be_asked_for_root(peer, next, now.mono_ms) {
             self.wants.add(MetaFile::Root { version: next }, Some(peer));
         }

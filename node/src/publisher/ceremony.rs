@@ -325,6 +325,8 @@ pub fn apply(
 mod tests {
     use std::path::Path;
 
+    use updraft_protocol::tuf::{Expiry, Timestamp, sign_role};
+
     use super::*;
     use crate::engine::effect::Save;
     use crate::publisher::keys::Keys;
@@ -408,6 +410,29 @@ mod tests {
         let next = publisher::renew(&view(&signed), &keys, now()).expect("signed");
         let version = |signed: &Signed| signed.trusted.timestamp().map_or(0, |timestamp| timestamp.version);
         assert_eq!((version(&made.signed), version(&signed), version(&next)), (1, 2, 3));
+    }
+
+    #[test]
+    fn a_version_that_a_thief_pushed_to_the_end_is_undone_by_a_new_key() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (keys, made) = repository(directory.path());
+        let mut trusted = made.signed.trusted.clone();
+        let stolen = keys.open(&keys.get("timestamp").expect("there")).expect("plain");
+        let listed = trusted.timestamp().expect("signed").snapshot.clone();
+        let last = sign_role(&Timestamp::new(u64::MAX, now().plus_days(14), listed), &[&stolen]);
+        let _new = trusted.update_timestamp(&last, Expiry::Enforce(now())).expect("validly signed");
+        let pushed = Signed { trusted: trusted.clone(), ..made.signed.clone() };
+        assert!(publisher::renew(&view(&pushed), &keys, now()).is_err(), "there is no next version");
+
+        let new = keys.generate("new", None).expect("made").public();
+        let change = rotation(&trusted, &RoleName::timestamp(), new, &[]).expect("one key");
+        let mut ceremony = draft(&trusted, vec![made.root.clone()], &change, now()).expect("drafted");
+        let signing = keys.all(&ceremony.authorised()).expect("all here");
+        ceremony.sign(&signing.iter().collect::<Vec<_>>()).expect("signed");
+        let signed = apply(&ceremony, &view(&pushed), &keys, now()).expect("applied");
+        let version = |signed: &Signed| signed.trusted.timestamp().map_or(0, |timestamp| timestamp.version);
+        assert_eq!(version(&signed), 1);
+        assert_eq!(version(&publisher::renew(&view(&signed), &keys, now()).expect("signed")), 2);
     }
 
     #[test]

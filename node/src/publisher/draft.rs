@@ -68,6 +68,11 @@ pub enum DraftError {
     /// The repository is not whole.
     #[error("the repository lacks its {0} metadata; it must be whole before anything is added")]
     Incomplete(RoleName),
+    /// A thief of the role's key pushed its version to the end.
+    #[error(
+        "the {0} metadata has reached the last version that there is: somebody else signed it; replace its key by a new root (updraft key rotate {0}), after which versions start anew"
+    )]
+    Exhausted(RoleName),
     /// The head would not fit a gossip message.
     #[error("the signed head does not fit a gossip message; retire old products")]
     HeadTooLarge,
@@ -127,6 +132,15 @@ fn does_not_verify(error: TufError) -> DraftError {
 pub fn releases_delegation(product: &Product) -> DelegatedRole {
     let paths = [format!("releases/{product}/*/*/*"), format!("patches/{product}/*/*")];
     DelegatedRole::new(RoleName::releases(product), &[&paths[0], &paths[1]])
+}
+
+/// No repository signs so often: versions beyond this were pushed forward by somebody who had the key.
+const PUSHED_FORWARD: u64 = 1 << 40;
+
+/// The version after `before`, which is `before` where there is none. Versions go on across a change of
+/// keys, unless a thief of the old one pushed them out of reach.
+fn next_version(before: u64, starts_anew: bool) -> u64 {
+    if starts_anew && before >= PUSHED_FORWARD { 1 } else { before.saturating_add(1) }
 }
 
 /// Metadata that is being changed.
@@ -202,13 +216,19 @@ impl Draft {
         Ok(())
     }
 
+    /// Whether a new root took the timestamp and the snapshot away, so that versions may start anew.
+    fn starts_anew(&self) -> bool {
+        self.root.is_some() && self.trusted.timestamp().is_none()
+    }
+
     fn edit(&mut self, role: &RoleName, days: i64) -> &mut Targets {
         let expires = self.now.plus_days(days);
+        let starts_anew = self.starts_anew();
         let current = self.before.role(role);
         self.changed.entry(role.clone()).or_insert_with(|| match current {
             Some(current) => {
                 let mut next = Targets::clone(current);
-                next.version += 1;
+                next.version = next_version(next.version, starts_anew);
                 next.expires = expires;
                 next
             }
@@ -317,7 +337,10 @@ impl Draft {
         let mut snapshot = match self.before.snapshot() {
             Some(current) => {
                 let mut next = Snapshot::clone(current);
-                next.version += 1;
+                next.version = next_version(next.version, self.starts_anew());
+                if next.version == current.version {
+                    return Err(DraftError::Exhausted(RoleName::snapshot()));
+                }
                 next.expires = expires;
                 next
             }
@@ -330,6 +353,9 @@ impl Draft {
             files.push((file, metadata.bytes().to_vec()));
         }
         for (role, targets) in &self.changed {
+            if self.before.role(role).is_some_and(|before| before.version == targets.version) {
+                return Err(DraftError::Exhausted(role.clone()));
+            }
             let bytes = sign(role, targets, &self.signers(role)?, keys)?;
             snapshot = snapshot.with_role(role, FileMeta::of(targets.version, &bytes));
             let file = MetaFile::Role { name: role.as_str().to_owned(), version: targets.version };
@@ -339,7 +365,11 @@ impl Draft {
         let snapshot_bytes = sign(&role, &snapshot, &self.signers(&role)?, keys)?;
         let listed = FileMeta::of(snapshot.version, &snapshot_bytes);
         let mut timestamp = match self.before.timestamp() {
-            Some(before) => Timestamp::new(before.version + 1, expires, listed).following(before),
+            Some(before) => match next_version(before.version, self.starts_anew()) {
+                version if version == before.version => return Err(DraftError::Exhausted(RoleName::timestamp())),
+                version if version < before.version => Timestamp::new(version, expires, listed),
+                version => Timestamp::new(version, expires, listed).following(before),
+            },
             None => Timestamp::new(1, expires, listed),
         };
         timestamp.signed_at = Some(self.now);
