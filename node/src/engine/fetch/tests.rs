@@ -59,3 +59,40 @@ fn all_requests_are_withdrawn_from_a_neighbour_that_forgets_the_object() {
     let (mut fetch, asked) = asking();
     assert_eq!(withdrawn(&fetch.control(&neighbour(), Control::Forget { handle: 5 }, 0)), asked);
 }
+
+#[test]
+fn a_suspect_that_does_not_deliver_does_not_hold_the_piece_for_ever() {
+    let mut builder = ManifestBuilder::new();
+    builder.update(&vec![7; (16 << 20) + 1]);
+    let manifest = Arc::new(builder.finish().expect("not empty"));
+    assert_eq!(manifest.leaves_per_piece(), 2);
+    let object = ObjectId { kind: ObjectKind::Artifact, digest: *manifest.artifact() };
+    let count = manifest.piece_count();
+    let mut have = Bitmap::full(count);
+    have.clear(0);
+    let mut fetch = Fetch::new(SmallRng::seed_from_u64(1));
+    assert!(fetch.add(object, manifest, have));
+    let _ = fetch.want(object, 0);
+    let peers = [neighbour(), PeerId::from_bytes(Digest::of(b"other").as_bytes()).expect("32 bytes")];
+    for peer in &peers {
+        let _ = fetch.connected(peer, false);
+        let have = Bitmap::full(count).as_bytes().to_vec();
+        let _ = fetch.control(peer, Control::Announce { handle: 5, object, wants: false, have }, 0);
+    }
+    // Each brings a half of the piece, and it is wrong: now one of them alone is asked for it.
+    let leaf = |index| BlockRange::new(index * 16_384, 16_384).expect("a leaf");
+    let _ = fetch.block_arrived(&peers[0], object, leaf(0), BlockOutcome::Stored, 1);
+    let asked_of = |outcome: Outcome| -> BTreeSet<PeerId> {
+        let asked = outcome.effects.into_iter().filter_map(|effect| match effect {
+            SwarmEffect::Request { peer, .. } => Some(peer),
+            _ => None,
+        });
+        asked.collect()
+    };
+    let mut sources = asked_of(fetch.block_arrived(&peers[1], object, leaf(1), BlockOutcome::PieceRejected(0), 1));
+    assert_eq!(sources.len(), 1);
+    for second in 1..120 {
+        sources.extend(asked_of(fetch.tick(second * 1_000)));
+    }
+    assert_eq!(sources, BTreeSet::from(peers));
+}

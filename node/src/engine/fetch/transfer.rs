@@ -159,6 +159,10 @@ impl Transfer {
             && let Some(progress) = self.progress.get_mut(&piece.get())
         {
             progress.mark_released(block);
+            // A source that does not deliver must not be the only one: it would hold the piece for ever.
+            if progress.sole_source.as_ref() == Some(peer) {
+                progress.sole_source = None;
+            }
         }
     }
 
@@ -172,10 +176,15 @@ impl Transfer {
         let leaves = holder.block_leaves();
         let block = self
             .pick_begun(peer, leaves)
-            .or_else(|| self.pick_rarest(peer, rng).and_then(|piece| self.begin(piece, peer, leaves)))
+            .or_else(|| self.pick_rarest(peer, rng).and_then(|piece| self.begin(piece, leaves)))
             .or_else(|| self.pick_endgame(peer))?;
         let piece = self.manifest.piece_at(block.offset)?;
-        self.progress.get_mut(&piece.get())?.mark_asked(block);
+        let suspect = self.suspect_pieces.contains(&piece.get());
+        let progress = self.progress.get_mut(&piece.get())?;
+        if suspect && progress.sole_source.is_none() {
+            progress.sole_source = Some(peer.clone());
+        }
+        progress.mark_asked(block);
         self.holders.get_mut(peer)?.ask(block, now_ms);
         Some(block)
     }
@@ -227,12 +236,9 @@ impl Transfer {
         best.map(|(_, piece)| piece)
     }
 
-    fn begin(&mut self, piece: u32, peer: &PeerId, leaves: usize) -> Option<BlockRange> {
+    fn begin(&mut self, piece: u32, leaves: usize) -> Option<BlockRange> {
         let index = self.manifest.index(piece)?;
-        let mut progress = PieceProgress::new(&self.manifest, index);
-        if self.suspect_pieces.contains(&piece) {
-            progress.sole_source = Some(peer.clone());
-        }
+        let progress = PieceProgress::new(&self.manifest, index);
         let block = progress.next_missing(leaves);
         self.progress.insert(piece, progress);
         block
