@@ -229,7 +229,15 @@ fn fill(data_dir: &Path, set: &Set) {
 
 impl Victim {
     async fn start(config: NodeConfig, data_dir: PathBuf, install_dir: PathBuf) -> Self {
-        let mut node = start(config).await.expect("the node starts");
+        // A node that ran on the directory before may take a moment to let go of its lock.
+        let started = Instant::now();
+        let mut node = loop {
+            match start(config.clone()).await {
+                Ok(node) => break node,
+                Err(error) => assert!(started.elapsed() < CONVERGED, "the node does not start: {error}"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
         let address = node.listening().await.first().cloned().expect("it listens");
         Self { id: node.peer_id.clone(), node, address, data_dir, install_dir }
     }
