@@ -323,6 +323,18 @@ impl Forge {
     /// than all of its.
     pub fn skip_to(&mut self, set: &Set) {
         let version = set.timestamp_version;
+        self.skip_roles(set);
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.version = snapshot.version.max(version_of(&set.snapshot));
+        }
+        if let Some(timestamp) = &mut self.timestamp {
+            timestamp.version = version;
+        }
+        self.forked = true;
+    }
+
+    /// The same for the targets roles alone: no version of theirs is signed a second time.
+    pub fn skip_roles(&mut self, set: &Set) {
         for known in self.roles.keys().cloned().collect::<Vec<_>>() {
             let highest = set.files.keys().filter_map(|file| match file {
                 MetaFile::Role { name, version } if name == known.as_str() => Some(*version),
@@ -334,13 +346,6 @@ impl Forge {
                 self.edit(&known, |_| {});
             }
         }
-        if let Some(snapshot) = &mut self.snapshot {
-            snapshot.version = snapshot.version.max(version_of(&set.snapshot));
-        }
-        if let Some(timestamp) = &mut self.timestamp {
-            timestamp.version = version;
-        }
-        self.forked = true;
     }
 
     /// The keys of a role.

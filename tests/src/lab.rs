@@ -324,7 +324,8 @@ impl Victim {
 
     /// Whether any event is an alarm that says `part`.
     pub async fn alarmed(&self, part: &str) -> bool {
-        self.events().await.iter().any(|event| event.kind == "alarm" && event.text.contains(part))
+        let is_alarm = |kind: &str| kind == "alarm" || kind == "equivocation";
+        self.events().await.iter().any(|event| is_alarm(&event.kind) && event.text.contains(part))
     }
 
     /// Asks its HTTP face.

@@ -189,6 +189,8 @@ pub fn object(digest: &Digest) -> ObjectId {
 pub struct Log {
     /// Peers with a session that said hello.
     pub greeted: BTreeMap<PeerId, Hello>,
+    /// Whoever ever greeted it, even if it was thrown out at once.
+    pub met: BTreeSet<PeerId>,
     /// Who left, and why.
     pub left: Vec<(PeerId, String)>,
     /// Heads that came by gossip, in order: their digests, and from whom.
@@ -387,7 +389,7 @@ impl Peer {
         let peer = updraft::engine::peers::peer_of(address).expect("an address with a peer id");
         self.tell(SwarmEffect::Dial { peer: Some(peer.clone()), addresses: vec![address.to_owned()] }).await;
         let what = format!("a hello of {address}");
-        self.wait(&what, |log| log.greeted.contains_key(&peer).then_some(())).await;
+        self.wait(&what, |log| log.met.contains(&peer).then_some(())).await;
         peer
     }
 
@@ -557,7 +559,10 @@ impl Actor {
         let say = |message| SwarmEffect::Control { peer: peer.clone(), message };
         match message {
             Control::Hello(hello) => {
-                lock(&self.shared.log).greeted.insert(peer.clone(), hello);
+                let mut log = lock(&self.shared.log);
+                log.met.insert(peer.clone());
+                log.greeted.insert(peer.clone(), hello);
+                drop(log);
                 let announcements = lock(&self.shared.shelf).announcements();
                 effects.extend(self.behaviour.announce(announcements).into_iter().map(say));
             }

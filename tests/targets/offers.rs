@@ -83,7 +83,7 @@ struct Seed {
     answers: BTreeMap<u64, OfferAnswer>,
     discarded: Vec<Digest>,
     told: Vec<String>,
-    banned: Vec<PeerId>,
+    parted: Vec<PeerId>,
     /// Whether there is room for artifacts.
     room: Result<(), String>,
 }
@@ -136,7 +136,7 @@ impl Seed {
             answers: BTreeMap::new(),
             discarded: Vec::new(),
             told: Vec::new(),
-            banned: Vec::new(),
+            parted: Vec::new(),
             room: Ok(()),
         };
         for n in 1..=20 {
@@ -179,7 +179,7 @@ impl Seed {
             Effect::Swarm(SwarmEffect::MetaAnswer { channel, response: MetaResponse::Offer(answer) }) => {
                 self.answers.insert(channel, answer);
             }
-            Effect::Swarm(SwarmEffect::Ban { peer }) => self.banned.push(peer),
+            Effect::Swarm(SwarmEffect::Disconnect { peer }) => self.parted.push(peer),
             Effect::Event(event) if event.kind == EventKind::PushRefused => self.told.push(event.text),
             Effect::OpenArtifact { manifest } => {
                 let result = Ok(Bitmap::empty(manifest.piece_count()));
@@ -336,7 +336,7 @@ fn a_forged_signature_is_refused() {
 }
 
 #[test]
-fn whoever_goes_on_forging_is_banned() {
+fn whoever_goes_on_forging_is_parted_from() {
     let mut seed = Seed::new();
     for round in 0..8_u8 {
         let (release, _) = release("app", &format!("2.0.{round}"), b"evil");
@@ -344,7 +344,7 @@ fn whoever_goes_on_forging_is_banned() {
         seed.refuses(1, &forged);
         seed.wait(2_000);
     }
-    assert_eq!(seed.banned, [peer(1)]);
+    assert_eq!(seed.parted, [peer(1)]);
 }
 
 #[test]
