@@ -34,12 +34,19 @@ impl Engine {
         now: Now,
     ) {
         let Some(file) = self.wants.answered(request_id, peer) else { return };
-        let Ok(MetaResponse::File(bytes)) = result else {
+        let bytes = match result {
+            Ok(MetaResponse::File(bytes)) => bytes,
             // Nobody is obliged to know a next root or a newer head.
-            if matches!(file, MetaFile::Root { .. } | MetaFile::Head) && self.catalog.view().is_some() {
-                self.wants.give_up(&file, peer);
+            Ok(MetaResponse::NotFound | MetaResponse::Refused { .. }) => {
+                let optional = matches!(file, MetaFile::Root { .. } | MetaFile::Head) && self.catalog.view().is_some();
+                // What a joiner lacks it goes on asking for, and of others.
+                if optional && !self.catalog.needs().contains(&file) {
+                    self.wants.give_up(&file, peer);
+                }
+                return;
             }
-            return;
+            // That a request failed says nothing about the file: it is asked for again.
+            Err(_) => return,
         };
         if let Err(reason) = self.take_file(&file, &bytes, Some(peer), now) {
             self.fault(peer, &format!("answered with a wrong file: {reason}"));
