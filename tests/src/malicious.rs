@@ -132,7 +132,7 @@ impl Shelf {
         self.repository = set.repository;
         self.root_version = set.root_version;
         self.timestamp_version = set.timestamp_version;
-        self.head = Some(set.head());
+        self.head = (!set.timestamp.is_empty()).then(|| set.head());
         self.files.extend(set.files.iter().map(|(file, bytes)| (file.clone(), bytes.clone())));
         for work in set.works.values() {
             self.add_artifact(work.bytes.clone(), work.manifest.clone());

@@ -248,7 +248,7 @@ fn a_seed_restored_from_a_backup_takes_over_its_peers_head_and_never_forks() {
 
 /// Seconds after its last signature at which a seed asks to sign again.
 fn signs_again_after_s(random_seed: u64) -> i64 {
-    let signed_at = UtcTime::from_unix(1_790_000_000);
+    let signed_at = UtcTime::from_unix(1_800_000_000);
     let repository = TestRepository::new(signed_at);
     let mut metadata = BTreeMap::from([("1.root.json".to_owned(), repository.root.clone())]);
     for save in updraft::publisher::in_order(&repository.signed) {

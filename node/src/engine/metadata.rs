@@ -56,19 +56,25 @@ impl Engine {
             return;
         }
         let Some(file) = self.wants.answered(request_id, peer) else { return };
-        let Ok(MetaResponse::File(bytes)) = result else {
+        let bytes = match result {
+            Ok(MetaResponse::File(bytes)) => bytes,
             // Nobody is obliged to know a next root or a newer head, but for who said so.
-            let optional = matches!(file, MetaFile::Root { .. } | MetaFile::Head | MetaFile::Evidence { .. });
-            if optional && self.catalog.view().is_some() {
-                self.wants.give_up(&file, peer);
+            Ok(answer) => {
+                let optional = matches!(file, MetaFile::Root { .. } | MetaFile::Head | MetaFile::Evidence { .. });
+                // What a joiner lacks it goes on asking for, and of others.
+                if optional && self.catalog.view().is_some() && !self.catalog.needs().contains(&file) {
+                    self.wants.give_up(&file, peer);
+                }
+                if let MetaFile::Root { version } = file
+                    && answer == MetaResponse::NotFound
+                    && self.peers.claims_root(peer, version)
+                {
+                    self.fault(peer, &format!("claims to check with root {version} and does not have it"), now);
+                }
+                return;
             }
-            if let MetaFile::Root { version } = file
-                && matches!(result, Ok(MetaResponse::NotFound))
-                && self.peers.claims_root(peer, version)
-            {
-                self.fault(peer, &format!("claims to check with root {version} and does not have it"), now);
-            }
-            return;
+            // That a request failed says nothing about the file: it is asked for again.
+            Err(_) => return,
         };
         let is_wrong = is_wrong_file(&file, &bytes);
         if let Err(blame) = self.take_file(&file, &bytes, Some(peer), now) {

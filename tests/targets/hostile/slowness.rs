@@ -77,6 +77,44 @@ async fn neighbours_that_answer_no_question_delay_a_joiner_by_seconds_only() {
     victim.is_unharmed(&Truth::of(&[&set]), &[]).await;
 }
 
+/// Says that it has nothing, whatever it is asked for after the root.
+struct Destitute;
+
+impl Behaviour for Destitute {
+    fn hello(&mut self, honest: Hello) -> Option<Hello> {
+        Some(Hello { timestamp_version: 0, ..honest })
+    }
+
+    fn meta(&mut self, file: &MetaFile, honest: MetaResponse) -> Answer {
+        Answer::Now(if matches!(file, MetaFile::Root { .. }) { honest } else { MetaResponse::NotFound })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_that_have_nothing_do_not_end_a_joiners_questions() {
+    let lab = Lab::new();
+    let (forge, set) = repository("nothing");
+    let mut crowd = Vec::new();
+    for _ in 0..4 {
+        crowd.push(Peer::start(&set, Destitute).await);
+    }
+    // The one who has the head does not speak of it: it must be asked as well.
+    let modest = Peer::start(&set, Modest).await;
+    let addresses: Vec<String> = crowd.iter().chain([&modest]).map(|peer| peer.address.clone()).collect();
+    let victim = lab.victim(&forge.ticket(&addresses)).await;
+    victim.reaches(&set, "1.0.0").await;
+    victim.is_unharmed(&Truth::of(&[&set]), &[]).await;
+}
+
+/// Has everything and says of no head that it has it.
+struct Modest;
+
+impl Behaviour for Modest {
+    fn hello(&mut self, honest: Hello) -> Option<Hello> {
+        Some(Hello { timestamp_version: 0, ..honest })
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_every_answer_is_late_a_joiner_still_joins() {
     let lab = Lab::new();
