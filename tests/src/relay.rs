@@ -15,10 +15,13 @@ const CHUNK_BYTES: usize = 16 * 1024;
 pub struct Relay {
     /// Where to connect instead.
     pub address: SocketAddr,
+    /// From the target.
     pace: Arc<Pace>,
+    /// To the target.
+    upload: Arc<Pace>,
 }
 
-/// What all connections of a relay together may forward from the target.
+/// What all connections of a relay together may forward in one direction.
 #[derive(Debug)]
 struct Pace {
     bytes_per_second: AtomicU64,
@@ -28,6 +31,11 @@ struct Pace {
 }
 
 impl Pace {
+    fn unlimited() -> Arc<Self> {
+        let (bytes_per_second, free_at_ns) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { bytes_per_second, free_at_ns, start: Instant::now() })
+    }
+
     /// Waits until `bytes` have passed a link of this rate.
     fn pass(&self, bytes: usize) {
         let rate = self.bytes_per_second.load(Ordering::Relaxed);
@@ -50,33 +58,35 @@ impl Relay {
     pub fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let (bytes_per_second, free_at_ns) = (AtomicU64::new(0), AtomicU64::new(0));
-        let pace = Arc::new(Pace { bytes_per_second, free_at_ns, start: Instant::now() });
-        let shared = Arc::clone(&pace);
+        let (pace, upload) = (Pace::unlimited(), Pace::unlimited());
+        let shared = (Arc::clone(&pace), Arc::clone(&upload));
         thread::spawn(move || {
             while let Ok((client, _)) = listener.accept() {
                 let Ok(server) = TcpStream::connect(target) else { continue };
                 let (Ok(client_end), Ok(server_end)) = (client.try_clone(), server.try_clone()) else { continue };
-                let pace = Arc::clone(&shared);
-                thread::spawn(move || forward(client_end, server, None));
-                thread::spawn(move || forward(server_end, client, Some(&pace)));
+                let (pace, upload) = shared.clone();
+                thread::spawn(move || forward(client_end, server, &upload));
+                thread::spawn(move || forward(server_end, client, &pace));
             }
         });
-        Self { address, pace }
+        Self { address, pace, upload }
     }
 
     /// From now on all connections together get so many bytes a second from the target; 0 is no limit.
     pub fn limit(&self, bytes_per_second: u64) {
         self.pace.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
     }
+
+    /// From now on all connections together send so many bytes a second to the target; 0 is no limit.
+    pub fn limit_upload(&self, bytes_per_second: u64) {
+        self.upload.bytes_per_second.store(bytes_per_second, Ordering::Relaxed);
+    }
 }
 
-fn forward(mut from: TcpStream, mut to: TcpStream, pace: Option<&Pace>) {
+fn forward(mut from: TcpStream, mut to: TcpStream, pace: &Pace) {
     let mut buffer = vec![0; CHUNK_BYTES];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        if let Some(pace) = pace {
-            pace.pass(count);
-        }
+        pace.pass(count);
         if to.write_all(&buffer[..count]).is_err() {
             break;
         }

@@ -81,7 +81,7 @@ impl Bed {
         let status = self.seed.status();
         let port = status.listen.iter().find_map(|address| address.split('/').nth(4)?.parse().ok());
         let relay = Relay::start(([127, 0, 0, 1], port.expect("it listens on TCP")).into());
-        relay.limit(bytes_per_second);
+        relay.limit_upload(bytes_per_second);
         let address = format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", relay.address.port(), status.peer_id);
         let ticket = self.seed.ticket(&[address]);
         (relay, ticket)

@@ -304,6 +304,10 @@ impl Engine {
             .collect();
         // Anybody may call itself a seed; whom the ticket names comes first.
         seeds.sort_by_key(|peer| !self.peers.is_of_ticket(peer));
+        if let Some(release) = &making.offered.release {
+            let sent = self.fetch.view(&object(&release.artifact)).map_or(0, |view| view.counts.sent);
+            making.sent(sent, now.mono_ms);
+        }
         let asks = making.asks(&seeds, &mut || next_id(counter), now.mono_ms);
         let offer = making.offered.offer.clone();
         for (request_id, peer) in asks {

@@ -96,11 +96,20 @@ pub(super) struct Making {
     pub(super) offered: Offered,
     asked: BTreeMap<PeerId, Asked>,
     heard_ms: u64,
+    /// Bytes of the artifact that have left.
+    sent: u64,
 }
 
 impl Making {
     pub(super) fn new(offered: Offered, now_ms: u64) -> Self {
-        Self { offered, asked: BTreeMap::new(), heard_ms: now_ms }
+        Self { offered, asked: BTreeMap::new(), heard_ms: now_ms, sent: 0 }
+    }
+
+    /// Whoever takes the artifact is there, even where its answers queue behind other bytes.
+    pub(super) fn sent(&mut self, bytes: u64, now_ms: u64) {
+        if bytes != self.sent {
+            (self.sent, self.heard_ms) = (bytes, now_ms);
+        }
     }
 
     /// Whom to ask now, of the connected `seeds`. Takes the numbers of the requests from `next_id`.

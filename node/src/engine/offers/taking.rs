@@ -81,7 +81,8 @@ impl Pending {
     }
 
     fn is_silent(&self, now: Now) -> bool {
-        now.mono_ms.saturating_sub(self.heard_ms) > SILENT_MS
+        // Repetitions may queue behind the artifact itself on a slow way.
+        now.mono_ms.saturating_sub(self.heard_ms.max(self.moved_ms)) > SILENT_MS
     }
 
     fn artifact(&self) -> Option<&Digest> {
