@@ -12,10 +12,11 @@ use updraft::engine::clock::{AHEAD_S, ClockState, build_date};
 use updraft::engine::effect::{Effect, EventKind, GossipVerdict, Save, SwarmEffect};
 use updraft::engine::input::{Input, Now, SwarmInput};
 use updraft::engine::install::{Recovered, SubscriptionSpec};
-use updraft::engine::memory::Memory;
+use updraft::engine::memory::{Learned, Memory};
 use updraft::engine::plan::{Decision, Facts, GateName, Verdict, plan};
 use updraft::engine::watch::Signing;
 use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
+use updraft::store::state::StateDb;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::head::Head;
 use updraft_protocol::meta::{MetaFile, MetaRequest, MetaResponse};
@@ -749,5 +750,23 @@ fn a_hundred_thousand_releases() {
     timed("the next head", &mut |machine| machine.take(forge.sign(at(1), at(1))));
     timed("a review", &mut |machine| machine.tick_at(at(10)));
     timed("a restart", &mut Machine::restart);
+    timed("of it: looking up every path", &mut |machine| drop(machine.view().trusted.all_targets()));
+    timed("of it: looking up and comparing with what is remembered", &mut |machine| {
+        let targets = machine.view().trusted.all_targets();
+        assert!(targets.iter().all(|(path, target, _)| machine.memory.permits(path, target)));
+    });
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("state.db");
+    let database = StateDb::open(&path).expect("opened");
+    let id = Digest::of(b"repository");
+    timed("writing what was learned", &mut |machine| {
+        let targets = machine.memory.targets.iter().map(|(path, entry)| (path.clone(), *entry)).collect();
+        database.learn(&id, &Learned { targets, ..Learned::default() }, at(0)).expect("kept");
+    });
+    timed("reading what is remembered", &mut |_| {
+        assert_eq!(database.memory(&id).expect("read").targets.len(), 100_000);
+    });
+    let bytes = std::fs::metadata(&path).expect("there").len() >> 20;
+    updraft_tests::process::say(&format!("the state database: {bytes} MiB"));
     assert_eq!(machine.memory.targets.len(), 100_000);
 }
