@@ -165,6 +165,10 @@ fn a_ceremony_file_that_somebody_altered_is_refused_by_everybody() {
         ended.failed(VERIFICATION_FAILED, "was altered");
     }
     assert_eq!(fs::read_to_string(&file).expect("text"), altered, "nobody signed it");
+    let pipe = scratch.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o644), 0)
+        .expect("a pipe");
+    PROGRAM.run(&data_dir, ["root", "apply", plain(&pipe)]).failed(ERROR, "not a file");
     fs::write(&file, &original[..original.len() / 2]).expect("written");
     PROGRAM.run(&data_dir, ["root", "apply", plain(&file)]).failed(VERIFICATION_FAILED, "not a ceremony file");
     fs::write(&file, &original).expect("written");

@@ -1,6 +1,7 @@
 //! Ceremony files on the command line: what `updraft root` and `updraft targets` share.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -453,6 +454,8 @@ pub fn carry_out(
         |error: std::io::Error| CommandError::error(format!("cannot write to {}: {error}", data_dir.display()));
     let handed = tempfile::NamedTempFile::new_in(&data_dir).map_err(failed)?;
     std::fs::write(handed.path(), ceremony.encode()).map_err(failed)?;
+    // Nothing in it is secret, and the node may run as another user.
+    std::fs::set_permissions(handed.path(), std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
     let view = apply(&data_dir, handed.path(), output)?;
     output.answer(&view, applied)?;
     Ok(())

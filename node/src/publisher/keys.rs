@@ -8,7 +8,7 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub enum KeysError {
     },
     /// The key needs a passphrase, and nobody can be asked.
     #[error(
-        "the key {label} ({}) is encrypted, and nobody here can be asked for its passphrase; a running seed needs its online keys without one: `updraft key passphrase {label} --remove`",
+        "the key {label} ({}) is encrypted, and a seed cannot ask for its passphrase: sign where somebody can type it; a key that the seed itself signs with must have none: `updraft key passphrase {label} --remove`",
         short(keyid)
     )]
     Locked {
@@ -179,14 +179,21 @@ fn is_label(label: &str) -> bool {
         && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-%~".contains(&byte))
 }
 
+/// Opens a file that was named by a person. What is no file, such as a pipe that nobody writes to, is an
+/// error and not a wait.
+pub fn open_file(path: &Path) -> io::Result<fs::File> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let file = fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
+}
+
 /// Reads a small file whose bytes are wiped when dropped.
 fn read_private(path: &Path) -> Result<Zeroizing<String>, KeysError> {
     let failed = |source| KeysError::Io { path: path.to_owned(), source };
-    let mut text = Zeroizing::new(String::with_capacity(4096));
-    let file = fs::File::open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(io::Error::other("it is not a file")));
-    }
+    // Room for all of it from the start: a buffer that grew would leave copies behind.
+    let most = usize::try_from(MAX_KEY_FILE_BYTES).unwrap_or(usize::MAX).saturating_add(2);
+    let mut text = Zeroizing::new(String::with_capacity(most));
+    let file = open_file(path).map_err(failed)?;
     file.take(MAX_KEY_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > MAX_KEY_FILE_BYTES {
         return Err(failed(io::Error::other("it is far too large for a key")));
@@ -196,10 +203,10 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>, KeysError> {
 
 /// Reads a public key file.
 pub fn read_public(path: &Path) -> Result<PublicKey, KeysError> {
+    let failed = |source| KeysError::Io { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(|source| KeysError::Io { path: path.to_owned(), source })?;
-    let read = file.take(MAX_KEY_FILE_BYTES + 1).read_to_end(&mut bytes);
-    read.map_err(|source| KeysError::Io { path: path.to_owned(), source })?;
+    let file = open_file(path).map_err(failed)?;
+    file.take(MAX_KEY_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     key_file::parse_public(&bytes).map_err(|source| KeysError::Malformed { path: path.to_owned(), source })
 }
 
@@ -300,17 +307,15 @@ impl Keys {
         let key = match key_file::form(&pem).map_err(malformed)? {
             Form::Plain => key_file::read(&pem).map_err(malformed)?,
             Form::Encrypted => {
+                let label = entry.label.clone();
                 let Some(unlock) = &self.unlock else {
-                    let keyid = entry.id().or_else(|| entry.label.parse().ok());
-                    let label = entry.label.clone();
-                    return Err(match keyid {
+                    return Err(match entry.id() {
                         Some(keyid) => KeysError::Locked { label, keyid },
                         None => KeysError::Passphrase { label, reason: "nobody can be asked".to_owned() },
                     });
                 };
-                let passphrase = unlock
-                    .passphrase(&entry.label)
-                    .map_err(|reason| KeysError::Passphrase { label: entry.label.clone(), reason })?;
+                let passphrase =
+                    unlock.passphrase(&entry.label).map_err(|reason| KeysError::Passphrase { label, reason })?;
                 key_file::decrypt(&pem, &passphrase).map_err(malformed)?
             }
         };

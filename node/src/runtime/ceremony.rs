@@ -1,6 +1,5 @@
 //! Changes of who may sign, as a seed takes them: running, stopped, or after a crash in between.
 
-use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +21,7 @@ use crate::engine::effect::{Event, EventKind};
 use crate::engine::input::Input;
 use crate::publisher::ceremony::{self, ChangeError};
 use crate::publisher::draft::{DraftError, Signed};
-use crate::publisher::keys::Keys;
+use crate::publisher::keys::{Keys, open_file};
 use crate::publisher::{self, PENDING_PREFIX};
 use crate::store::{MetadataDir, StoreError};
 
@@ -61,10 +60,7 @@ pub(super) fn settle_pending(metadata: &MetadataDir) -> Result<(), StoreError> {
 pub fn read(path: &Path) -> Result<Ceremony, ErrorBody> {
     let failed =
         |error: std::io::Error| ErrorBody::new(ErrorCode::Error, format!("{} cannot be read: {error}", path.display()));
-    let file = fs::File::open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(std::io::Error::other("it is not a file")));
-    }
+    let file = open_file(path).map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(MAX_CEREMONY_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     Ceremony::parse(&bytes).map_err(|error| {
