@@ -12,8 +12,9 @@ use updraft::control::Call;
 use updraft::control::messages::{ErrorBody, Line, PublishRequest, Request, Response};
 use updraft::control::reply;
 use updraft::control::views::{StatusView, SubscriptionState};
-use updraft::runtime::open::Opened;
-use updraft::runtime::{RunningNode, start};
+use updraft::runtime::open::{OpenError, Opened};
+use updraft::runtime::{RunningNode, StartError, start};
+use updraft::store::StoreError;
 use updraft_protocol::names::{Channel, Platform, Product};
 
 /// The longest that anything in a test may take.
@@ -162,7 +163,17 @@ impl Cluster {
     /// # Panics
     /// Where it does not start.
     pub async fn start_seed_in(&mut self, data_dir: PathBuf) {
-        let mut node = start(config(&data_dir, Role::Seed, None)).await.expect("the seed starts");
+        // A node that stopped in this process lets go of its directory once its last thread has ended.
+        let started = std::time::Instant::now();
+        let mut node = loop {
+            match start(config(&data_dir, Role::Seed, None)).await {
+                Ok(node) => break node,
+                Err(StartError::Open(OpenError::Store(StoreError::Locked { .. }))) if started.elapsed() < DEADLINE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("the seed does not start: {error}"),
+            }
+        };
         node.listening().await;
         self.seed = Some(TestNode { node, install_dir: data_dir.join("none"), data_dir });
     }
