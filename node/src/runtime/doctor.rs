@@ -1,7 +1,7 @@
 //! What is wrong with a node, or will be: read from its directory, running or stopped.
 //!
-//! Each check is a function that looks at [`Facts`] and adds what it finds; a new one is a line in
-//! [`CHECKS`]. Nothing here changes anything.
+//! Each check is a function that looks at `Facts` and adds what it finds; a new one is a line in
+//! `CHECKS`. Nothing here changes anything.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
