@@ -80,7 +80,7 @@ fn a_suspect_that_does_not_deliver_does_not_hold_the_piece_for_ever() {
         let _ = fetch.control(peer, Control::Announce { handle: 5, object, wants: false, have }, 0);
     }
     // Each brings a half of the piece, and it is wrong: now one of them alone is asked for it.
-    let leaf = |index| BlockRange::new(index * 16_384, 16_384).expect("a leaf");
+    let leaf = |index: u64| BlockRange::new(index * 16_384, 16_384).expect("a leaf");
     let _ = fetch.block_arrived(&peers[0], object, leaf(0), BlockOutcome::Stored, 1);
     let asked_of = |outcome: Outcome| -> BTreeSet<PeerId> {
         let asked = outcome.effects.into_iter().filter_map(|effect| match effect {
