@@ -82,8 +82,7 @@ fn peer(name: &[u8]) -> PeerId {
 /// is signed and new; no neighbour gets an honest one banned, nor keeps the download from its end.
 pub fn session(bytes: &[u8]) -> bool {
     let mut run = Run::new();
-    let mut steps = Steps(bytes);
-    while let Some((kind, payload)) = steps.next() {
+    for (kind, payload) in Steps(bytes) {
         run.step(kind, payload);
     }
     run.finish();
@@ -284,7 +283,6 @@ impl Run {
             (5, Some(peer)) => self.block_from(&peer, number, number % 3 == 0),
             (6, _) => self.pass(1 + number as u64 % 20_000),
             (7, Some(peer)) => self.part(&peer),
-            (7, None) => self.meet_hostile(),
             (8, _) => self.block_from(&honest(), number, false),
             (9, _) => self.answer_honestly(),
             (10, Some(peer)) => {
