@@ -296,7 +296,7 @@ impl Runtime {
         let now = self.now();
         let Some(view) = self.engine.offering(now) else { return Look::Next(Stage::Connecting) };
         let (is_silent, readiness) = (view.silent_ms > SILENCE_MS, self.engine.readiness());
-        let total = push.prepared.as_ref().map(|prepared| prepared.release.length);
+        let uploaded = self.uploaded(push, &view.standing);
         match view.standing {
             Standing::Published { timestamp_version } => Look::Done(Ok(self.done(push, timestamp_version))),
             Standing::Overtaken { version } => {
@@ -326,18 +326,27 @@ impl Runtime {
             Standing::Waiting { trouble } => {
                 Look::Wait(Progress { text: trouble, ..Progress::local(Phase::Offering, 0, None) })
             }
-            Standing::Taken { stage: OfferStage::Fetching, bytes_done, bytes_total } => {
-                let total = total.unwrap_or(bytes_total);
-                Look::Wait(Progress::local(Phase::Uploading, bytes_done.min(total), Some(total)))
-            }
-            Standing::Taken { stage: OfferStage::Checking | OfferStage::Other, .. } => {
-                Look::Wait(Progress::local(Phase::Offering, 0, None))
+            Standing::Taken { stage: OfferStage::Fetching | OfferStage::Checking | OfferStage::Other, .. } => {
+                Look::Wait(uploaded.unwrap_or_else(|| Progress::local(Phase::Offering, 0, None)))
             }
             Standing::Taken { stage: OfferStage::Signing, .. } => {
                 let text = "the seed's signature".to_owned();
                 Look::Wait(Progress { text: Some(text), ..Progress::local(Phase::Waiting, 0, None) })
             }
         }
+    }
+
+    /// How much of the artifact has left. The seed's own count comes late: on a slow way its answers queue
+    /// behind the artifact. It counts what an earlier push had brought.
+    fn uploaded(&self, push: &Push, standing: &Standing) -> Option<Progress> {
+        let release = &push.prepared.as_ref()?.release;
+        let transfer = self.engine.transfer(&release.artifact)?;
+        let at_seed = match standing {
+            Standing::Taken { bytes_done, .. } => *bytes_done,
+            _ => 0,
+        };
+        let done = transfer.counts.sent.max(at_seed).min(release.length);
+        (done > 0).then(|| Progress::local(Phase::Uploading, done, Some(release.length)))
     }
 
     fn done(&self, push: &Push, timestamp_version: u64) -> Response {
