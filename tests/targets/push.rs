@@ -182,6 +182,23 @@ fn a_push_goes_on_where_a_killed_one_stopped() {
 }
 
 #[test]
+fn an_encrypted_publishers_key_opens_with_its_passphrase() {
+    let bed = Bed::new();
+    let (ticket, secret) = (bed.seed.ticket(&[]), bed.path("passphrase"));
+    std::fs::write(&secret, "correct horse\n").expect("writable");
+    let directory = bed.key.parent().expect("it is in a directory");
+    let label = bed.key.file_stem().and_then(|stem| stem.to_str()).expect("a label");
+    let lock = ["key", "passphrase", label, "--keys", text(directory), "--new-passphrase-file", text(&secret)];
+    PROGRAM.run(&bed.path("ci"), lock).succeeded();
+    let source = bed.source("1.0.0", 1_000);
+    let push = bed.arguments(&source, "1.0.0", &ticket, &[]);
+    assert_ne!(PROGRAM.run(&bed.path("ci"), &push).code, Some(0), "nobody can be asked");
+    let push = bed.arguments(&source, "1.0.0", &ticket, &["--passphrase-file", text(&secret)]);
+    PROGRAM.run(&bed.path("ci"), &push).succeeded();
+    assert_eq!(bed.versions(), ["1.0.0"]);
+}
+
+#[test]
 fn a_killed_seed_keeps_the_old_set_and_takes_the_same_push_again() {
     let mut bed = Bed::new();
     // From another machine: one that has met the seed would go round the slow way.

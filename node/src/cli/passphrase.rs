@@ -17,7 +17,7 @@ use crate::publisher::keys::Unlock;
 const VARIABLE: &str = "UPDRAFT_PASSPHRASE";
 
 /// As typed.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct PassphraseFlags {
     /// The passphrase of encrypted keys is the first line of this file [else: `UPDRAFT_PASSPHRASE`, else a prompt]
     #[arg(long, value_name = "FILE")]

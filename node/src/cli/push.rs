@@ -11,6 +11,7 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use updraft_protocol::names::Product;
 
+use super::passphrase::PassphraseFlags;
 use super::progress::ProgressDisplay;
 use super::run_node::{StopSignals, block_on, launch};
 use super::{CommandError, ExitCode, GlobalArgs, Output, absolute, ask, peer};
@@ -38,6 +39,9 @@ pub struct PushArgs {
     /// A directory of keys to look for the publisher's in
     #[arg(long, value_name = "DIR")]
     pub keys: Option<PathBuf>,
+    /// Where the key's passphrase is, if it has one.
+    #[command(flatten)]
+    pub passphrase: PassphraseFlags,
     /// Publish nothing new: sign the product's releases again, to expire a year from now
     #[arg(long)]
     pub renew: bool,
@@ -53,6 +57,7 @@ pub struct PushOptions {
     ticket: Option<String>,
     /// The key, or the directory of keys, absolute.
     keys: PathBuf,
+    passphrase: PassphraseFlags,
     timeout: Duration,
 }
 
@@ -61,9 +66,11 @@ impl PushArgs {
     pub fn options(self, global: &GlobalArgs) -> Result<Option<PushOptions>, CommandError> {
         let is_push = self.join.is_some() || self.key.is_some() || self.keys.is_some() || self.renew;
         if !is_push {
-            return match self.timeout {
-                Some(_) => Err(CommandError::usage("--timeout is for a push, with --join, --key or --keys")),
-                None => Ok(None),
+            return match (self.timeout, self.passphrase.passphrase_file) {
+                (None, None) => Ok(None),
+                _ => Err(CommandError::usage(
+                    "--timeout and --passphrase-file are for a push, with --join, --key or --keys",
+                )),
             };
         }
         let keys = match self.key.or(self.keys) {
@@ -78,7 +85,7 @@ impl PushArgs {
         };
         let ticket = self.join.as_deref().map(peer::ticket).transpose()?.map(|ticket| ticket.to_string());
         let timeout = Duration::from_secs(self.timeout.unwrap_or(DEFAULT_TIMEOUT_S));
-        Ok(Some(PushOptions { ticket, keys, timeout }))
+        Ok(Some(PushOptions { ticket, keys, passphrase: self.passphrase, timeout }))
     }
 }
 
@@ -126,6 +133,7 @@ fn run<R: DeserializeOwned>(
         Err(ClientError::Unreachable { .. }) => {}
         Err(error) => return Err(error.into()),
     }
+    let unlock = options.passphrase.unlock(output)?;
     let config = NodeConfig {
         data_dir: data_dir.to_owned(),
         role: Role::Peer,
@@ -144,6 +152,7 @@ fn run<R: DeserializeOwned>(
     let response = block_on(async {
         let mut signals = StopSignals::listen()?;
         let node = launch(config).await?;
+        node.unlock_pushes(unlock);
         let end = tokio::select! {
             end = tokio::time::timeout(options.timeout, converse(&node, Request::Push(push), output)) => {
                 end.unwrap_or_else(|_| Err(CommandError::error(format!(

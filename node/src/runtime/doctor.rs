@@ -20,6 +20,7 @@ use crate::control::client::{Client, ClientError};
 use crate::control::messages::Request;
 use crate::control::views::{Schema, StatusView};
 use crate::engine::catalog::CatalogView;
+use crate::engine::evidence::alarm;
 use crate::publisher::keys::{KeyEntry, Keys, is_online};
 
 const DAY_S: i64 = 86_400;
@@ -92,13 +93,14 @@ struct Facts<'a> {
 
 type Check = fn(&Facts<'_>, &mut Vec<Finding>);
 
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     configuration,
     control_socket,
     repository,
     |facts, found| with_repository(facts, found, |keys, trusted, found| expiry(keys, trusted, facts.now, found)),
     |facts, found| with_repository(facts, found, offline_keys),
     root_threshold,
+    equivocations,
     modes,
     unlisted_keys,
     online_keys,
@@ -402,6 +404,13 @@ fn clock(facts: &Facts<'_>, found: &mut Vec<Finding>) {
             add(found, "clock", Level::Problem, text, "set the clock; until then nothing is installed here");
         }
         None => add(found, "clock", Level::Ok, "the clock is not behind the newest signature", ""),
+    }
+}
+
+fn equivocations(facts: &Facts<'_>, found: &mut Vec<Finding>) {
+    for contradiction in facts.view.iter().flat_map(|view| &view.contradictions) {
+        let hint = "replace that key: updraft key rotate ROLE --new NAME; docs/keys.md says more";
+        add(found, "equivocation", Level::Problem, alarm(contradiction), hint);
     }
 }
 
