@@ -436,6 +436,26 @@ mod tests {
     }
 
     #[test]
+    fn a_product_that_was_given_up_can_come_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (keys, made) = repository(directory.path());
+        let product: Product = "app".parse().expect("a name");
+        let renewed = publisher::renew(&view(&made.signed), &keys, now().plus_days(300)).expect("signed");
+        assert_eq!(versions(&renewed)[2], 2);
+        let roots = vec![made.root.clone(), renewed.trusted.root().bytes().to_vec()];
+        let change = Change { remove_products: vec![product.clone()], ..Change::default() };
+        let later = now().plus_days(300);
+        let mut ceremony = draft(&renewed.trusted, roots, &change, later).expect("drafted");
+        let signing = keys.all(&ceremony.authorised()).expect("all here");
+        ceremony.sign(&signing.iter().collect::<Vec<_>>()).expect("signed");
+        let without = apply(&ceremony, &view(&renewed), &keys, later).expect("applied");
+        assert_eq!(versions(&without)[2], 0);
+        let mut again = Draft::of(&view(&without), later);
+        again.add_product(&product, &keys.generate("again", None).expect("made").public());
+        assert_eq!(versions(&again.sign(&keys).expect("signed"))[2], 3, "versions never go back");
+    }
+
+    #[test]
     fn a_key_is_named_by_its_id_or_enough_of_it() {
         let directory = tempfile::tempdir().expect("a directory");
         let (keys, made) = repository(directory.path());

@@ -225,6 +225,8 @@ impl Draft {
         let expires = self.now.plus_days(days);
         let starts_anew = self.starts_anew();
         let current = self.before.role(role);
+        // A product that was given up and comes back goes on where the snapshot still lists it.
+        let listed = self.before.snapshot().and_then(|snapshot| snapshot.role(role)).map_or(0, |meta| meta.version);
         self.changed.entry(role.clone()).or_insert_with(|| match current {
             Some(current) => {
                 let mut next = Targets::clone(current);
@@ -232,7 +234,7 @@ impl Draft {
                 next.expires = expires;
                 next
             }
-            None => Targets::new(1, expires),
+            None => Targets::new(listed + 1, expires),
         })
     }
 
