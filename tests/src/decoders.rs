@@ -18,7 +18,7 @@ mod wire;
 
 pub use archive::{compressed_tar, tar, zip};
 pub use config::config;
-pub use head::head;
+pub use head::{evidence, head};
 pub use metadata::{canonical, channel_policy, key, manifest, release, ticket};
 pub use session::session;
 pub use text::{http, names, path_pattern};
@@ -36,12 +36,13 @@ pub struct Decoder {
 }
 
 /// All of them.
-pub const ALL: [Decoder; 22] = [
+pub const ALL: [Decoder; 23] = [
     Decoder { name: "canonical", body: canonical },
     Decoder { name: "channel_policy", body: channel_policy },
     Decoder { name: "compressed_tar", body: compressed_tar },
     Decoder { name: "config", body: config },
     Decoder { name: "control_socket", body: control_socket },
+    Decoder { name: "evidence", body: evidence },
     Decoder { name: "head", body: head },
     Decoder { name: "http", body: http },
     Decoder { name: "key", body: key },

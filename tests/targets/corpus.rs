@@ -103,7 +103,7 @@ macro_rules! corpora {
 }
 
 corpora! {
-    canonical channel_policy compressed_tar config control_socket head http key manifest meta names path_pattern
+    canonical channel_policy compressed_tar config control_socket evidence head http key manifest meta names path_pattern
     release root session snapshot tar targets ticket timestamp transfer zip
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use updraft_protocol::canonical;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::head::{Accepted, Evidence, Head, Ignored, Inline, Rejected, Verdict, judge};
-use updraft_protocol::limits::{MAX_HEAD_BYTES, MAX_HEAD_INLINES};
+use updraft_protocol::limits::{MAX_EVIDENCE_BYTES, MAX_HEAD_BYTES, MAX_HEAD_INLINES};
 use updraft_protocol::tuf::{Resolution, RoleName, Snapshot, Targets, Timestamp, Trusted};
 
 use super::repository::{
@@ -48,6 +48,52 @@ pub fn head(bytes: &[u8]) -> bool {
         assert!(!matches!(verdict, Verdict::Accept(_) | Verdict::Equivocation(_)), "surplus: {verdict:?}");
     }
     true
+}
+
+/// Evidence whose files are signed parts: judged as it is, and signed with the keys of its role. It proves
+/// something only where both files are signed and differ, and never against who did not sign.
+pub fn evidence(bytes: &[u8]) -> bool {
+    let Ok(evidence) = Evidence::decode(bytes) else { return false };
+    let encoded = evidence.encode();
+    assert_eq!(Evidence::decode(&encoded).as_ref(), Ok(&evidence), "evidence that does not survive its encoding");
+    assert!(encoded.len() <= MAX_EVIDENCE_BYTES && evidence.one <= evidence.other);
+    let node = &fixture().node;
+    if evidence.verify(node).is_ok() {
+        check_proof(&evidence);
+    }
+    let sealed_by = |seeds: &[u8]| {
+        let seal = |part: &[u8]| match evidence.role.as_str() {
+            "timestamp" => sealed::<Timestamp>(&evidence.role, part, seeds),
+            "snapshot" => sealed::<Snapshot>(&evidence.role, part, seeds),
+            _ => sealed::<Targets>(&evidence.role, part, seeds),
+        };
+        let (one, other) = (seal(&evidence.one)?, seal(&evidence.other)?);
+        Some(Evidence { one, other, ..evidence.clone() })
+    };
+    let Some(mended) = sealed_by(&[TIMESTAMP, SNAPSHOT, TARGETS, CHANNELS, RELEASES]) else { return false };
+    let proven = mended.verify(node).is_ok();
+    if proven {
+        check_proof(&mended);
+        let forged = sealed_by(&[STRANGER]).expect("it was sealed before");
+        assert!(forged.verify(node).is_err(), "evidence by a stranger");
+        let twice = Evidence { other: mended.one.clone(), ..mended.clone() };
+        assert!(twice.verify(node).is_err(), "one file contradicts itself");
+    }
+    proven
+}
+
+/// Both files carry a signature of a key that may sign the role, and what they sign differs.
+fn check_proof(evidence: &Evidence) {
+    let seed = match evidence.role.as_str() {
+        "timestamp" => TIMESTAMP,
+        "snapshot" => SNAPSHOT,
+        "targets" => TARGETS,
+        "channels" => CHANNELS,
+        _ => RELEASES,
+    };
+    assert!(is_signed_by(&evidence.one, seed) && is_signed_by(&evidence.other, seed), "proof without signatures");
+    let part = |file: &[u8]| canonical::parse(file).map(|value| canonical::encode(&value["signed"]));
+    assert_ne!(part(&evidence.one), part(&evidence.other), "a proof of nothing");
 }
 
 fn nodes() -> [&'static Trusted; 2] {

@@ -7,7 +7,7 @@ use serde_json::json;
 use updraft::control::framing::encode_line;
 use updraft::control::messages::{Line, Phase, Progress, PublishRequest, Request};
 use updraft_protocol::digest::Digest;
-use updraft_protocol::head::{Head, Inline};
+use updraft_protocol::head::{Evidence, Head, Inline};
 use updraft_protocol::key::PublicKey;
 use updraft_protocol::manifest::ManifestBuilder;
 use updraft_protocol::meta::{MetaFile, MetaRequest, MetaResponse};
@@ -36,6 +36,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "compressed_tar" => compressed_tar(),
         "config" => config(),
         "control_socket" => control_socket(),
+        "evidence" => evidence(),
         "head" => head(),
         "http" => http(),
         "key" => keys(),
@@ -239,6 +240,25 @@ fn head() -> Vec<Vec<u8>> {
     let real = Head::from_trusted(&fixture.node, []).expect("a head to offer");
     assert_eq!(fixture.timestamp.version, HEAD_VERSION, "the head of the fixture");
     [whole, bare, equivocating, forked, unmended, later_root, real].iter().map(Head::encode).collect()
+}
+
+fn evidence() -> Vec<Vec<u8>> {
+    let fixture = fixture();
+    let next = updraft_protocol::tuf::Timestamp { version: HEAD_VERSION + 1, ..fixture.timestamp.clone() };
+    let early = updraft_protocol::tuf::Timestamp { prev_sha256: None, ..fixture.timestamp.clone() };
+    let mut less = fixture.snapshot.clone();
+    less.meta.pop_first();
+    let mut channels = Targets::new(ROLE_VERSION, now().plus_days(9));
+    let one = part_of(&channels);
+    channels.expires = now().plus_days(10);
+    let about = |role: RoleName, one: Vec<u8>, other: Vec<u8>| Evidence { role, one, other }.encode();
+    vec![
+        about(RoleName::timestamp(), part_of(&fixture.timestamp), part_of(&early)),
+        about(RoleName::timestamp(), part_of(&fixture.timestamp), part_of(&next)),
+        about(RoleName::snapshot(), part_of(&fixture.snapshot), part_of(&less)),
+        about(role("channels"), one, part_of(&channels)),
+        about(RoleName::root(), b"{}".to_vec(), b"{}".to_vec()),
+    ]
 }
 
 fn peer(first: u8) -> PeerId {
