@@ -72,7 +72,10 @@ fn message(body: &[u8]) -> bool {
     let frame = message.to_frame();
     let (header, again) = frame.split_first_chunk::<4>().expect("a frame has a header");
     assert_eq!(Control::frame_length(*header), Ok(again.len()), "the frame announces itself");
-    assert!(again.len() <= body.len().max(1), "decoding and encoding made {} bytes of {}", again.len(), body.len());
+    // A list of one number may come without the length that a list is written with; nothing else grows.
+    let packing = usize::from(matches!(&message, Control::Have { pieces, .. } if pieces.len() == 1));
+    let most = body.len().max(1) + packing;
+    assert!(again.len() <= most, "decoding and encoding made {} bytes of {}", again.len(), body.len());
     assert_eq!(Control::decode(again), Ok(message));
     true
 }
