@@ -195,7 +195,7 @@ impl Engine {
             watch: Watch::default(),
             bans: Bans::restore(found.bans),
             limited: RateLimited::default(),
-            fetch: Fetch::new(SmallRng::seed_from_u64(rng.random())),
+            fetch: Fetch::new(config.is_seed, SmallRng::seed_from_u64(rng.random())),
             catalog,
             peers,
             wants: Wants::default(),

@@ -70,6 +70,8 @@ const CALLS: usize = 64;
 const BATCH: usize = 64;
 /// The engine hears of time this often.
 const TICK: Duration = Duration::from_millis(100);
+/// And this often while blocks move.
+const QUICK_TICK: Duration = Duration::from_millis(20);
 /// Progress of downloads is saved this often.
 const CHECKPOINT: Duration = Duration::from_secs(5);
 /// Numbers for the HTTP face are this old at most.
@@ -163,6 +165,8 @@ struct Runtime {
     backlog: VecDeque<Input>,
     prepared_sender: mpsc::Sender<Prepared>,
     pending: Vec<Pending>,
+    /// Something came that somebody may wait for.
+    look_now: bool,
     /// Publications that are packed and wait until this seed may sign.
     unsigned: VecDeque<Prepared>,
     push: Option<push::Push>,
@@ -240,6 +244,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         backlog: VecDeque::new(),
         prepared_sender,
         pending: Vec::new(),
+        look_now: false,
         unsigned: VecDeque::new(),
         push: None,
         push_unlock: push_unlock.clone(),
@@ -359,6 +364,8 @@ impl Runtime {
         self.resume_offers().await;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut quick = tokio::time::interval(QUICK_TICK);
+        quick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (mut checkpoint, mut numbers) = (Instant::now(), None::<Instant>);
         loop {
             tokio::select! {
@@ -373,6 +380,7 @@ impl Runtime {
                 Some(result) = self.results.recv() => self.input(result).await,
                 Some(call) = calls.recv() => self.call(call).await,
                 Some(prepared) = prepared.recv() => self.prepared(prepared).await,
+                _ = quick.tick(), if self.engine.is_busy() => self.input(Input::Tick).await,
                 _ = tick.tick() => {
                     self.input(Input::Tick).await;
                     self.poll_pending();
@@ -396,6 +404,9 @@ impl Runtime {
                     break;
                 }
                 self.sign_offered().await;
+            }
+            if std::mem::take(&mut self.look_now) {
+                self.poll_pending();
             }
             self.refresh_view();
         }
@@ -456,7 +467,10 @@ impl Runtime {
                 Effect::ForgetBan { peer } => self.file_job(Job::ForgetBan(peer)).await,
                 Effect::Offer(effect) => self.offer_effect(effect).await,
                 Effect::Resign => self.resign().await,
-                Effect::Event(event) => self.tell(event).await,
+                Effect::Event(event) => {
+                    self.look_now |= event.kind == EventKind::FetchComplete;
+                    self.tell(event).await;
+                }
             }
         }
     }

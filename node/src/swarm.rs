@@ -26,6 +26,7 @@ mod gossip;
 mod identify;
 mod links;
 mod meta;
+mod moderated;
 mod muxer;
 mod security;
 mod session;

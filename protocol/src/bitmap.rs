@@ -94,6 +94,21 @@ impl Bitmap {
         (0..self.count).filter(|index| self.get(*index))
     }
 
+    /// The indices held here and not in `other`, in order from the byte of `start` on and around to it.
+    /// What only one of the two counts is left out.
+    pub fn without<'a>(&'a self, other: &'a Self, start: u32) -> impl Iterator<Item = u32> + 'a {
+        let count = self.count.min(other.count);
+        let bytes = count.div_ceil(8);
+        let first = if count == 0 { 0 } else { (start % count) / 8 };
+        (0..bytes)
+            .flat_map(move |step| {
+                let at = (first + step) % bytes;
+                let left = self.bytes[at as usize] & !other.bytes[at as usize];
+                (0..8).filter(move |bit| left & (0x80 >> bit) != 0).map(move |bit| at * 8 + bit)
+            })
+            .filter(move |index| *index < count)
+    }
+
     /// The indices not held, in order.
     pub fn iter_missing(&self) -> impl Iterator<Item = u32> + '_ {
         (0..self.count).filter(|index| !self.get(*index))
@@ -122,6 +137,24 @@ mod tests {
             prop_assert_eq!(Bitmap::from_bytes(bitmap.as_bytes(), count), Some(bitmap.clone()));
             prop_assert_eq!(bitmap.ones() as usize, held.iter().filter(|held| **held).count());
             prop_assert_eq!(bitmap.iter().count() + bitmap.iter_missing().count(), held.len());
+        }
+
+        #[test]
+        fn what_one_holds_without_the_other_is_found_wherever_the_search_starts(
+            pairs in proptest::collection::vec(any::<(bool, bool)>(), 0..200),
+            start in 0u32..300,
+        ) {
+            let count = u32::try_from(pairs.len()).expect("short");
+            let (mut one, mut other) = (Bitmap::empty(count), Bitmap::empty(count));
+            for (index, (first, second)) in (0..count).zip(&pairs) {
+                if *first { one.set(index); }
+                if *second { other.set(index); }
+            }
+            let mut found: Vec<u32> = one.without(&other, start).collect();
+            found.sort_unstable();
+            let expected: Vec<u32> =
+                (0..count).zip(&pairs).filter(|(_, (first, second))| *first && !second).map(|(index, _)| index).collect();
+            prop_assert_eq!(found, expected);
         }
 
         #[test]

@@ -9,6 +9,7 @@
 //! - [`holder`]: an engine's repository in the hands of whoever has its keys.
 //! - [`software`]: a real release to publish.
 //! - [`shelf`]: files behind a small HTTP server.
+//! - [`swarm_model`]: many schedulers in virtual time.
 //! - [`tuf_client`]: a plain TUF client over the nodes' verifier, for judges from outside.
 //! - [`virtual_network`]: many engines in virtual time, over links with rates and latency.
 
@@ -24,6 +25,7 @@ pub mod relay;
 pub mod repository;
 pub mod shelf;
 pub mod software;
+pub mod swarm_model;
 pub mod tuf_client;
 pub mod virtual_network;
 

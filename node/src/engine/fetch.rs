@@ -1,28 +1,32 @@
 //! The state of pieces and peers: who is asked for what, when, and who is served.
 //!
 //! Pure: blocks never pass through here, only the news that one arrived and what the store made of
-//! it. Per-object state is `transfer::Transfer`; this module routes between sessions and objects
-//! and keeps the numbers that both ends use for objects (handles).
+//! it. Per-object state is in `transfer`, the order in which blocks leave in `uploads`, what a seed offers
+//! to whom in `sparing`; this module routes between sessions and objects and keeps the numbers that both
+//! ends use for objects (handles).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 use updraft_protocol::bitmap::Bitmap;
-use updraft_protocol::limits::{MAX_HAVE_PIECES, MAX_QUEUED_REQUESTS, MAX_SESSION_ARTIFACTS};
+use updraft_protocol::limits::{MAX_HAVE_PIECES, MAX_SESSION_ARTIFACTS};
 use updraft_protocol::manifest::Manifest;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 
 use self::holder::Holder;
-use self::transfer::{Blame, Transfer};
+use self::transfer::{Ask, Blame, Transfer, Uplink};
+use self::uploads::{Queued, Upload, Uploads, Withdrawn};
 use super::effect::SwarmEffect;
 use super::input::BlockOutcome;
 
 mod holder;
 mod progress;
 pub(crate) mod rate;
+mod sparing;
 mod transfer;
+mod uploads;
 
 pub use self::transfer::ByteCounts;
 
@@ -30,20 +34,44 @@ pub use self::transfer::ByteCounts;
 const BUSY_MS: u32 = 500;
 /// Milliseconds for which a neighbour that does not have a block it announced is not asked.
 const ABSENT_MS: u64 = 5_000;
+/// Milliseconds after which a peer may ask again for a piece that others hold.
+const SPARED_MS: u32 = 1_000;
 /// Peers named in a busy answer.
 const MAX_ASK: usize = 4;
 
 /// What the fetcher found out that others care about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum News {
+pub enum News {
     /// Every piece of a wanted object is verified.
     Complete(ObjectId),
     /// A neighbour sent a wrong piece, provably.
-    Poisoned { peer: PeerId, object: ObjectId, piece: u32 },
+    Poisoned {
+        /// Who.
+        peer: PeerId,
+        /// Of what.
+        object: ObjectId,
+        /// Which one.
+        piece: u32,
+    },
     /// A neighbour broke the protocol.
-    Misbehaved { peer: PeerId, what: &'static str },
+    Misbehaved {
+        /// Who.
+        peer: PeerId,
+        /// How, for people.
+        what: &'static str,
+    },
     /// The disk refused a block; fetching stopped.
-    Stopped { object: ObjectId, reason: String },
+    Stopped {
+        /// What was fetched.
+        object: ObjectId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A busy neighbour names others that hold what is wanted.
+    Holders {
+        /// They.
+        peers: Vec<PeerId>,
+    },
 }
 
 /// Where a transfer stands.
@@ -75,8 +103,6 @@ struct Link {
     theirs: BTreeMap<u32, ObjectId>,
     /// Objects that we told it about.
     announced: BTreeSet<ObjectId>,
-    /// Blocks queued for it, by its handle.
-    uploads: BTreeSet<(u32, BlockRange)>,
     bytes_in: u64,
     bytes_out: u64,
     rate_in: rate::Rate,
@@ -100,9 +126,13 @@ pub struct LinkView {
 
 /// All transfers of a node.
 #[derive(Debug)]
-pub(crate) struct Fetch {
+pub struct Fetch {
+    /// This node is careful with its uplink: it offers what it holds piece by piece.
+    spares: bool,
+    budget_percent: Option<u32>,
     transfers: BTreeMap<ObjectId, Transfer>,
     links: BTreeMap<PeerId, Link>,
+    uploads: Uploads,
     /// The number that the next object gets, if it is free.
     next_handle: u32,
     rng: SmallRng,
@@ -111,18 +141,43 @@ pub(crate) struct Fetch {
 /// What a call decided: effects for the network and news for the engine.
 #[derive(Debug, Default)]
 #[must_use]
-pub(crate) struct Outcome {
-    pub(crate) effects: Vec<SwarmEffect>,
-    pub(crate) news: Vec<News>,
+pub struct Outcome {
+    /// For the network.
+    pub effects: Vec<SwarmEffect>,
+    /// For the engine.
+    pub news: Vec<News>,
 }
 
 impl Fetch {
-    pub(crate) fn new(rng: SmallRng) -> Self {
-        Self { transfers: BTreeMap::new(), links: BTreeMap::new(), next_handle: 0, rng }
+    /// No transfers. A seed `spares` its uplink.
+    pub fn new(spares: bool, rng: SmallRng) -> Self {
+        Self {
+            spares,
+            budget_percent: None,
+            transfers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            uploads: Uploads::default(),
+            next_handle: 0,
+            rng,
+        }
+    }
+
+    /// Hundredths of a copy that may leave this node for each object; only the last reachable copy of a
+    /// piece is served beyond that.
+    pub fn set_budget(&mut self, percent: Option<u32>) {
+        self.budget_percent = percent;
+    }
+
+    fn uplink(&self, now_ms: u64) -> Uplink {
+        Uplink {
+            rate_bytes_per_second: self.uploads.rate_bytes_per_second(),
+            budget_percent: self.budget_percent,
+            now_ms,
+        }
     }
 
     /// An object of which the store holds `have`. Objects beyond the session limit are refused.
-    pub(crate) fn add(&mut self, object: ObjectId, manifest: Arc<Manifest>, have: Bitmap) -> bool {
+    pub fn add(&mut self, object: ObjectId, manifest: Arc<Manifest>, have: Bitmap) -> bool {
         if self.transfers.contains_key(&object) {
             return true;
         }
@@ -133,34 +188,41 @@ impl Fetch {
             return false;
         };
         self.next_handle = (handle + 1) % MAX_SESSION_ARTIFACTS;
-        self.transfers.insert(object, Transfer::new(object, manifest, handle, have));
+        let mut transfer = Transfer::new(object, manifest, handle, have);
+        if self.spares {
+            transfer.spare(&mut self.rng);
+        }
+        self.transfers.insert(object, transfer);
         true
     }
 
-    pub(crate) fn contains(&self, object: &ObjectId) -> bool {
+    /// Whether the object was added.
+    pub fn contains(&self, object: &ObjectId) -> bool {
         self.transfers.contains_key(object)
     }
 
     /// What is held of an object shrank; neighbours are told anew.
-    pub(crate) fn replace_have(&mut self, object: &ObjectId, have: Bitmap) {
+    pub fn replace_have(&mut self, object: &ObjectId, have: Bitmap) {
         if let Some(transfer) = self.transfers.get_mut(object).filter(|t| t.have.count() == have.count()) {
-            transfer.have = have;
+            transfer.replace_have(have);
         }
         for link in self.links.values_mut() {
             link.announced.remove(object);
         }
     }
 
-    pub(crate) fn is_active(&self) -> bool {
+    /// Whether anything is fetched.
+    pub fn is_active(&self) -> bool {
         self.transfers.values().any(Transfer::is_active)
     }
 
-    pub(crate) fn is_complete(&self, object: &ObjectId) -> bool {
+    /// Whether every piece of the object is held.
+    pub fn is_complete(&self, object: &ObjectId) -> bool {
         self.transfers.get(object).is_some_and(|transfer| transfer.have.is_full())
     }
 
     /// Starts (or goes on) fetching an object that was added.
-    pub(crate) fn want(&mut self, object: ObjectId, now_ms: u64) -> Outcome {
+    pub fn want(&mut self, object: ObjectId, now_ms: u64) -> Outcome {
         let mut outcome = Outcome::default();
         let Some(transfer) = self.transfers.get_mut(&object) else { return outcome };
         transfer.stopped = None;
@@ -181,7 +243,7 @@ impl Fetch {
     }
 
     /// Stops fetching an object; what is held stays and is served.
-    pub(crate) fn unwant(&mut self, object: &ObjectId) -> Outcome {
+    pub fn unwant(&mut self, object: &ObjectId) -> Outcome {
         let mut outcome = Outcome::default();
         if let Some(transfer) = self.transfers.get_mut(object) {
             transfer.wanted = false;
@@ -191,9 +253,10 @@ impl Fetch {
     }
 
     /// The store no longer has an object: nothing of it is asked for or served any more.
-    pub(crate) fn remove(&mut self, object: &ObjectId) -> Outcome {
+    pub fn remove(&mut self, object: &ObjectId) -> Outcome {
         let mut outcome = self.unwant(object);
         let Some(transfer) = self.transfers.remove(object) else { return outcome };
+        self.uploads.forget_object(object);
         for (peer, link) in &mut self.links {
             if link.announced.remove(object) {
                 let message = Control::Forget { handle: transfer.handle };
@@ -204,7 +267,7 @@ impl Fetch {
     }
 
     /// A session is up and both sides said hello.
-    pub(crate) fn connected(&mut self, peer: &PeerId, seed: bool) -> Outcome {
+    pub fn connected(&mut self, peer: &PeerId, seed: bool) -> Outcome {
         let mut outcome = Outcome::default();
         let link = self.links.entry(peer.clone()).or_default();
         link.seed = seed;
@@ -215,29 +278,33 @@ impl Fetch {
         outcome
     }
 
-    pub(crate) fn disconnected(&mut self, peer: &PeerId, now_ms: u64) -> Outcome {
+    /// A session ended.
+    pub fn disconnected(&mut self, peer: &PeerId, now_ms: u64) -> Outcome {
         let mut outcome = Outcome::default();
         self.links.remove(peer);
+        self.uploads.forget(peer);
         for transfer in self.transfers.values_mut() {
             transfer.forget(peer);
         }
+        self.offer_all(now_ms, &mut outcome);
+        self.serve(now_ms, &mut outcome);
         self.fill_all(now_ms, &mut outcome);
         outcome
     }
 
     /// A transfer message of a neighbour.
-    pub(crate) fn control(&mut self, peer: &PeerId, message: Control, now_ms: u64) -> Outcome {
+    pub fn control(&mut self, peer: &PeerId, message: Control, now_ms: u64) -> Outcome {
         let mut outcome = Outcome::default();
         if !self.links.contains_key(peer) {
             return outcome;
         }
         match message {
             Control::Announce { handle, object, wants, have } => {
-                self.heard_announce(peer, handle, object, wants, &have, &mut outcome);
+                self.heard_announce(peer, handle, object, wants, &have, now_ms, &mut outcome);
                 self.fill(peer, now_ms, &mut outcome);
             }
             Control::Have { handle, pieces } => {
-                self.heard_have(peer, handle, &pieces, &mut outcome);
+                self.heard_have(peer, handle, &pieces, now_ms, &mut outcome);
                 self.fill(peer, now_ms, &mut outcome);
             }
             Control::Forget { handle } => {
@@ -251,15 +318,20 @@ impl Fetch {
                     }
                 }
             }
-            Control::Request { handle, block } => self.heard_request(peer, handle, block, &mut outcome),
+            Control::Request { handle, block } => {
+                self.heard_request(peer, handle, block, now_ms, &mut outcome);
+                self.serve(now_ms, &mut outcome);
+            }
             Control::Cancel { handle, block } => {
-                if let Some(link) = self.links.get_mut(peer)
-                    && link.uploads.remove(&(handle, block))
-                {
+                if self.uploads.withdraw(peer, handle, block) == Withdrawn::Sending {
                     outcome.effects.push(SwarmEffect::DropBlock { peer: peer.clone(), handle, block });
                 }
+                self.serve(now_ms, &mut outcome);
             }
-            Control::Busy { handle, block, retry_after_ms, .. } => {
+            Control::Busy { handle, block, retry_after_ms, ask } => {
+                if !ask.is_empty() {
+                    outcome.news.push(News::Holders { peers: ask });
+                }
                 let object = self.links.get(peer).and_then(|link| link.theirs.get(&handle)).copied();
                 if let Some(transfer) = object.and_then(|object| self.transfers.get_mut(&object)) {
                     let rest_ms = if retry_after_ms == 0 { ABSENT_MS } else { u64::from(retry_after_ms.min(60_000)) };
@@ -288,6 +360,7 @@ impl Fetch {
         object: ObjectId,
         wants: bool,
         have: &[u8],
+        now_ms: u64,
         outcome: &mut Outcome,
     ) {
         let Some(link) = self.links.get_mut(peer) else { return };
@@ -299,30 +372,33 @@ impl Fetch {
         };
         // A neighbour heard of for the first time knows nothing of us, or only what we held long ago.
         let first = !transfer.holders.contains_key(peer);
-        transfer.announce(peer, have, wants);
+        transfer.announce(peer, have, wants, now_ms);
         if link.announced.insert(object) || first {
             outcome.effects.push(announcement(peer, transfer));
         }
+        self.offer(&object, now_ms, outcome);
     }
 
-    fn heard_have(&mut self, peer: &PeerId, handle: u32, pieces: &[u32], outcome: &mut Outcome) {
+    fn heard_have(&mut self, peer: &PeerId, handle: u32, pieces: &[u32], now_ms: u64, outcome: &mut Outcome) {
         let Some(link) = self.links.get(peer) else { return };
-        let Some(object) = link.theirs.get(&handle) else {
+        let Some(object) = link.theirs.get(&handle).copied() else {
             outcome.news.push(News::Misbehaved { peer: peer.clone(), what: "used a handle that it never announced" });
             return;
         };
-        let Some(transfer) = self.transfers.get_mut(object) else { return };
+        let Some(transfer) = self.transfers.get_mut(&object) else { return };
         for piece in pieces {
             if transfer.manifest.index(*piece).is_none() {
                 outcome.news.push(News::Misbehaved { peer: peer.clone(), what: "has a piece that does not exist" });
                 return;
             }
-            transfer.heard_have(peer, *piece);
+            transfer.heard_have(peer, *piece, now_ms);
         }
+        self.offer(&object, now_ms, outcome);
     }
 
-    fn heard_request(&mut self, peer: &PeerId, handle: u32, block: BlockRange, outcome: &mut Outcome) {
-        let Some(link) = self.links.get_mut(peer) else { return };
+    fn heard_request(&mut self, peer: &PeerId, handle: u32, block: BlockRange, now_ms: u64, outcome: &mut Outcome) {
+        let uplink = self.uplink(now_ms);
+        let Some(link) = self.links.get(peer) else { return };
         let Some(object) = link.theirs.get(&handle).copied() else {
             outcome.news.push(News::Misbehaved { peer: peer.clone(), what: "used a handle that it never announced" });
             return;
@@ -333,11 +409,8 @@ impl Fetch {
             let end = transfer.manifest.offset_of(piece) + u64::from(transfer.manifest.length_of(piece));
             (block.end() <= end && transfer.have.get(piece.get())).then_some(piece)
         });
-        let full = link.uploads.len() >= MAX_QUEUED_REQUESTS;
-        if piece.is_some() && !full {
-            if link.uploads.insert((handle, block)) {
-                outcome.effects.push(SwarmEffect::SendBlock { peer: peer.clone(), handle, object, block });
-            }
+        let spared = piece.zip(transfer).is_some_and(|(piece, transfer)| !transfer.serves(peer, piece.get(), &uplink));
+        if piece.is_some() && !spared && self.uploads.push(peer, Upload { handle, object, block }) != Queued::Full {
             return;
         }
         let ask = match (transfer, piece) {
@@ -349,7 +422,11 @@ impl Fetch {
             }
             _ => Vec::new(),
         };
-        let retry_after_ms = if piece.is_some() { BUSY_MS } else { 0 };
+        let retry_after_ms = match piece {
+            Some(_) if spared => SPARED_MS,
+            Some(_) => BUSY_MS,
+            None => 0,
+        };
         // The answer names our own handle; an object that was never announced has none to name.
         if let Some(transfer) = transfer {
             let message = Control::Busy { handle: transfer.handle, block, retry_after_ms, ask };
@@ -358,7 +435,7 @@ impl Fetch {
     }
 
     /// A block arrived and went to the store.
-    pub(crate) fn block_arrived(
+    pub fn block_arrived(
         &mut self,
         peer: &PeerId,
         object: ObjectId,
@@ -394,6 +471,11 @@ impl Fetch {
                 }
             }
         }
+        if let Some(transfer) = self.transfers.get_mut(&object) {
+            for (peer, pieces) in transfer.take_untold(now_ms) {
+                push_have(&mut outcome, &peer, transfer.handle, pieces);
+            }
+        }
         self.fill(peer, now_ms, &mut outcome);
         outcome
     }
@@ -401,11 +483,7 @@ impl Fetch {
     fn piece_verified(&mut self, object: ObjectId, piece: u32, outcome: &mut Outcome) {
         let Some(transfer) = self.transfers.get_mut(&object) else { return };
         transfer.verified(piece);
-        for (peer, holder) in &transfer.holders {
-            if holder.wants && !holder.have.get(piece) {
-                push_have(outcome, peer, transfer.handle, piece);
-            }
-        }
+        transfer.tell(piece);
         if transfer.have.is_full() {
             transfer.wanted = false;
             cancel_all(transfer, outcome);
@@ -421,21 +499,26 @@ impl Fetch {
     }
 
     /// A block that we sent is on its way.
-    pub(crate) fn block_sent(&mut self, peer: &PeerId, object: ObjectId, block: BlockRange, now_ms: u64) {
+    pub fn block_sent(&mut self, peer: &PeerId, object: ObjectId, block: BlockRange, now_ms: u64) -> Outcome {
+        let mut outcome = Outcome::default();
         if let Some(transfer) = self.transfers.get_mut(&object) {
-            transfer.bytes.sent += u64::from(block.length);
+            transfer.sent(peer, block, now_ms);
         }
         if let Some(link) = self.links.get_mut(peer) {
             link.bytes_out += u64::from(block.length);
             link.rate_out.add(u64::from(block.length), now_ms);
         }
-        self.upload_over(peer, object, block);
+        self.uploads.ended(peer, object, block, true, now_ms);
+        self.offer(&object, now_ms, &mut outcome);
+        self.serve(now_ms, &mut outcome);
+        outcome
     }
 
     /// A block that we were to send could not be read.
-    pub(crate) fn block_unreadable(&mut self, peer: &PeerId, object: ObjectId, block: BlockRange) -> Outcome {
+    pub fn block_unreadable(&mut self, peer: &PeerId, object: ObjectId, block: BlockRange, now_ms: u64) -> Outcome {
         let mut outcome = Outcome::default();
-        self.upload_over(peer, object, block);
+        self.uploads.ended(peer, object, block, false, now_ms);
+        self.serve(now_ms, &mut outcome);
         if let Some(transfer) = self.transfers.get(&object) {
             let message = Control::Busy { handle: transfer.handle, block, retry_after_ms: 0, ask: Vec::new() };
             outcome.effects.push(SwarmEffect::Control { peer: peer.clone(), message });
@@ -443,33 +526,64 @@ impl Fetch {
         outcome
     }
 
-    fn upload_over(&mut self, peer: &PeerId, object: ObjectId, block: BlockRange) {
-        if let Some(link) = self.links.get_mut(peer) {
-            let handles: Vec<u32> =
-                link.theirs.iter().filter(|(_, theirs)| **theirs == object).map(|(handle, _)| *handle).collect();
-            for handle in handles {
-                link.uploads.remove(&(handle, block));
+    /// Hands queued blocks to the network while there is room.
+    fn serve(&mut self, now_ms: u64, outcome: &mut Outcome) {
+        while let Some((peer, upload)) = self.uploads.next(now_ms, |_, _| true) {
+            let Upload { handle, object, block } = upload;
+            outcome.effects.push(SwarmEffect::SendBlock { peer, handle, object, block });
+        }
+    }
+
+    /// Offers pieces of an object to neighbours.
+    fn offer(&mut self, object: &ObjectId, now_ms: u64, outcome: &mut Outcome) {
+        let uplink = self.uplink(now_ms);
+        let Some(transfer) = self.transfers.get_mut(object) else { return };
+        let handle = transfer.handle;
+        let mut offers = transfer.offers(&uplink, &mut self.rng);
+        offers.sort_unstable();
+        for offered in offers.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some((peer, _)) = offered.first() else { continue };
+            let pieces = offered.iter().map(|(_, piece)| *piece).collect();
+            push_have(outcome, peer, handle, pieces);
+        }
+    }
+
+    fn offer_all(&mut self, now_ms: u64, outcome: &mut Outcome) {
+        if self.spares {
+            let objects: Vec<ObjectId> =
+                self.transfers.values().filter(|t| t.is_offering()).map(|t| t.object).collect();
+            for object in objects {
+                self.offer(&object, now_ms, outcome);
             }
         }
     }
 
     /// Time passed: late blocks go to others, idle neighbours get work.
-    pub(crate) fn tick(&mut self, now_ms: u64) -> Outcome {
+    pub fn tick(&mut self, now_ms: u64) -> Outcome {
         let mut outcome = Outcome::default();
         for link in self.links.values_mut() {
             link.rate_in.settle(now_ms);
             link.rate_out.settle(now_ms);
         }
+        self.uploads.settle(now_ms);
         for transfer in self.transfers.values_mut() {
-            for holder in transfer.holders.values_mut().filter(|holder| holder.outstanding.is_empty()) {
-                holder.rate.resume(now_ms);
+            transfer.tick(now_ms);
+            for (peer, pieces) in transfer.take_untold(now_ms) {
+                push_have(&mut outcome, &peer, transfer.handle, pieces);
             }
             for (peer, block) in transfer.take_late(now_ms) {
                 outcome.effects.push(SwarmEffect::Cancel { peer, handle: transfer.handle, block });
             }
         }
+        self.offer_all(now_ms, &mut outcome);
+        self.serve(now_ms, &mut outcome);
         self.fill_all(now_ms, &mut outcome);
         outcome
+    }
+
+    /// Whether anything moves, so that the time matters.
+    pub fn is_busy(&self) -> bool {
+        self.is_active() || !self.uploads.is_idle() || self.transfers.values().any(Transfer::is_offering)
     }
 
     fn fill_all(&mut self, now_ms: u64, outcome: &mut Outcome) {
@@ -483,7 +597,10 @@ impl Fetch {
 
     fn fill(&mut self, peer: &PeerId, now_ms: u64, outcome: &mut Outcome) {
         for transfer in self.transfers.values_mut().filter(|transfer| transfer.is_active()) {
-            while let Some(block) = transfer.next_request(peer, now_ms, &mut self.rng) {
+            while let Some(Ask { block, instead_of }) = transfer.next_request(peer, now_ms, &mut self.rng) {
+                if let Some(other) = instead_of {
+                    outcome.effects.push(SwarmEffect::Cancel { peer: other, handle: transfer.handle, block });
+                }
                 outcome.effects.push(SwarmEffect::Request {
                     peer: peer.clone(),
                     handle: transfer.handle,
@@ -495,7 +612,7 @@ impl Fetch {
     }
 
     /// Where one transfer stands.
-    pub(crate) fn view(&self, object: &ObjectId) -> Option<TransferView> {
+    pub fn view(&self, object: &ObjectId) -> Option<TransferView> {
         self.transfers.get(object).map(|transfer| TransferView {
             object: transfer.object,
             bytes_done: transfer.bytes_done(),
@@ -509,18 +626,19 @@ impl Fetch {
     }
 
     /// Bytes of all transfers together.
-    pub(crate) fn totals(&self) -> ByteCounts {
+    pub fn totals(&self) -> ByteCounts {
         self.transfers.values().fold(ByteCounts::default(), |sum, transfer| ByteCounts {
             from_seed: sum.from_seed + transfer.bytes.from_seed,
             from_peers: sum.from_peers + transfer.bytes.from_peers,
             duplicate: sum.duplicate + transfer.bytes.duplicate,
             rejected: sum.rejected + transfer.bytes.rejected,
             sent: sum.sent + transfer.bytes.sent,
+            sent_first: sum.sent_first + transfer.bytes.sent_first,
         })
     }
 
     /// One session's figures.
-    pub(crate) fn link_view(&self, peer: &PeerId) -> LinkView {
+    pub fn link_view(&self, peer: &PeerId) -> LinkView {
         let Some(link) = self.links.get(peer) else { return LinkView::default() };
         LinkView {
             bytes_in: link.bytes_in,
@@ -546,27 +664,17 @@ fn announcement(peer: &PeerId, transfer: &Transfer) -> SwarmEffect {
             handle: transfer.handle,
             object: transfer.object,
             wants: transfer.is_active(),
-            have: transfer.have.as_bytes().to_vec(),
+            have: transfer.told(peer).as_bytes().to_vec(),
         },
     }
 }
 
-/// Adds a piece to the `Have` that is already on its way to `peer` in this outcome, or starts one.
-fn push_have(outcome: &mut Outcome, peer: &PeerId, our_handle: u32, piece: u32) {
-    for effect in &mut outcome.effects {
-        if let SwarmEffect::Control { peer: to, message: Control::Have { handle, pieces } } = effect
-            && to == peer
-            && *handle == our_handle
-            && pieces.len() < MAX_HAVE_PIECES
-        {
-            pieces.push(piece);
-            return;
-        }
+/// Tells a neighbour of pieces.
+fn push_have(outcome: &mut Outcome, peer: &PeerId, handle: u32, pieces: Vec<u32>) {
+    for pieces in pieces.chunks(MAX_HAVE_PIECES) {
+        let message = Control::Have { handle, pieces: pieces.to_vec() };
+        outcome.effects.push(SwarmEffect::Control { peer: peer.clone(), message });
     }
-    outcome.effects.push(SwarmEffect::Control {
-        peer: peer.clone(),
-        message: Control::Have { handle: our_handle, pieces: vec![piece] },
-    });
 }
 
 fn cancel_all(transfer: &mut Transfer, outcome: &mut Outcome) {

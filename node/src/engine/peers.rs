@@ -365,6 +365,15 @@ impl Peers {
         self.known.get(peer).map(|known| known.addresses.iter().cloned().collect()).unwrap_or_default()
     }
 
+    /// These hold what is wanted: they are dialled without waiting, where they are known.
+    pub(crate) fn prefer(&mut self, peers: &[PeerId]) {
+        for peer in peers {
+            if let Some(known) = self.known.get_mut(peer).filter(|known| known.failures == 0) {
+                known.next_dial_ms = 0;
+            }
+        }
+    }
+
     /// Whom to dial now.
     pub(crate) fn dials(&mut self, now_ms: u64) -> Vec<SwarmEffect> {
         for known in self.known.values_mut() {

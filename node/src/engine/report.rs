@@ -98,6 +98,11 @@ impl Engine {
         self.fetch.is_active()
     }
 
+    /// Whether anything moves, so that the engine should hear of time often.
+    pub fn is_busy(&self) -> bool {
+        self.fetch.is_busy()
+    }
+
     /// Live sessions whose hello was accepted.
     pub fn connected_peers(&self) -> usize {
         self.peers.ready().len()

@@ -59,10 +59,11 @@ impl Engine {
                 self.absorb(outcome, now);
             }
             SwarmInput::BlockSent { peer, object, block } => {
-                self.fetch.block_sent(&peer, object, block, now.mono_ms);
+                let outcome = self.fetch.block_sent(&peer, object, block, now.mono_ms);
+                self.absorb(outcome, now);
             }
             SwarmInput::BlockUnreadable { peer, object, block, reason } => {
-                let outcome = self.fetch.block_unreadable(&peer, object, block);
+                let outcome = self.fetch.block_unreadable(&peer, object, block, now.mono_ms);
                 self.absorb(outcome, now);
                 self.tell(EventKind::Alarm, None, format!("a stored block cannot be read: {reason}"));
             }
@@ -219,6 +220,12 @@ impl Engine {
                 News::Complete(object) => self.artifact_complete(&object.digest, now),
                 News::Poisoned { peer, piece, .. } => {
                     self.ban(&peer, &format!("sent piece {piece}, which is not what was signed"), now);
+                }
+                News::Holders { peers } => {
+                    self.peers.prefer(&peers);
+                    for effect in self.peers.dials(now.mono_ms) {
+                        self.push(effect);
+                    }
                 }
                 News::Misbehaved { peer, what } => self.fault(&peer, what, now),
                 News::Stopped { object, reason } => {

@@ -9,23 +9,30 @@ use updraft_protocol::transfer::BlockRange;
 use super::rate::Rate;
 
 /// Bytes in flight to a neighbour of unknown speed.
-const FIRST_WINDOW_BYTES: u64 = 512 * 1024;
+const FIRST_WINDOW_BYTES: u64 = 256 * 1024;
 /// Fewest bytes in flight: one block must always fit, and two hide a round trip.
-const MIN_WINDOW_BYTES: u64 = 128 * 1024;
-/// Most bytes in flight to one neighbour: 1 Gbit/s at 60 ms.
-const MAX_WINDOW_BYTES: u64 = 8 * 1024 * 1024;
-/// Milliseconds of a neighbour's rate that are kept in flight.
-const WINDOW_MS: u64 = 400;
+const MIN_WINDOW_BYTES: u64 = 32 * 1024;
+/// Most bytes in flight to one neighbour: 1 Gbit/s at 130 ms.
+const MAX_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+/// Milliseconds of a neighbour's rate that are kept in flight beyond its delay. What is in flight is
+/// committed: a short queue lets a piece be asked for where it turns up first.
+const WINDOW_MS: u64 = 60;
+/// A neighbour's delay while none was measured.
+const FIRST_DELAY_MS: u64 = 50;
+/// The most delay that counts: more than this is the neighbour's queue, not the way to it.
+const MAX_DELAY_MS: u64 = 400;
 /// Milliseconds that one block should take.
 const BLOCK_MS: u64 = 25;
 /// A block is late after this and [`LATE_FACTOR`] times what the queue before it should take.
-const LATE_MS: u64 = 4_000;
+const LATE_MS: u64 = 3_000;
 const LATE_FACTOR: u64 = 4;
+/// The slowest that a neighbour is thought to be, in bytes per second.
+const LEAST_RATE: u64 = 16 * 1024;
 
 /// One neighbour's part in one transfer.
 #[derive(Debug)]
 pub(super) struct Holder {
-    /// Verified pieces that it holds.
+    /// Verified pieces that it holds, or offers.
     pub(super) have: Bitmap,
     /// It still wants pieces of this object.
     pub(super) wants: bool,
@@ -33,9 +40,15 @@ pub(super) struct Holder {
     pub(super) outstanding: BTreeMap<BlockRange, u64>,
     outstanding_bytes: u64,
     pub(super) rate: Rate,
+    /// The shortest time from a request to its block.
+    delay_ms: Option<u64>,
     /// Not asked before this time: it said busy, or let a block become late.
     pub(super) rest_until_ms: u64,
     last_arrival_ms: u64,
+    /// Pieces of ours that it was not told of yet.
+    pub(super) untold: Vec<u32>,
+    /// When it was told last.
+    pub(super) told_ms: u64,
 }
 
 impl Holder {
@@ -46,28 +59,39 @@ impl Holder {
             outstanding: BTreeMap::new(),
             outstanding_bytes: 0,
             rate: Rate::default(),
+            delay_ms: None,
             rest_until_ms: 0,
             last_arrival_ms: 0,
+            untold: Vec::new(),
+            told_ms: 0,
         }
     }
 
-    fn window_bytes(&self) -> u64 {
+    fn delay_ms(&self) -> u64 {
+        self.delay_ms.unwrap_or(FIRST_DELAY_MS).min(MAX_DELAY_MS)
+    }
+
+    fn window_bytes(&self, urgency: u64) -> u64 {
         match self.rate.bytes_per_second() {
             0 => FIRST_WINDOW_BYTES,
-            rate => (rate / 1_000 * WINDOW_MS).clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES),
+            rate => {
+                let wanted = rate * (self.delay_ms() + urgency * WINDOW_MS) / 1_000;
+                wanted.clamp(urgency * MIN_WINDOW_BYTES, MAX_WINDOW_BYTES)
+            }
         }
     }
 
-    /// Whether another block may be asked for now.
-    pub(super) fn has_room(&self, now_ms: u64) -> bool {
-        now_ms >= self.rest_until_ms && self.outstanding_bytes < self.window_bytes()
+    /// Whether another block may be asked for now. Neighbours share an uplink by what they have in
+    /// flight on it: an `urgency` above 1 gets more of it.
+    pub(super) fn has_room(&self, urgency: u64, now_ms: u64) -> bool {
+        now_ms >= self.rest_until_ms && self.outstanding_bytes < self.window_bytes(urgency)
     }
 
     /// Leaves that the next request should cover.
     pub(super) fn block_leaves(&self) -> usize {
         let bytes = match self.rate.bytes_per_second() {
             0 => 4 * u64::from(LEAF_BYTES),
-            rate => (rate / 1_000 * BLOCK_MS).clamp(u64::from(LEAF_BYTES), u64::from(MAX_BLOCK_BYTES)),
+            rate => (rate * BLOCK_MS / 1_000).clamp(2 * u64::from(LEAF_BYTES), u64::from(MAX_BLOCK_BYTES)),
         };
         let leaves = bytes / u64::from(LEAF_BYTES);
         usize::try_from(leaves).unwrap_or(1).max(1)
@@ -91,9 +115,25 @@ impl Holder {
         asked
     }
 
+    /// A block came; call this before [`Holder::settle`].
     pub(super) fn arrived(&mut self, block: BlockRange, now_ms: u64) {
+        if let Some(asked_ms) = self.outstanding.get(&block) {
+            let took_ms = now_ms.saturating_sub(*asked_ms);
+            self.delay_ms = Some(self.delay_ms.map_or(took_ms, |least_ms| least_ms.min(took_ms)));
+        }
         self.rate.add(u64::from(block.length), now_ms);
         self.last_arrival_ms = now_ms;
+    }
+
+    /// Milliseconds until everything that it was asked for should be here, and `more` bytes. Of a
+    /// neighbour from which nothing came yet it is thought that it needs as long again as it took so far.
+    pub(super) fn eta_ms(&self, more: u64, now_ms: u64) -> u64 {
+        let bytes = self.outstanding_bytes.saturating_add(more);
+        match self.rate.bytes_per_second() {
+            0 if self.outstanding.is_empty() => FIRST_DELAY_MS,
+            0 => now_ms.saturating_sub(self.last_arrival_ms).max(FIRST_DELAY_MS),
+            rate => self.delay_ms() + bytes.saturating_mul(1_000) / rate.max(LEAST_RATE),
+        }
     }
 
     /// Blocks that should long have arrived, by this neighbour's own rate.
@@ -101,7 +141,7 @@ impl Holder {
         if self.outstanding.is_empty() {
             return Vec::new();
         }
-        let expected_ms = self.outstanding_bytes.saturating_mul(1_000) / self.rate.bytes_per_second().max(16 * 1024);
+        let expected_ms = self.outstanding_bytes.saturating_mul(1_000) / self.rate.bytes_per_second().max(LEAST_RATE);
         let patience_ms = LATE_MS + LATE_FACTOR * expected_ms.min(15_000);
         if now_ms.saturating_sub(self.last_arrival_ms) < LATE_MS {
             return Vec::new();

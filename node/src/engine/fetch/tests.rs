@@ -34,7 +34,7 @@ fn asking() -> (Fetch, BTreeSet<BlockRange>) {
     let manifest = Arc::new(builder.finish().expect("not empty"));
     let object = ObjectId { kind: ObjectKind::Artifact, digest: *manifest.artifact() };
     let count = manifest.piece_count();
-    let mut fetch = Fetch::new(SmallRng::seed_from_u64(1));
+    let mut fetch = Fetch::new(false, SmallRng::seed_from_u64(1));
     assert!(fetch.add(object, manifest, Bitmap::empty(count)));
     let _ = fetch.want(object, 0);
     let _ = fetch.connected(&neighbour(), false);
@@ -70,7 +70,7 @@ fn a_suspect_that_does_not_deliver_does_not_hold_the_piece_for_ever() {
     let count = manifest.piece_count();
     let mut have = Bitmap::full(count);
     have.clear(0);
-    let mut fetch = Fetch::new(SmallRng::seed_from_u64(1));
+    let mut fetch = Fetch::new(false, SmallRng::seed_from_u64(1));
     assert!(fetch.add(object, manifest, have));
     let _ = fetch.want(object, 0);
     let peers = [neighbour(), PeerId::from_bytes(Digest::of(b"other").as_bytes()).expect("32 bytes")];

@@ -1,7 +1,8 @@
 //! One object on its way: who has which pieces, which block is asked from whom next.
 //!
 //! Rarest piece first with random ties; a piece that was begun is finished first; every block is
-//! asked for once, and twice only in the endgame, when nothing is left that nobody was asked for.
+//! asked for once. Where a neighbour could have it much sooner than the one that was asked, the block is
+//! taken from that one, and where it may be under way already both are asked and the loser is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,13 +16,32 @@ use updraft_protocol::transfer::{BlockRange, ObjectId};
 
 use super::holder::Holder;
 use super::progress::PieceProgress;
+use super::sparing::{Sparing, Surroundings};
 
 /// Neighbours that one block may be asked from at once, in the endgame.
 const MAX_ASKED: u8 = 2;
 /// Blocks that may be asked for twice at once. Bounds what an endgame can waste.
-const MAX_DUPLICATES: usize = 8;
+const MAX_DUPLICATES: usize = 4;
 /// Candidates that one pick looks at. Bounds the work of a pick in an artifact of many pieces.
-const MAX_CANDIDATES: u32 = 4_096;
+const MAX_CANDIDATES: usize = 4_096;
+/// Hundredths of the object behind the mean that make a node ask for more.
+const LAG_PERCENT: u64 = 2;
+/// The most that a node asks for, in usual windows.
+const MOST_URGENT: u64 = 4;
+/// Pieces that neighbours are told of at once, where they come fast.
+const TELL_PIECES: u64 = 8;
+/// Bounds of the time for which they are gathered.
+const MIN_TELL_MS: u64 = 20;
+const MAX_TELL_MS: u64 = 200;
+/// Sources whose bytes are counted one by one.
+const MAX_SOURCES: usize = 256;
+/// A block is taken from a neighbour that would need this many times as long for it, and more by
+/// [`STEAL_MS`]: what was asked for may have left already, and would come in vain.
+const STEAL_FACTOR: u64 = 3;
+const STEAL_MS: u64 = 1_000;
+/// The same once nothing is left to begin.
+const END_FACTOR: u64 = 2;
+const END_MS: u64 = 150;
 /// Milliseconds for which a neighbour whose blocks are late is not asked.
 const REST_MS: u64 = 2_000;
 
@@ -38,6 +58,8 @@ pub struct ByteCounts {
     pub rejected: u64,
     /// Bytes sent to others.
     pub sent: u64,
+    /// Those of them that left this node for the first time.
+    pub sent_first: u64,
 }
 
 /// What a wrong piece says about its senders.
@@ -62,10 +84,48 @@ pub(super) struct Transfer {
     pub(super) bytes: ByteCounts,
     /// Why nothing is asked for, where the disk refused.
     pub(super) stopped: Option<String>,
+    /// How this node spends its uplink on the object, where it is careful.
+    pub(super) sparing: Option<Sparing>,
+    /// Useful bytes by who sent them.
+    pub(super) sources: BTreeMap<PeerId, u64>,
     availability: Vec<u32>,
     progress: BTreeMap<u32, PieceProgress>,
+    /// Pieces that are held or begun.
+    taken: Bitmap,
+    /// How many times the usual is kept in flight: more than once where this node lags behind others.
+    urgency: u64,
+    /// Pieces of which some block was asked of nobody.
+    missing: BTreeSet<u32>,
     suspect_pieces: BTreeSet<u32>,
     duplicates: BTreeSet<(PeerId, BlockRange)>,
+}
+
+/// What the node knows of its uplink.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Uplink {
+    pub(super) rate_bytes_per_second: u64,
+    pub(super) budget_percent: Option<u32>,
+    pub(super) now_ms: u64,
+}
+
+impl Uplink {
+    fn around<'a>(&self, manifest: &'a Manifest, availability: &'a [u32]) -> Surroundings<'a> {
+        Surroundings {
+            manifest,
+            availability,
+            rate_bytes_per_second: self.rate_bytes_per_second,
+            budget_percent: self.budget_percent,
+            now_ms: self.now_ms,
+        }
+    }
+}
+
+/// What is asked of a neighbour next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ask {
+    pub(super) block: BlockRange,
+    /// Who was asked for it before and is not any more.
+    pub(super) instead_of: Option<PeerId>,
 }
 
 impl Transfer {
@@ -75,8 +135,13 @@ impl Transfer {
             object,
             manifest,
             handle,
+            taken: have.clone(),
             have,
             wanted: false,
+            urgency: 1,
+            sparing: None,
+            sources: BTreeMap::new(),
+            missing: BTreeSet::new(),
             holders: BTreeMap::new(),
             bytes: ByteCounts::default(),
             stopped: None,
@@ -107,8 +172,17 @@ impl Transfer {
         }
     }
 
+    /// What is held is this now.
+    pub(super) fn replace_have(&mut self, have: Bitmap) {
+        self.taken = have.clone();
+        for piece in self.progress.keys() {
+            self.taken.set(*piece);
+        }
+        self.have = have;
+    }
+
     /// Takes over what a neighbour says it has; replaces what it said before.
-    pub(super) fn announce(&mut self, peer: &PeerId, have: Bitmap, wants: bool) {
+    pub(super) fn announce(&mut self, peer: &PeerId, have: Bitmap, wants: bool, now_ms: u64) {
         if let Some(holder) = self.holders.get_mut(peer) {
             for piece in holder.have.iter() {
                 self.availability[piece as usize] -= 1;
@@ -122,23 +196,79 @@ impl Transfer {
         for piece in holder.have.iter() {
             self.availability[piece as usize] += 1;
         }
+        if let Some(sparing) = &mut self.sparing {
+            if wants && !holder.have.is_full() {
+                sparing.wanted_by(peer, self.manifest.piece_count(), now_ms);
+            } else {
+                sparing.forget(peer);
+            }
+        }
     }
 
     /// A neighbour has one more piece.
-    pub(super) fn heard_have(&mut self, peer: &PeerId, piece: u32) {
+    pub(super) fn heard_have(&mut self, peer: &PeerId, piece: u32, now_ms: u64) {
         if let Some(holder) = self.holders.get_mut(peer)
             && holder.have.set(piece)
         {
             self.availability[piece as usize] += 1;
+            if let Some(sparing) = &mut self.sparing {
+                sparing.gained(peer, piece, now_ms);
+            }
             if holder.have.is_full() {
                 holder.wants = false;
+                if let Some(sparing) = &mut self.sparing {
+                    sparing.forget(peer);
+                }
             }
+        }
+    }
+
+    /// What `peer` is told that this node has.
+    pub(super) fn told(&self, peer: &PeerId) -> Bitmap {
+        match &self.sparing {
+            Some(sparing) => sparing.told(peer, self.manifest.piece_count()),
+            None => self.have.clone(),
+        }
+    }
+
+    /// From now on the object is offered piece by piece.
+    pub(super) fn spare(&mut self, rng: &mut SmallRng) {
+        if self.sparing.is_none() && self.have.is_full() {
+            self.sparing = Some(Sparing::new(&self.manifest, rng));
+        }
+    }
+
+    /// Pieces to offer now, and to whom.
+    pub(super) fn offers(&mut self, around: &Uplink, rng: &mut SmallRng) -> Vec<(PeerId, u32)> {
+        let Self { sparing, manifest, availability, holders, .. } = self;
+        let Some(sparing) = sparing else { return Vec::new() };
+        let around = around.around(manifest, availability);
+        sparing.offers(&around, |peer| holders.get(peer).map(|holder| &holder.have), rng)
+    }
+
+    /// Whether a request of `peer` for a piece is served now.
+    pub(super) fn serves(&self, peer: &PeerId, piece: u32, around: &Uplink) -> bool {
+        let around = around.around(&self.manifest, &self.availability);
+        self.sparing.as_ref().is_none_or(|sparing| sparing.serves(peer, piece, &around))
+    }
+
+    /// A block left for `peer`.
+    pub(super) fn sent(&mut self, peer: &PeerId, block: BlockRange, now_ms: u64) {
+        let bytes = u64::from(block.length);
+        self.bytes.sent += bytes;
+        let Some(piece) = self.manifest.piece_at(block.offset) else { return };
+        if let Some(sparing) = &mut self.sparing {
+            sparing.sent(peer, piece.get(), bytes, u64::from(self.manifest.length_of(piece)), now_ms);
+            self.bytes.sent_first = sparing.counts.first;
         }
     }
 
     /// A neighbour is gone, or has nothing of this any more: what it was asked for is free again, and
     /// returned.
     pub(super) fn forget(&mut self, peer: &PeerId) -> Vec<BlockRange> {
+        if let Some(sparing) = &mut self.sparing {
+            sparing.forget(peer);
+        }
         let Some(holder) = self.holders.remove(peer) else { return Vec::new() };
         for piece in holder.have.iter() {
             self.availability[piece as usize] -= 1;
@@ -159,6 +289,9 @@ impl Transfer {
             && let Some(progress) = self.progress.get_mut(&piece.get())
         {
             progress.mark_released(block);
+            if progress.has_missing() {
+                self.missing.insert(piece.get());
+            }
             // A source that does not deliver must not be the only one: it would hold the piece for ever.
             if progress.sole_source.as_ref() == Some(peer) {
                 progress.sole_source = None;
@@ -168,16 +301,25 @@ impl Transfer {
 
     /// The next block to ask `peer` for, marked as asked; `None` where it has nothing for us or
     /// enough to do.
-    pub(super) fn next_request(&mut self, peer: &PeerId, now_ms: u64, rng: &mut SmallRng) -> Option<BlockRange> {
+    pub(super) fn next_request(&mut self, peer: &PeerId, now_ms: u64, rng: &mut SmallRng) -> Option<Ask> {
         if !self.is_active() {
             return None;
         }
-        let holder = self.holders.get(peer).filter(|holder| holder.has_room(now_ms))?;
+        let holder =
+            self.holders.get(peer).filter(|holder| holder.has_room(self.urgency, now_ms) && holder.have.ones() > 0)?;
         let leaves = holder.block_leaves();
-        let block = self
-            .pick_begun(peer, leaves)
-            .or_else(|| self.pick_rarest(peer, rng).and_then(|piece| self.begin(piece, leaves)))
-            .or_else(|| self.pick_endgame(peer))?;
+        let block =
+            self.pick_begun(peer, leaves).or_else(|| self.pick_rarest(peer, rng).and_then(|p| self.begin(p, leaves)));
+        let (block, instead_of) = match block {
+            Some(block) => (block, None),
+            None => self.take_over(peer, now_ms)?,
+        };
+        if let Some(other) = &instead_of {
+            if let Some(holder) = self.holders.get_mut(other) {
+                holder.settle(block);
+            }
+            self.release(other, block);
+        }
         let piece = self.manifest.piece_at(block.offset)?;
         let suspect = self.suspect_pieces.contains(&piece.get());
         let progress = self.progress.get_mut(&piece.get())?;
@@ -185,8 +327,11 @@ impl Transfer {
             progress.sole_source = Some(peer.clone());
         }
         progress.mark_asked(block);
+        if !progress.has_missing() {
+            self.missing.remove(&piece.get());
+        }
         self.holders.get_mut(peer)?.ask(block, now_ms);
-        Some(block)
+        Some(Ask { block, instead_of })
     }
 
     fn usable(&self, peer: &PeerId, piece: u32) -> bool {
@@ -195,25 +340,20 @@ impl Transfer {
     }
 
     fn pick_begun(&self, peer: &PeerId, leaves: usize) -> Option<BlockRange> {
-        self.progress
+        self.missing
             .iter()
-            .filter(|(piece, progress)| progress.has_missing() && self.usable(peer, **piece))
-            .max_by_key(|(_, progress)| progress.stored())
-            .and_then(|(_, progress)| progress.next_missing(leaves))
+            .filter(|piece| self.usable(peer, **piece))
+            .filter_map(|piece| self.progress.get(piece))
+            .max_by_key(|progress| progress.stored())
+            .and_then(|progress| progress.next_missing(leaves))
     }
 
     fn pick_rarest(&self, peer: &PeerId, rng: &mut SmallRng) -> Option<u32> {
         let holder = self.holders.get(peer)?;
-        let count = self.manifest.piece_count();
-        let start = rng.random_range(0..count);
+        let start = rng.random_range(0..self.manifest.piece_count());
         let mut best: Option<(u32, u32)> = None;
         let mut ties = 0_u32;
-        let mut seen = 0;
-        for step in 0..count {
-            let piece = (start + step) % count;
-            if self.have.get(piece) || !holder.have.get(piece) || self.progress.contains_key(&piece) {
-                continue;
-            }
+        for piece in holder.have.without(&self.taken, start).take(MAX_CANDIDATES) {
             let availability = self.availability[piece as usize];
             match best {
                 Some((least, _)) if availability > least => {}
@@ -228,10 +368,6 @@ impl Transfer {
                     best = Some((availability, piece));
                 }
             }
-            seen += 1;
-            if seen == MAX_CANDIDATES {
-                break;
-            }
         }
         best.map(|(_, piece)| piece)
     }
@@ -241,41 +377,56 @@ impl Transfer {
         let progress = PieceProgress::new(&self.manifest, index);
         let block = progress.next_missing(leaves);
         self.progress.insert(piece, progress);
+        self.taken.set(piece);
+        self.missing.insert(piece);
         block
     }
 
-    /// A block that a slower neighbour was asked for, oldest first.
-    fn pick_endgame(&mut self, peer: &PeerId) -> Option<BlockRange> {
-        if self.duplicates.len() >= MAX_DUPLICATES || self.progress.values().any(PieceProgress::has_missing) {
+    /// A block that another neighbour was asked for and that `peer` can have here much sooner. The last
+    /// in the other's queue is taken from it; the only one may be under way, and is asked for twice.
+    fn take_over(&mut self, peer: &PeerId, now_ms: u64) -> Option<(BlockRange, Option<PeerId>)> {
+        let mine = self.holders.get(peer)?;
+        let is_end = self.taken.is_full();
+        let (factor, margin_ms) = if is_end { (END_FACTOR, END_MS) } else { (STEAL_FACTOR, STEAL_MS) };
+        let mut best: Option<(u64, BlockRange, PeerId, bool)> = None;
+        for (other, holder) in self.holders.iter().filter(|(other, _)| *other != peer) {
+            let theirs_ms = holder.eta_ms(0, now_ms);
+            if best.as_ref().is_some_and(|(most_ms, ..)| *most_ms >= theirs_ms) {
+                continue;
+            }
+            let fits = |block: &BlockRange| {
+                mine.eta_ms(u64::from(block.length), now_ms) * factor + margin_ms < theirs_ms
+                    && self.manifest.piece_at(block.offset).is_some_and(|piece| {
+                        self.usable(peer, piece.get())
+                            && self
+                                .progress
+                                .get(&piece.get())
+                                .is_some_and(|progress| progress.asked(*block).is_some_and(|asked| asked < MAX_ASKED))
+                    })
+            };
+            let last =
+                holder.outstanding.iter().filter(|(block, _)| fits(block)).max_by_key(|(_, asked_ms)| **asked_ms);
+            if let Some((block, _)) = last {
+                best = Some((theirs_ms, *block, other.clone(), holder.outstanding.len() == 1));
+            }
+        }
+        let (_, block, other, is_only) = best?;
+        if !is_only {
+            return Some((block, Some(other)));
+        }
+        if !is_end || self.duplicates.len() >= MAX_DUPLICATES {
             return None;
         }
-        let everything_begun = self.have.ones() as usize + self.progress.len() >= self.manifest.piece_count() as usize;
-        if !everything_begun {
-            return None;
-        }
-        let mine = self.holders.get(peer)?.rate.bytes_per_second();
-        let block = self
-            .holders
-            .iter()
-            .filter(|(other, holder)| *other != peer && holder.rate.bytes_per_second() <= mine)
-            .flat_map(|(_, holder)| holder.outstanding.iter())
-            .filter(|(block, _)| {
-                let Some(piece) = self.manifest.piece_at(block.offset) else { return false };
-                self.usable(peer, piece.get())
-                    && self
-                        .progress
-                        .get(&piece.get())
-                        .is_some_and(|p| p.asked(**block).is_some_and(|asked| asked < MAX_ASKED))
-            })
-            .min_by_key(|(_, asked_ms)| **asked_ms)
-            .map(|(block, _)| *block)?;
         self.duplicates.insert((peer.clone(), block));
-        Some(block)
+        Some((block, None))
     }
 
     /// A block arrived and was stored. Returns the neighbours whose request for it is now moot.
     pub(super) fn stored(&mut self, peer: &PeerId, block: BlockRange, from_seed: bool, now_ms: u64) -> Vec<PeerId> {
         self.arrived(peer, block, now_ms);
+        if self.sources.len() < MAX_SOURCES || self.sources.contains_key(peer) {
+            *self.sources.entry(peer.clone()).or_default() += u64::from(block.length);
+        }
         if from_seed {
             self.bytes.from_seed += u64::from(block.length);
         } else {
@@ -285,6 +436,9 @@ impl Transfer {
             && let Some(progress) = self.progress.get_mut(&piece.get())
         {
             progress.mark_stored(block, peer);
+            if !progress.has_missing() {
+                self.missing.remove(&piece.get());
+            }
         }
         let moot: Vec<PeerId> = self
             .holders
@@ -310,22 +464,91 @@ impl Transfer {
     fn arrived(&mut self, peer: &PeerId, block: BlockRange, now_ms: u64) {
         self.duplicates.remove(&(peer.clone(), block));
         if let Some(holder) = self.holders.get_mut(peer) {
-            holder.settle(block);
             holder.arrived(block, now_ms);
+            holder.settle(block);
         }
     }
 
     /// A piece is complete and right.
     pub(super) fn verified(&mut self, piece: u32) {
         self.have.set(piece);
+        self.taken.set(piece);
+        self.missing.remove(&piece);
         self.progress.remove(&piece);
         self.suspect_pieces.remove(&piece);
+    }
+
+    /// Neighbours are to hear of a piece: those that lack it, and those that offer piece by piece, which
+    /// watch how far their pieces get.
+    pub(super) fn tell(&mut self, piece: u32) {
+        for holder in self.holders.values_mut() {
+            if !holder.have.is_full() && (!holder.wants || !holder.have.get(piece)) {
+                holder.untold.push(piece);
+            }
+        }
+    }
+
+    /// Milliseconds between two times that a neighbour is told of new pieces: the time that some pieces
+    /// take. Each message wakes its receiver, and costs it more than the pieces are worth.
+    fn tell_ms(&self) -> u64 {
+        let bytes = TELL_PIECES * u64::from(self.manifest.piece_length());
+        (bytes * 1_000 / self.rate_bytes_per_second().max(1)).clamp(MIN_TELL_MS, MAX_TELL_MS)
+    }
+
+    /// What neighbours are to hear now.
+    pub(super) fn take_untold(&mut self, now_ms: u64) -> Vec<(PeerId, Vec<u32>)> {
+        let at_once = self.have.is_full();
+        let tell_ms = self.tell_ms();
+        let mut due = Vec::new();
+        for (peer, holder) in &mut self.holders {
+            if !holder.untold.is_empty() && (at_once || now_ms.saturating_sub(holder.told_ms) >= tell_ms) {
+                holder.told_ms = now_ms;
+                due.push((peer.clone(), std::mem::take(&mut holder.untold)));
+            }
+        }
+        due
+    }
+
+    /// Whether pieces are offered to somebody.
+    pub(super) fn is_offering(&self) -> bool {
+        self.sparing.as_ref().is_some_and(|sparing| !sparing.is_idle())
+    }
+
+    /// Time passed.
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        for holder in self.holders.values_mut() {
+            if holder.outstanding.is_empty() {
+                holder.rate.resume(now_ms);
+            } else {
+                holder.rate.settle(now_ms);
+            }
+        }
+        self.urgency = self.lag();
+        if let Some(sparing) = &mut self.sparing {
+            sparing.tick(now_ms);
+        }
+    }
+
+    /// 1 plus how far this node is behind the mean of its neighbours, in steps of [`LAG_PERCENT`].
+    fn lag(&self) -> u64 {
+        let (sum, count) = self
+            .holders
+            .values()
+            .filter(|holder| holder.wants)
+            .fold((0_u64, 0_u64), |(sum, count), holder| (sum + u64::from(holder.have.ones()), count + 1));
+        let mine = count * u64::from(self.have.ones());
+        let step = count * u64::from(self.manifest.piece_count()) * LAG_PERCENT / 100;
+        1 + (sum.saturating_sub(mine) / step.max(1)).min(MOST_URGENT - 1)
     }
 
     /// A piece is complete and wrong: it is fetched again, and if its bytes came from one neighbour
     /// that neighbour lied.
     pub(super) fn rejected(&mut self, piece: u32) -> Blame {
         let progress = self.progress.remove(&piece);
+        self.missing.remove(&piece);
+        if !self.have.get(piece) {
+            self.taken.clear(piece);
+        }
         if let Some(index) = self.manifest.index(piece) {
             self.bytes.rejected += u64::from(self.manifest.length_of(index));
         }

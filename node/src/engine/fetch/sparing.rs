@@ -1,0 +1,340 @@
+//! How a seed spends its uplink: every piece leaves it once before any leaves it twice.
+//!
+//! A seed does not say that it holds everything. It *offers*: each neighbour is told of a few pieces that
+//! nobody else has, asks for them, and spreads them. Once every piece is out the neighbours are left to
+//! each other; the seed repeats a piece only
+//! - within a small allowance that is spent at once, where it shortens the end most,
+//! - after as long again as the first copy took,
+//! - for a neighbour that gets nothing from anybody else,
+//! - or where nobody who is connected holds the piece.
+//!
+//! An egress budget caps all repeats but the last kind.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
+use updraft_protocol::bitmap::Bitmap;
+use updraft_protocol::manifest::Manifest;
+use updraft_protocol::peer::PeerId;
+
+/// Bytes under offer while the rate is unknown, and at least.
+const MIN_OPEN_BYTES: u64 = 512 * 1024;
+/// Milliseconds of the node's upload rate that are under offer at once.
+const OPEN_MS: u64 = 300;
+/// An offer that was not taken up for this long is made to somebody else as well.
+const STALE_MS: u64 = 2_500;
+/// A neighbour that gained no piece for this long gets nothing from anybody else.
+const STARVED_MS: u64 = 1_500;
+/// The same under a budget that is used up: nobody else can be reached from there.
+const CUT_OFF_MS: u64 = 30_000;
+/// Milliseconds between two searches for something to offer, once there was nothing.
+const QUIET_MS: u64 = 25;
+/// Repeats that are free: this part of an artifact.
+const ALLOWANCE_PART: u64 = 16;
+/// Bytes on the wire for each 100 of payload: headers of Ethernet, IP, TCP, TLS and the multiplexer.
+const WIRE_PERCENT: u64 = 105;
+
+/// One offer.
+#[derive(Debug, Clone, Copy)]
+struct Offer {
+    /// When something last happened to it.
+    since_ms: u64,
+    /// Bytes of it that left.
+    bytes: u64,
+}
+
+/// What one neighbour was offered.
+#[derive(Debug)]
+struct Offered {
+    /// Ever offered in this session.
+    told: Bitmap,
+    /// Offered and not yet delivered.
+    open: BTreeMap<u32, Offer>,
+    /// Delivered and not yet announced.
+    landing: BTreeMap<u32, u64>,
+    /// When it last announced a piece, or began to want.
+    gained_ms: u64,
+    /// It starved: it is served until it announces a piece that it did not get here.
+    alone: bool,
+    turn: u64,
+}
+
+/// The offers of one object.
+#[derive(Debug)]
+pub(super) struct Sparing {
+    /// Bytes of each piece that left, in all sessions.
+    left: Vec<u64>,
+    /// Neighbours to whom each piece is under offer or on its way.
+    open_of: Vec<u16>,
+    /// Offers that are not delivered.
+    open: u64,
+    /// There was nothing to offer: not looked again before this time.
+    quiet_until_ms: u64,
+    /// Pieces that never left and are under offer to nobody, in random order.
+    fresh: Vec<u32>,
+    /// Pieces that have not left whole.
+    inside: u32,
+    offered: BTreeMap<PeerId, Offered>,
+    turns: u64,
+    began_ms: Option<u64>,
+    out_ms: Option<u64>,
+    pub(super) counts: Departed,
+}
+
+/// What left, in bytes of payload.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Departed {
+    /// The first copy.
+    pub(super) first: u64,
+    /// Everything beyond it.
+    pub(super) repeats: u64,
+}
+
+/// What is known around a piece.
+pub(super) struct Surroundings<'a> {
+    pub(super) manifest: &'a Manifest,
+    /// Neighbours that hold each piece.
+    pub(super) availability: &'a [u32],
+    pub(super) rate_bytes_per_second: u64,
+    /// Hundredths of a copy that may leave.
+    pub(super) budget_percent: Option<u32>,
+    pub(super) now_ms: u64,
+}
+
+impl Sparing {
+    pub(super) fn new(manifest: &Manifest, rng: &mut SmallRng) -> Self {
+        let count = manifest.piece_count();
+        let mut fresh: Vec<u32> = (0..count).collect();
+        for at in (1..fresh.len()).rev() {
+            fresh.swap(at, rng.random_range(0..=at));
+        }
+        Self {
+            left: vec![0; count as usize],
+            open_of: vec![0; count as usize],
+            open: 0,
+            quiet_until_ms: 0,
+            fresh,
+            inside: count,
+            offered: BTreeMap::new(),
+            turns: 0,
+            began_ms: None,
+            out_ms: None,
+            counts: Departed::default(),
+        }
+    }
+
+    /// What `peer` is told that this node has.
+    pub(super) fn told(&self, peer: &PeerId, count: u32) -> Bitmap {
+        self.offered.get(peer).map_or_else(|| Bitmap::empty(count), |offered| offered.told.clone())
+    }
+
+    /// A neighbour wants the object (again), and holds what `have` says.
+    pub(super) fn wanted_by(&mut self, peer: &PeerId, count: u32, now_ms: u64) {
+        self.turns += 1;
+        self.offered.entry(peer.clone()).or_insert_with(|| Offered {
+            told: Bitmap::empty(count),
+            open: BTreeMap::new(),
+            landing: BTreeMap::new(),
+            gained_ms: now_ms,
+            alone: false,
+            turn: self.turns,
+        });
+    }
+
+    /// A neighbour is gone, or wants nothing any more.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        let Some(offered) = self.offered.remove(peer) else { return };
+        self.open -= offered.open.len() as u64;
+        for piece in offered.open.into_keys().chain(offered.landing.into_keys()) {
+            self.closed(piece);
+        }
+    }
+
+    /// A piece is no longer on its way to somebody.
+    fn closed(&mut self, piece: u32) {
+        self.quiet_until_ms = 0;
+        let slot = piece as usize;
+        self.open_of[slot] -= 1;
+        if self.open_of[slot] == 0 && self.left[slot] == 0 {
+            self.fresh.push(piece);
+        }
+    }
+
+    /// A neighbour announced a piece.
+    pub(super) fn gained(&mut self, peer: &PeerId, piece: u32, now_ms: u64) {
+        let Some(offered) = self.offered.get_mut(peer) else { return };
+        offered.gained_ms = now_ms;
+        if !offered.told.get(piece) {
+            offered.alone = false;
+        }
+        let open = offered.open.remove(&piece).is_some();
+        let landing = offered.landing.remove(&piece).is_some();
+        self.open -= u64::from(open);
+        if open || landing {
+            self.closed(piece);
+        }
+    }
+
+    /// Bytes of a piece left for a neighbour.
+    pub(super) fn sent(&mut self, peer: &PeerId, piece: u32, bytes: u64, length: u64, now_ms: u64) {
+        let Some(left) = self.left.get_mut(piece as usize) else { return };
+        let first = bytes.min(length.saturating_sub(*left));
+        *left += bytes;
+        self.counts.first += first;
+        self.counts.repeats += bytes - first;
+        let whole = first > 0 && *left >= length;
+        if whole {
+            self.inside -= 1;
+            if self.inside == 0 {
+                self.out_ms = Some(now_ms);
+            }
+        }
+        let Some(offered) = self.offered.get_mut(peer) else { return };
+        if let Some(offer) = offered.open.get_mut(&piece) {
+            offer.since_ms = now_ms;
+            offer.bytes += bytes;
+            if offer.bytes >= length {
+                offered.open.remove(&piece);
+                offered.landing.insert(piece, now_ms);
+                self.open -= 1;
+            }
+        }
+    }
+
+    /// Whether a repeat is within the budget.
+    fn within_budget(&self, around: &Surroundings<'_>) -> bool {
+        let Some(percent) = around.budget_percent else { return true };
+        let open = self.open * u64::from(around.manifest.piece_length());
+        let spent = (self.counts.first + self.counts.repeats).saturating_add(open);
+        u128::from(spent) * u128::from(WIRE_PERCENT) < u128::from(around.manifest.length()) * u128::from(percent)
+    }
+
+    /// Whether `peer` may have a piece that others hold.
+    fn may_repeat(&self, offered: &Offered, around: &Surroundings<'_>) -> bool {
+        let starved_ms = around.now_ms.saturating_sub(offered.gained_ms);
+        if !self.within_budget(around) {
+            return starved_ms >= CUT_OFF_MS;
+        }
+        if offered.alone || starved_ms >= STARVED_MS {
+            return true;
+        }
+        let (Some(began_ms), Some(out_ms)) = (self.began_ms, self.out_ms) else { return false };
+        let open = self.open * u64::from(around.manifest.piece_length());
+        self.counts.repeats + open < around.manifest.length() / ALLOWANCE_PART
+            || around.now_ms.saturating_sub(out_ms) >= out_ms - began_ms
+    }
+
+    /// Whether a request for a piece that was not offered is served.
+    pub(super) fn serves(&self, peer: &PeerId, piece: u32, around: &Surroundings<'_>) -> bool {
+        let Some(offered) = self.offered.get(peer) else { return true };
+        offered.told.get(piece)
+            || (around.availability[piece as usize] == 0 && self.open_of[piece as usize] == 0)
+            || self.may_repeat(offered, around)
+    }
+
+    /// The next offers: to whom, and of what. `have_of` says what a neighbour holds.
+    pub(super) fn offers<'a>(
+        &mut self,
+        around: &Surroundings<'_>,
+        have_of: impl Fn(&PeerId) -> Option<&'a Bitmap>,
+        rng: &mut SmallRng,
+    ) -> Vec<(PeerId, u32)> {
+        let piece_length = u64::from(around.manifest.piece_length());
+        let most = (around.rate_bytes_per_second * OPEN_MS / 1_000).max(MIN_OPEN_BYTES).max(4 * piece_length);
+        let most = (most / piece_length).max(4);
+        let mut made = Vec::new();
+        if self.offered.is_empty()
+            || self.open >= most
+            || (self.fresh.is_empty() && around.now_ms < self.quiet_until_ms)
+        {
+            return made;
+        }
+        let each = (most / (self.offered.len() as u64)).max(2);
+        let mut turns: Vec<(usize, u64, PeerId)> = self
+            .offered
+            .iter()
+            .filter(|(_, offered)| (offered.open.len() as u64) < each)
+            .map(|(peer, offered)| (offered.open.len(), offered.turn, peer.clone()))
+            .collect();
+        turns.sort_unstable();
+        let mut turns: std::collections::VecDeque<PeerId> = turns.into_iter().map(|(_, _, peer)| peer).collect();
+        while self.open < most {
+            let Some(peer) = turns.pop_front() else { break };
+            let Some(have) = have_of(&peer) else { continue };
+            let Some(piece) = self.choose(&peer, have, around, rng) else { continue };
+            let Some(offered) = self.offered.get_mut(&peer) else { continue };
+            self.turns += 1;
+            offered.turn = self.turns;
+            offered.told.set(piece);
+            offered.open.insert(piece, Offer { since_ms: around.now_ms, bytes: 0 });
+            let more = (offered.open.len() as u64) < each;
+            self.open += 1;
+            self.open_of[piece as usize] += 1;
+            self.began_ms.get_or_insert(around.now_ms);
+            made.push((peer.clone(), piece));
+            if more {
+                turns.push_back(peer);
+            }
+        }
+        if self.open < most {
+            self.quiet_until_ms = around.now_ms + QUIET_MS;
+        }
+        made
+    }
+
+    fn choose(&mut self, peer: &PeerId, have: &Bitmap, around: &Surroundings<'_>, rng: &mut SmallRng) -> Option<u32> {
+        let untouched = |sparing: &Self, piece: u32| {
+            around.availability[piece as usize] == 0 && sparing.open_of[piece as usize] == 0
+        };
+        while let Some(piece) = self.fresh.pop() {
+            if self.left[piece as usize] == 0 && untouched(self, piece) {
+                return Some(piece);
+            }
+        }
+        let offered = self.offered.get(peer)?;
+        let start = rng.random_range(0..around.manifest.piece_count().max(1));
+        let full = Bitmap::full(around.manifest.piece_count());
+        let repeats = self.may_repeat(offered, around);
+        let mut best: Option<(u32, u32)> = None;
+        for piece in full.without(have, start) {
+            if offered.open.contains_key(&piece) || offered.landing.contains_key(&piece) {
+                continue;
+            }
+            let copies = around.availability[piece as usize] + u32::from(self.open_of[piece as usize]);
+            if copies == 0 {
+                return Some(piece);
+            }
+            if repeats && best.is_none_or(|(least, _)| copies < least) {
+                best = Some((copies, piece));
+            }
+        }
+        let (_, piece) = best?;
+        if around.now_ms.saturating_sub(offered.gained_ms) >= STARVED_MS {
+            self.offered.get_mut(peer)?.alone = true;
+        }
+        Some(piece)
+    }
+
+    /// Time passed: offers that nobody took up do not keep a piece from others.
+    pub(super) fn tick(&mut self, now_ms: u64) {
+        let mut stale = Vec::new();
+        let old = |since_ms: u64| now_ms.saturating_sub(since_ms) >= STALE_MS;
+        for offered in self.offered.values_mut() {
+            let before = stale.len();
+            stale.extend(offered.open.iter().filter(|(_, offer)| old(offer.since_ms)).map(|(piece, _)| *piece));
+            self.open -= (stale.len() - before) as u64;
+            stale.extend(offered.landing.iter().filter(|(_, since_ms)| old(**since_ms)).map(|(piece, _)| *piece));
+            offered.open.retain(|_, offer| !old(offer.since_ms));
+            offered.landing.retain(|_, since_ms| !old(*since_ms));
+        }
+        for piece in stale {
+            self.closed(piece);
+        }
+    }
+
+    /// Neighbours that offers are made to.
+    pub(super) fn is_idle(&self) -> bool {
+        self.offered.is_empty()
+    }
+}

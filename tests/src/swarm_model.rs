@@ -1,0 +1,696 @@
+//! Schedulers in virtual time: the very code that decides in a node what is asked of whom and who is
+//! served next, with links and stores that are models.
+//!
+//! Everything follows from one seed, so a run can be replayed. What must always hold is checked at every
+//! step: see [`Waste`] and [`SwarmModel::check`].
+//!
+//! The model of a link: every node sends through one uplink of a fixed rate, on which its sessions take
+//! turns in 16 KiB parts, as TCP flows do; a session takes 256 KiB from the scheduler before it pushes
+//! back. What was sent arrives after the latency, through the receiver's downlink where that is capped,
+//! and through the link between two sites where it crosses one. Loss is delay: a lost part holds up its
+//! session for three latencies. Control messages have the latency only. Headers cost nothing, so times
+//! compare to the fluid bound.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use updraft::engine::effect::SwarmEffect;
+use updraft::engine::fetch::{Fetch, News, Outcome};
+use updraft::engine::input::BlockOutcome;
+use updraft_protocol::bitmap::Bitmap;
+use updraft_protocol::limits::{LEAF_BYTES, MAX_QUEUED_REQUESTS};
+use updraft_protocol::manifest::{Manifest, ManifestBuilder};
+use updraft_protocol::peer::PeerId;
+use updraft_protocol::transfer::{BlockRange, Control, ObjectId, ObjectKind};
+
+/// Microseconds between two ticks of a node that has something to do.
+const TICK_US: u64 = 20_000;
+/// The same for an idle node.
+const IDLE_TICK_US: u64 = 100_000;
+/// Bytes of one turn on an uplink.
+const PART_BYTES: u64 = 16 * 1024;
+/// Bytes that a session takes before it pushes back.
+const SOCKET_BYTES: u64 = 256 * 1024;
+/// Microseconds from a block's last byte to the news of it.
+const STORE_US: u64 = 2_000;
+
+/// What a node is like.
+#[derive(Debug, Clone, Copy)]
+pub struct Host {
+    /// Bytes per second that it sends at most.
+    pub upload: u64,
+    /// Bytes per second that it receives at most, where that is less than what others can send.
+    pub download: Option<u64>,
+    /// Where it is.
+    pub site: u8,
+    /// What it sends is wrong.
+    pub rotten: bool,
+    /// It answers nothing.
+    pub silent: bool,
+}
+
+impl Host {
+    /// A host with this upload rate.
+    pub fn new(upload: u64) -> Self {
+        Self { upload, download: None, site: 0, rotten: false, silent: false }
+    }
+}
+
+/// Everything that is not a host.
+#[derive(Debug, Clone, Copy)]
+pub struct World {
+    /// Bytes of the artifact.
+    pub length: u64,
+    /// One-way delay in microseconds.
+    pub latency_us: u64,
+    /// Lost parts in a million.
+    pub loss_ppm: u32,
+    /// Bytes per second between two sites, each way.
+    pub between_sites: Option<u64>,
+    /// Sessions that a peer wants; it takes twice as many.
+    pub neighbours: usize,
+    /// Sessions that the seed holds at most.
+    pub seed_sessions: usize,
+    /// Hundredths of a copy that may leave the seed.
+    pub budget_percent: Option<u32>,
+    /// Seed of every random choice.
+    pub random_seed: u64,
+}
+
+/// Bytes that were of no use, over all nodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waste {
+    /// Received twice.
+    pub duplicate: u64,
+    /// Arrived after their request was withdrawn.
+    pub late: u64,
+    /// Of pieces that were wrong.
+    pub rejected: u64,
+    /// Requested while another request for the same bytes was open.
+    pub doubly_asked: u64,
+}
+
+/// What travels.
+#[derive(Debug)]
+enum Event {
+    Tick,
+    Join,
+    Control { from: usize, message: Control },
+    Connected { with: usize },
+    Block { from: usize, handle: u32, block: BlockRange },
+    Stored { from: usize, block: BlockRange, outcome: BlockOutcome },
+    Sent { to: usize, block: BlockRange },
+    UplinkFree,
+}
+
+#[derive(Debug)]
+struct Part {
+    to: usize,
+    handle: u32,
+    block: BlockRange,
+    left: u64,
+    /// The scheduler was told that the network has it.
+    reported: bool,
+}
+
+/// The uplink of a node: what its sessions have to send.
+#[derive(Debug, Default)]
+struct Uplink {
+    /// Blocks taken from the scheduler, by receiver.
+    sockets: BTreeMap<usize, VecDeque<Part>>,
+    turns: VecDeque<usize>,
+    busy: bool,
+}
+
+/// One node and what surrounds it.
+#[derive(Debug)]
+struct Node {
+    id: PeerId,
+    fetch: Fetch,
+    host: Host,
+    online: bool,
+    sessions: BTreeSet<usize>,
+    have: Bitmap,
+    leaves: BTreeMap<u32, BTreeMap<u64, bool>>,
+    /// Open requests: from whom, which bytes.
+    asked: BTreeSet<(usize, BlockRange)>,
+    uplink: Uplink,
+    downlink_free_us: u64,
+    sent_bytes: u64,
+    arrived_us: u64,
+    done_us: Option<u64>,
+    /// It is online and has nothing left to get, or never will.
+    counted: bool,
+    bans: BTreeSet<usize>,
+}
+
+/// A swarm.
+#[derive(Debug)]
+pub struct SwarmModel {
+    world: World,
+    object: ObjectId,
+    manifest: Arc<Manifest>,
+    nodes: Vec<Node>,
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: Vec<Option<(usize, Event)>>,
+    free: Vec<usize>,
+    sequence: u64,
+    site_free_us: [u64; 2],
+    rng: SmallRng,
+    now_us: u64,
+    partition: Option<usize>,
+    done: usize,
+    /// Bytes that were of no use.
+    pub waste: Waste,
+    /// Control messages, all nodes together.
+    pub messages: u64,
+    /// Bytes of control messages, all nodes together.
+    pub message_bytes: u64,
+    /// Blocks that arrived and were asked for.
+    pub blocks: u64,
+}
+
+fn id(index: usize) -> PeerId {
+    let index = u32::try_from(index).expect("few nodes");
+    let mixed = index.wrapping_mul(0x9e37_79b9).rotate_left(13);
+    PeerId::from_bytes(&[mixed.to_be_bytes(), index.to_be_bytes()].concat()).expect("eight bytes")
+}
+
+fn index(peer: &PeerId) -> usize {
+    let bytes: [u8; 4] = peer.as_bytes()[4..].try_into().expect("eight bytes");
+    u32::from_be_bytes(bytes) as usize
+}
+
+fn manifest_of(length: u64) -> Arc<Manifest> {
+    let mut builder = ManifestBuilder::new();
+    let zeros = vec![0; 1 << 20];
+    let mut left = usize::try_from(length).expect("fits memory");
+    while left > 0 {
+        let part = left.min(zeros.len());
+        builder.update(&zeros[..part]);
+        left -= part;
+    }
+    Arc::new(builder.finish().expect("not empty"))
+}
+
+impl SwarmModel {
+    /// A swarm of nothing but its seed, which is node 0.
+    pub fn new(world: World, seed: Host) -> Self {
+        let manifest = manifest_of(world.length);
+        let object = ObjectId { kind: ObjectKind::Artifact, digest: *manifest.artifact() };
+        let mut model = Self {
+            rng: SmallRng::seed_from_u64(world.random_seed),
+            world,
+            object,
+            manifest,
+            nodes: Vec::new(),
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            free: Vec::new(),
+            sequence: 0,
+            site_free_us: [0; 2],
+            now_us: 0,
+            partition: None,
+            done: 0,
+            waste: Waste::default(),
+            messages: 0,
+            message_bytes: 0,
+            blocks: 0,
+        };
+        model.add(seed, 0, true);
+        model
+    }
+
+    /// A peer that joins after `after_us`. Returns its number.
+    pub fn join(&mut self, host: Host, after_us: u64) -> usize {
+        self.add(host, after_us, false)
+    }
+
+    /// A further node that holds everything, and spares its uplink as seeds do.
+    pub fn second_seed(&mut self, host: Host) -> usize {
+        self.add(host, 0, true)
+    }
+
+    fn add(&mut self, host: Host, after_us: u64, is_seed: bool) -> usize {
+        let number = self.nodes.len();
+        let count = self.manifest.piece_count();
+        let have = if is_seed { Bitmap::full(count) } else { Bitmap::empty(count) };
+        let mut fetch = Fetch::new(is_seed, SmallRng::seed_from_u64(self.rng.random()));
+        if is_seed {
+            fetch.set_budget(self.world.budget_percent);
+        }
+        assert!(fetch.add(self.object, self.manifest.clone(), have.clone()), "there is room for one object");
+        self.nodes.push(Node {
+            id: id(number),
+            fetch,
+            host,
+            online: false,
+            sessions: BTreeSet::new(),
+            have,
+            leaves: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            uplink: Uplink::default(),
+            downlink_free_us: 0,
+            sent_bytes: 0,
+            arrived_us: self.now_us + after_us,
+            done_us: is_seed.then_some(0),
+            counted: is_seed,
+            bans: BTreeSet::new(),
+        });
+        self.done += usize::from(is_seed);
+        self.schedule(after_us, number, Event::Join);
+        number
+    }
+
+    // ---- what tests look at ----------------------------------------------------------------------
+
+    /// Microseconds since the start.
+    pub fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    /// When a node had everything.
+    pub fn done_us(&self, node: usize) -> Option<u64> {
+        self.nodes[node].done_us
+    }
+
+    /// When a node joins.
+    pub fn arrived_us(&self, node: usize) -> u64 {
+        self.nodes[node].arrived_us
+    }
+
+    /// Whether everybody has everything.
+    pub fn all_done(&self) -> bool {
+        self.done == self.nodes.len()
+    }
+
+    /// Copies of the artifact that left a node.
+    #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+    pub fn copies(&self, node: usize) -> f64 {
+        self.nodes[node].sent_bytes as f64 / self.world.length as f64
+    }
+
+    /// Bytes that left a node.
+    pub fn sent_bytes(&self, node: usize) -> u64 {
+        self.nodes[node].sent_bytes
+    }
+
+    /// The part of the artifact that a node has.
+    #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+    pub fn progress(&self, node: usize) -> f64 {
+        f64::from(self.nodes[node].have.ones()) / f64::from(self.manifest.piece_count())
+    }
+
+    /// Those whom a node banned.
+    pub fn bans(&self, node: usize) -> &BTreeSet<usize> {
+        &self.nodes[node].bans
+    }
+
+    /// Pieces of the artifact.
+    pub fn pieces(&self) -> u32 {
+        self.manifest.piece_count()
+    }
+
+    // ---- what tests do ---------------------------------------------------------------------------
+
+    /// Runs until `done` holds, at most `limit_us` longer. Returns whether it did.
+    pub fn run_until(&mut self, limit_us: u64, mut done: impl FnMut(&Self) -> bool) -> bool {
+        let end_us = self.now_us + limit_us;
+        let mut look_us = self.now_us;
+        while let Some(Reverse((at_us, _, _))) = self.queue.peek() {
+            if *at_us > end_us {
+                self.now_us = end_us;
+                break;
+            }
+            let Some(Reverse((at_us, _, slot))) = self.queue.pop() else { break };
+            self.now_us = at_us;
+            self.free.push(slot);
+            let Some((node, event)) = self.events[slot].take() else { continue };
+            self.happen(node, event);
+            if self.now_us >= look_us {
+                look_us = self.now_us + 5_000;
+                if done(self) {
+                    return true;
+                }
+            }
+        }
+        done(self)
+    }
+
+    /// A node dies: nothing that is not yet sent leaves it.
+    pub fn kill(&mut self, node: usize) {
+        self.nodes[node].online = false;
+        self.nodes[node].uplink = Uplink::default();
+        for other in std::mem::take(&mut self.nodes[node].sessions) {
+            self.part(other, node);
+        }
+        let now_ms = self.now_ms();
+        let others: Vec<PeerId> = (0..self.nodes.len()).filter(|other| *other != node).map(id).collect();
+        for other in others {
+            let _ = self.nodes[node].fetch.disconnected(&other, now_ms);
+        }
+        self.nodes[node].asked.clear();
+        self.nodes[node].leaves.clear();
+    }
+
+    /// A node that died starts again with the pieces that it has.
+    pub fn revive(&mut self, node: usize) {
+        let mut fetch = Fetch::new(node == 0, SmallRng::seed_from_u64(self.rng.random()));
+        assert!(fetch.add(self.object, self.manifest.clone(), self.nodes[node].have.clone()), "there is room");
+        self.nodes[node].fetch = fetch;
+        self.schedule(0, node, Event::Join);
+    }
+
+    /// Nothing passes any more between nodes below `border` and the others.
+    pub fn divide(&mut self, border: usize) {
+        self.partition = Some(border);
+        for one in 0..border {
+            for other in self.nodes[one].sessions.clone().into_iter().filter(|other| *other >= border) {
+                self.part(one, other);
+                self.part(other, one);
+            }
+        }
+    }
+
+    /// The two halves see each other again.
+    pub fn unite(&mut self) {
+        self.partition = None;
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].online {
+                self.find_neighbours(node);
+            }
+        }
+    }
+
+    // ---- mechanics -------------------------------------------------------------------------------
+
+    fn now_ms(&self) -> u64 {
+        self.now_us / 1_000
+    }
+
+    fn schedule(&mut self, after_us: u64, node: usize, event: Event) {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[slot] = Some((node, event));
+        self.sequence += 1;
+        self.queue.push(Reverse((self.now_us + after_us, self.sequence, slot)));
+    }
+
+    fn happen(&mut self, node: usize, event: Event) {
+        if !self.nodes[node].online && !matches!(event, Event::Join) {
+            return;
+        }
+        let now_ms = self.now_ms();
+        match event {
+            Event::Join => {
+                self.nodes[node].online = true;
+                let jitter_us = self.rng.random_range(0..TICK_US);
+                self.schedule(jitter_us, node, Event::Tick);
+                let object = self.object;
+                let outcome = self.nodes[node].fetch.want(object, now_ms);
+                self.carry_out(node, outcome);
+                self.find_neighbours(node);
+            }
+            Event::Tick => {
+                let pause_us = if self.nodes[node].fetch.is_busy() { TICK_US } else { IDLE_TICK_US };
+                self.schedule(pause_us, node, Event::Tick);
+                let outcome = self.nodes[node].fetch.tick(now_ms);
+                self.carry_out(node, outcome);
+                if self.nodes[node].sessions.len() < self.world.neighbours && self.rng.random_range(0..10) == 0 {
+                    self.find_neighbours(node);
+                }
+            }
+            Event::Connected { with } => {
+                if self.nodes[node].sessions.contains(&with) {
+                    let peer = self.nodes[with].id.clone();
+                    let outcome = self.nodes[node].fetch.connected(&peer, with == 0);
+                    self.carry_out(node, outcome);
+                }
+            }
+            Event::Control { from, message } => {
+                if self.nodes[node].sessions.contains(&from) && !self.nodes[node].host.silent {
+                    let peer = self.nodes[from].id.clone();
+                    let outcome = self.nodes[node].fetch.control(&peer, message, now_ms);
+                    self.carry_out(node, outcome);
+                }
+            }
+            Event::Block { from, handle, block } => self.block_arrives(node, from, handle, block),
+            Event::Stored { from, block, outcome } => {
+                let (peer, object) = (self.nodes[from].id.clone(), self.object);
+                let outcome = self.nodes[node].fetch.block_arrived(&peer, object, block, outcome, now_ms);
+                self.carry_out(node, outcome);
+            }
+            Event::Sent { to, block } => {
+                let (peer, object) = (self.nodes[to].id.clone(), self.object);
+                let outcome = self.nodes[node].fetch.block_sent(&peer, object, block, now_ms);
+                self.carry_out(node, outcome);
+            }
+            Event::UplinkFree => {
+                self.nodes[node].uplink.busy = false;
+                self.transmit(node);
+            }
+        }
+        self.check(node);
+    }
+
+    /// What holds at every step, for the node that just did something.
+    fn check(&self, node: usize) {
+        let node = &self.nodes[node];
+        let most = node.sessions.len() * MAX_QUEUED_REQUESTS;
+        assert!(
+            node.asked.len() <= most.max(1),
+            "{} requests are open with {} sessions",
+            node.asked.len(),
+            node.sessions.len()
+        );
+    }
+
+    fn connected(&self, one: usize, other: usize) -> bool {
+        let together = self.partition.is_none_or(|border| (one < border) == (other < border));
+        let banned = self.nodes[one].bans.contains(&other) || self.nodes[other].bans.contains(&one);
+        self.nodes[other].online && self.nodes[one].online && together && !banned
+    }
+
+    /// A node dials the seed while that has room, and some of those who are there.
+    fn find_neighbours(&mut self, node: usize) {
+        if node != 0 && self.nodes[0].sessions.len() < self.world.seed_sessions {
+            self.connect(node, 0);
+        }
+        let nodes = self.nodes.len();
+        if node == 0 {
+            for other in 1..nodes {
+                if self.nodes[0].sessions.len() < self.world.seed_sessions {
+                    self.connect(0, other);
+                }
+            }
+            return;
+        }
+        for _ in 0..4 * self.world.neighbours {
+            if self.nodes[node].sessions.len() >= self.world.neighbours || nodes < 3 {
+                break;
+            }
+            let other = self.rng.random_range(1..nodes);
+            if other != node && self.nodes[other].sessions.len() < 2 * self.world.neighbours {
+                self.connect(node, other);
+            }
+        }
+    }
+
+    fn connect(&mut self, one: usize, other: usize) -> bool {
+        if !self.connected(one, other) || !self.nodes[one].sessions.insert(other) {
+            return false;
+        }
+        self.nodes[other].sessions.insert(one);
+        let latency_us = self.world.latency_us;
+        self.schedule(2 * latency_us, one, Event::Connected { with: other });
+        self.schedule(2 * latency_us, other, Event::Connected { with: one });
+        true
+    }
+
+    fn part(&mut self, node: usize, from: usize) {
+        self.nodes[node].sessions.remove(&from);
+        self.nodes[node].asked.retain(|(peer, _)| *peer != from);
+        self.nodes[node].uplink.sockets.remove(&from);
+        let (peer, now_ms) = (self.nodes[from].id.clone(), self.now_ms());
+        let outcome = self.nodes[node].fetch.disconnected(&peer, now_ms);
+        self.carry_out(node, outcome);
+    }
+
+    fn carry_out(&mut self, node: usize, outcome: Outcome) {
+        for effect in outcome.effects {
+            match effect {
+                SwarmEffect::Control { peer, message } => self.say(node, index(&peer), message),
+                SwarmEffect::Request { peer, handle, block, .. } => {
+                    let to = index(&peer);
+                    let doubly = self.nodes[node].asked.iter().any(|(_, other)| *other == block);
+                    self.waste.doubly_asked += if doubly { u64::from(block.length) } else { 0 };
+                    assert!(self.nodes[node].asked.insert((to, block)), "the same is asked twice of one neighbour");
+                    self.say(node, to, Control::Request { handle, block });
+                }
+                SwarmEffect::Cancel { peer, handle, block } => {
+                    self.nodes[node].asked.remove(&(index(&peer), block));
+                    self.say(node, index(&peer), Control::Cancel { handle, block });
+                }
+                SwarmEffect::SendBlock { peer, handle, block, .. } => {
+                    let to = index(&peer);
+                    if self.nodes[node].sessions.contains(&to) {
+                        let left = u64::from(block.length);
+                        let uplink = &mut self.nodes[node].uplink;
+                        let socket = uplink.sockets.entry(to).or_default();
+                        if socket.is_empty() {
+                            uplink.turns.push_back(to);
+                        }
+                        socket.push_back(Part { to, handle, block, left, reported: false });
+                        self.report_taken(node, to, 0);
+                        self.transmit(node);
+                    }
+                }
+                SwarmEffect::DropBlock { .. } => {}
+                other => panic!("the scheduler does not decide this: {other:?}"),
+            }
+        }
+        for news in outcome.news {
+            match news {
+                News::Complete(_) => {
+                    self.nodes[node].done_us.get_or_insert(self.now_us);
+                    self.done += usize::from(!std::mem::replace(&mut self.nodes[node].counted, true));
+                }
+                News::Poisoned { peer, .. } => {
+                    let liar = index(&peer);
+                    self.nodes[node].bans.insert(liar);
+                    self.part(node, liar);
+                    self.part(liar, node);
+                }
+                News::Misbehaved { peer, what } => panic!("an honest node is blamed: {peer} {what}"),
+                News::Stopped { reason, .. } => panic!("the store never refuses: {reason}"),
+                News::Holders { .. } => {}
+            }
+        }
+    }
+
+    fn say(&mut self, node: usize, to: usize, message: Control) {
+        if self.nodes[node].sessions.contains(&to) {
+            self.messages += 1;
+            self.message_bytes += message.to_frame().len() as u64;
+            let latency_us = self.world.latency_us;
+            self.schedule(latency_us, to, Event::Control { from: node, message });
+        }
+    }
+
+    /// The uplink takes the next part.
+    fn transmit(&mut self, node: usize) {
+        let uplink = &mut self.nodes[node].uplink;
+        if uplink.busy {
+            return;
+        }
+        let Some((to, part, taken)) = (loop {
+            let Some(to) = uplink.turns.pop_front() else { break None };
+            let Some(socket) = uplink.sockets.get_mut(&to) else { continue };
+            let Some(part) = socket.front_mut() else { continue };
+            let taken = part.left.min(PART_BYTES);
+            part.left -= taken;
+            let whole = (part.left == 0).then(|| socket.pop_front()).flatten();
+            if !socket.is_empty() {
+                uplink.turns.push_back(to);
+            }
+            break Some((to, whole, taken));
+        }) else {
+            return;
+        };
+        uplink.busy = true;
+        let host = self.nodes[node].host;
+        let takes_us = taken * 1_000_000 / host.upload.max(1);
+        self.nodes[node].sent_bytes += taken;
+        self.schedule(takes_us, node, Event::UplinkFree);
+        self.report_taken(node, to, takes_us);
+        let Some(part) = part else { return };
+        let mut after_us = takes_us + self.world.latency_us;
+        let bytes = u64::from(part.block.length);
+        let there = self.nodes[to].host;
+        if let Some(rate) = self.world.between_sites.filter(|_| host.site != there.site) {
+            let free_us = &mut self.site_free_us[usize::from(host.site > there.site)];
+            *free_us = (*free_us).max(self.now_us + after_us) + bytes * 1_000_000 / rate;
+            after_us = *free_us - self.now_us;
+        }
+        if self.world.loss_ppm > 0 {
+            for _ in 0..bytes.div_ceil(PART_BYTES) {
+                if self.rng.random_range(0..1_000_000) < self.world.loss_ppm {
+                    after_us += 3 * self.world.latency_us;
+                }
+            }
+        }
+        if let Some(rate) = there.download {
+            let free_us = &mut self.nodes[to].downlink_free_us;
+            *free_us = (*free_us).max(self.now_us + after_us) + bytes * 1_000_000 / rate.max(1);
+            after_us = *free_us - self.now_us;
+        }
+        let Part { to, handle, block, .. } = part;
+        self.schedule(after_us, to, Event::Block { from: node, handle, block });
+    }
+
+    /// Tells the scheduler of the blocks that now fit into the socket.
+    fn report_taken(&mut self, node: usize, to: usize, after_us: u64) {
+        let Some(socket) = self.nodes[node].uplink.sockets.get_mut(&to) else { return };
+        let mut before = 0;
+        let mut taken = Vec::new();
+        for part in socket.iter_mut() {
+            if before >= SOCKET_BYTES {
+                break;
+            }
+            before += part.left;
+            if !part.reported {
+                part.reported = true;
+                taken.push(part.block);
+            }
+        }
+        for block in taken {
+            self.schedule(after_us, node, Event::Sent { to, block });
+        }
+    }
+
+    fn block_arrives(&mut self, node: usize, from: usize, _handle: u32, block: BlockRange) {
+        if !self.nodes[node].asked.remove(&(from, block)) {
+            self.waste.late += u64::from(block.length);
+            return;
+        }
+        self.blocks += 1;
+        let rotten = self.nodes[from].host.rotten;
+        let here = &mut self.nodes[node];
+        let Some(piece) = self.manifest.piece_at(block.offset) else { return };
+        let number = piece.get();
+        let outcome = if here.have.get(number) {
+            self.waste.duplicate += u64::from(block.length);
+            BlockOutcome::Duplicate
+        } else {
+            let leaves = here.leaves.entry(number).or_default();
+            let step = u64::from(LEAF_BYTES);
+            let before = leaves.len();
+            for leaf in block.offset / step..block.end().div_ceil(step) {
+                leaves.entry(leaf).or_insert(rotten);
+            }
+            let whole = self.manifest.length_of(piece).div_ceil(LEAF_BYTES) as usize;
+            if leaves.len() == before {
+                self.waste.duplicate += u64::from(block.length);
+                BlockOutcome::Duplicate
+            } else if leaves.len() < whole {
+                BlockOutcome::Stored
+            } else {
+                let good = leaves.values().all(|rotten| !rotten);
+                here.leaves.remove(&number);
+                if good {
+                    here.have.set(number);
+                    BlockOutcome::PieceVerified(number)
+                } else {
+                    self.waste.rejected += u64::from(self.manifest.length_of(piece));
+                    BlockOutcome::PieceRejected(number)
+                }
+            }
+        };
+        self.schedule(STORE_US, node, Event::Stored { from, block, outcome });
+    }
+}
