@@ -320,6 +320,7 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
     // Without a random source the node's choices are merely predictable, which harms nobody.
     let _ = getrandom::fill(&mut random_seed);
     let peers = opened.state.known_peers(&repository.0)?;
+    let keep_releases = config.keep_releases;
     let config = EngineConfig {
         me,
         repository,
@@ -339,7 +340,11 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
         memory: opened.state.memory(&repository.0)?,
         bans: opened.state.bans(&repository.0)?,
     };
-    Engine::restore(config, found, now).map_err(|error| StartError::Open(OpenError::Catalog(error)))
+    let restored = Engine::restore(config, found, now);
+    let (mut engine, effects) = restored.map_err(|error| StartError::Open(OpenError::Catalog(error)))?;
+    engine.keep_releases(keep_releases);
+    engine.remember_pins(opened.state.pins(&repository.0)?);
+    Ok((engine, effects))
 }
 
 impl Runtime {
@@ -454,6 +459,7 @@ impl Runtime {
                 Effect::RememberPeer { peer, addresses } => self.file_job(Job::RememberPeer { peer, addresses }).await,
                 Effect::RememberBan(ban) => self.file_job(Job::RememberBan(ban)).await,
                 Effect::ForgetBan { peer } => self.file_job(Job::ForgetBan(peer)).await,
+                Effect::Retention(effect) => self.file_job(Job::Retention(effect)).await,
                 Effect::Offer(effect) => self.offer_effect(effect).await,
                 Effect::Resign => self.resign().await,
                 Effect::Event(event) => self.tell(event).await,
