@@ -23,6 +23,7 @@ use updraft_protocol::ticket::Ticket;
 use self::calls::{Pending, Prepared};
 use self::events::Events;
 use self::face::NodeFace;
+pub use self::messages::Messages;
 use self::open::{OpenError, Opened, wall_clock};
 use self::worker::{Job, Workers};
 use crate::config::{NodeConfig, Role};
@@ -44,11 +45,13 @@ use crate::swarm::{self, SwarmConfig, SwarmError, SwarmHandle};
 mod blocks;
 mod calls;
 pub mod ceremony;
+pub mod descriptors;
 pub mod doctor;
 mod events;
 mod face;
 pub mod identity;
 pub mod inspect;
+mod messages;
 mod offers;
 pub mod offline;
 pub mod open;
@@ -114,6 +117,7 @@ pub struct RunningNode {
     /// The addresses that it listens on, as they become known.
     pub listening: watch::Receiver<Vec<String>>,
     calls: mpsc::Sender<Call>,
+    messages: Arc<Messages>,
     push_unlock: Arc<OnceLock<Arc<dyn Unlock>>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -123,6 +127,11 @@ impl RunningNode {
     /// Where calls go that would otherwise come over the control socket.
     pub fn calls(&self) -> mpsc::Sender<Call> {
         self.calls.clone()
+    }
+
+    /// How many messages it took and gave.
+    pub fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     /// Who is asked for the passphrases of keys that a push signs with. Only the first counts.
@@ -169,6 +178,7 @@ struct Runtime {
     push_unlock: Arc<OnceLock<Arc<dyn Unlock>>>,
     to_sign: offers::ToSign,
     events: Events,
+    messages: Arc<Messages>,
     face: Arc<NodeFace>,
     shown: Option<Arc<CatalogView>>,
     listening: watch::Sender<Vec<String>>,
@@ -230,7 +240,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (prepared_sender, prepared) = mpsc::channel(CALLS);
     let workers = worker::start(&opened, &result_sender, config.keep_releases, &stop);
     let (listening_sender, listening) = watch::channel(Vec::new());
-    let push_unlock = Arc::new(OnceLock::new());
+    let (push_unlock, messages) = (Arc::new(OnceLock::new()), Arc::<Messages>::default());
     let runtime = Runtime {
         peer_id: peer_id.clone(),
         engine,
@@ -245,6 +255,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         push_unlock: push_unlock.clone(),
         to_sign: offers::ToSign::new(),
         events: Events::new(now.wall),
+        messages: Arc::clone(&messages),
         face,
         shown: None,
         listening: listening_sender,
@@ -255,7 +266,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         config,
     };
     let task = tokio::spawn(Box::pin(runtime.run(swarm, inputs, calls, prepared, effects)));
-    Ok(RunningNode { peer_id, http, listening, calls: call_sender, push_unlock, stop, task })
+    Ok(RunningNode { peer_id, http, listening, calls: call_sender, messages, push_unlock, stop, task })
 }
 
 async fn serve_http(
@@ -439,6 +450,9 @@ impl Runtime {
             let gone = format!("{address}/p2p/{}", self.peer_id);
             self.listening.send_modify(|all| all.retain(|one| *one != gone));
         }
+        if let Input::Swarm(input) = &input {
+            self.messages.heard(input);
+        }
         let now = self.now();
         let effects = self.engine.handle(input, now);
         self.carry_out(effects).await;
@@ -471,6 +485,7 @@ impl Runtime {
         if matches!(effect, SwarmEffect::GossipVerdict { verdict: GossipVerdict::Reject, .. }) {
             self.events.heads_rejected += 1;
         }
+        self.messages.said(&effect);
         if self.swarm.send(effect).await.is_err() {
             tracing::debug!("the network has stopped");
         }
