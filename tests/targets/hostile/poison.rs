@@ -7,15 +7,42 @@ use updraft_tests::malicious::{Behaviour, Honest, Peer, Serve};
 
 use super::attack::{Paced, repository_of};
 
-/// Pieces of 64 KiB, which are four leaves: slow holders are asked for one leaf at a time.
-const BYTES: usize = 8 << 20;
-const PIECE_BYTES: u64 = 64 << 10;
+/// The least that makes pieces of two leaves, and a bit: slow holders are asked for one leaf at a time.
+const MIXED_BYTES: usize = 20 << 20;
+const PIECE_BYTES: u64 = 32 << 10;
 /// So slow that blocks are smaller than pieces, and pieces have several sources.
-const SLOW: u64 = 700_000;
+const SLOW: u64 = 1_200_000;
+/// Where pieces are single leaves.
+const BYTES: usize = 8 << 20;
 
-/// The last quarter of each piece, unless it was asked for together with the rest of it.
+/// Whether a block is the last leaf of a piece, and not the rest of it.
 fn last_leaf(block: BlockRange) -> bool {
     u64::from(block.length) < PIECE_BYTES && block.end().is_multiple_of(PIECE_BYTES)
+}
+
+/// Lies where others have sent the rest of the piece; after some blocks, should that never happen,
+/// wherever it can.
+struct Subtle {
+    paced: Paced,
+    patience: u32,
+}
+
+impl Subtle {
+    fn new() -> Self {
+        Self { paced: Paced::honest(SLOW), patience: 200 }
+    }
+}
+
+impl Behaviour for Subtle {
+    fn block(&mut self, _: &ObjectId, block: BlockRange) -> Serve {
+        self.patience = self.patience.saturating_sub(1);
+        let pause = self.paced.pause(block);
+        if last_leaf(block) || self.patience == 0 { Serve::RottenLater(pause) } else { Serve::Later(pause) }
+    }
+}
+
+fn piece_bytes(set: &Set) -> u64 {
+    u64::from(set.works.values().next().expect("a release").manifest.piece_length())
 }
 
 async fn holders(set: &Set, count: usize) -> Vec<Peer> {
@@ -37,9 +64,10 @@ async fn are_not_blamed(victim: &Victim, honest: &[Peer]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_liar_among_the_sources_of_a_piece_is_found_and_no_honest_one_is_blamed() {
     let lab = Lab::new();
-    let (forge, set) = repository_of("mixed sources", BYTES);
+    let (forge, set) = repository_of("mixed sources", MIXED_BYTES);
+    assert_eq!(piece_bytes(&set), PIECE_BYTES);
     let honest = holders(&set, 2).await;
-    let liar = Peer::start(&set, Paced::lying(SLOW, last_leaf)).await;
+    let liar = Peer::start(&set, Subtle::new()).await;
     let addresses: Vec<String> = honest.iter().chain([&liar]).map(|peer| peer.address.clone()).collect();
     let victim = lab.victim(&forge.ticket(&addresses)).await;
     victim.reaches(&set, "1.0.0").await;
@@ -48,7 +76,7 @@ async fn a_liar_among_the_sources_of_a_piece_is_found_and_no_honest_one_is_blame
     let transfer = victim.status().await.transfer;
     assert!(transfer.bytes_rejected > 0, "nothing was wrong");
     // Each piece costs one more fetch at most, and the liar is gone long before it has spoilt them all.
-    let bytes = u64::try_from(BYTES).expect("small");
+    let bytes = u64::try_from(MIXED_BYTES).expect("small");
     assert!(transfer.bytes_rejected <= bytes / 2, "{} bytes were wasted", transfer.bytes_rejected);
     victim.is_unharmed(&Truth::of(&[&set]), &[]).await;
 }
@@ -56,19 +84,23 @@ async fn a_liar_among_the_sources_of_a_piece_is_found_and_no_honest_one_is_blame
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_liars_that_spoil_little_each_are_all_found() {
     let lab = Lab::new();
-    let (forge, set) = repository_of("several liars", BYTES);
+    let (forge, set) = repository_of("several liars", MIXED_BYTES);
+    assert_eq!(piece_bytes(&set), PIECE_BYTES);
     let honest = holders(&set, 1).await;
     let mut liars = Vec::new();
     for _ in 0..3 {
-        liars.push(Peer::start(&set, Paced::lying(SLOW, last_leaf)).await);
+        liars.push(Peer::start(&set, Subtle::new()).await);
     }
     let addresses: Vec<String> = honest.iter().chain(&liars).map(|peer| peer.address.clone()).collect();
     let victim = lab.victim(&forge.ticket(&addresses)).await;
     victim.reaches(&set, "1.0.0").await;
+    for liar in &liars {
+        assert!(victim.banned(&liar.id).await, "a liar was not found out");
+    }
     are_not_blamed(&victim, &honest).await;
-    let bytes = u64::try_from(BYTES).expect("small");
+    let bytes = u64::try_from(MIXED_BYTES).expect("small");
     let transfer = victim.status().await.transfer;
-    assert!(transfer.bytes_rejected <= bytes, "{} bytes were wasted", transfer.bytes_rejected);
+    assert!(transfer.bytes_rejected <= bytes / 2, "{} bytes were wasted", transfer.bytes_rejected);
     victim.is_unharmed(&Truth::of(&[&set]), &[]).await;
 }
 
@@ -117,5 +149,32 @@ async fn what_was_right_before_its_sender_lied_is_not_fetched_again() {
     let bytes = u64::try_from(BYTES).expect("small");
     let useful = transfer.bytes_in - transfer.bytes_rejected - transfer.bytes_duplicate;
     assert!(useful <= bytes + bytes / 8, "{useful} bytes were taken for {bytes}");
+    victim.is_unharmed(&Truth::of(&[&set]), &[]).await;
+}
+
+/// Spoils one leaf of each piece, and is too busy for all the others: no piece ever has it for its only source.
+struct Stealthy(Paced);
+
+impl Behaviour for Stealthy {
+    fn block(&mut self, object: &ObjectId, block: BlockRange) -> Serve {
+        let is_alone = u64::from(block.length) < PIECE_BYTES;
+        if is_alone && last_leaf(block) { self.0.block(object, block) } else { Serve::Busy(20) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_spoils_single_blocks_and_serves_no_others_cannot_go_on_for_ever() {
+    let lab = Lab::new();
+    let (forge, set) = repository_of("stealthy", MIXED_BYTES);
+    assert_eq!(piece_bytes(&set), PIECE_BYTES);
+    let honest = holders(&set, 2).await;
+    let stealthy = Peer::start(&set, Stealthy(Paced::lying(SLOW, |_| true))).await;
+    let addresses: Vec<String> = honest.iter().chain([&stealthy]).map(|peer| peer.address.clone()).collect();
+    let victim = lab.victim(&forge.ticket(&addresses)).await;
+    victim.reaches(&set, "1.0.0").await;
+    are_not_blamed(&victim, &honest).await;
+    let transfer = victim.status().await.transfer;
+    let bytes = u64::try_from(MIXED_BYTES).expect("small");
+    assert!(transfer.bytes_rejected <= bytes / 2, "{} bytes were wasted", transfer.bytes_rejected);
     victim.is_unharmed(&Truth::of(&[&set]), &[]).await;
 }
