@@ -131,6 +131,7 @@ impl Published {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Role {
     Seed,
     Mirror,

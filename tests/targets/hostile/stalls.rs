@@ -223,7 +223,7 @@ async fn who_has_and_has_not_in_turns_holds_nobody_up() {
     let honest = Peer::start(&set, Paced::honest(MODEST)).await;
     let victim = lab.victim(&forge.ticket(&addresses(&[&flapping, &honest]))).await;
     flapping.wait("a session", |log| log.greeted.contains_key(&victim.id).then_some(())).await;
-    let (_, ()) = tokio::join!(flap(&flapping, &victim.id, &set, 100), victim.reaches(&set, "1.0.0"));
+    let ((), ()) = tokio::join!(flap(&flapping, &victim.id, &set, 100), victim.reaches(&set, "1.0.0"));
     assert!(!victim.banned(&honest.id).await);
     victim.is_unharmed(&Truth::of(&[&set]), &[]).await;
 }
