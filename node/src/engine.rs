@@ -33,6 +33,7 @@ use self::memory::Memory;
 use self::offers::Offers;
 use self::peers::Peers;
 use self::plan::{Facts, Verdict, plan};
+use self::retention::Retention;
 use self::supply::{Next, Stage, Supplies, object};
 use self::wants::Wants;
 use self::watch::{Signing, Watch};
@@ -53,6 +54,7 @@ pub mod offers;
 pub mod peers;
 pub mod plan;
 pub mod report;
+pub mod retention;
 mod sessions;
 mod supply;
 mod wants;
@@ -146,6 +148,7 @@ pub struct Engine {
     adoption: Adoption,
     watch: Watch,
     bans: Bans,
+    retention: Retention,
     limited: RateLimited,
     effects: Vec<Effect>,
 }
@@ -194,6 +197,7 @@ impl Engine {
             adoption,
             watch: Watch::default(),
             bans: Bans::restore(found.bans),
+            retention: Retention::default(),
             limited: RateLimited::default(),
             fetch: Fetch::new(config.is_seed, SmallRng::seed_from_u64(rng.random())),
             catalog,
@@ -214,7 +218,7 @@ impl Engine {
         };
         engine.catalog_changed(learned, None, false, now);
         for (manifest, have) in found.artifacts {
-            if !engine.add_artifact(&manifest, have) {
+            if !engine.track(&manifest, have) {
                 let text = "there are more artifacts in the store than a node can serve; remove some".to_owned();
                 engine.tell(EventKind::Alarm, None, text);
                 break;
@@ -285,6 +289,7 @@ impl Engine {
         self.watch(now);
         self.resign(now);
         self.review(now);
+        self.collect(now);
     }
 
     /// Gossip has no memory: the head goes out again on a jittered timer, and neighbours that are
@@ -333,9 +338,15 @@ impl Engine {
 
     // ---- artifacts --------------------------------------------------------------------------
 
-    /// The store holds (part of) an artifact: it can be served, and fetched further.
-    /// False where this node tracks as many artifacts as a session can speak of.
+    /// The store holds (part of) an artifact that was packed here: it can be served, and stays for a while
+    /// even if nothing names it. False where this node tracks as many artifacts as a session can speak of.
     pub fn add_artifact(&mut self, manifest: &Arc<Manifest>, have: Bitmap) -> bool {
+        self.keep_fresh(manifest.artifact());
+        self.track(manifest, have)
+    }
+
+    /// The store holds (part of) an artifact: it can be served, and fetched further.
+    fn track(&mut self, manifest: &Arc<Manifest>, have: Bitmap) -> bool {
         self.supplies.add_manifest(manifest);
         self.fetch.add(object(manifest.artifact()), manifest.clone(), have)
     }
@@ -351,7 +362,7 @@ impl Engine {
         let artifact = *manifest.artifact();
         match result {
             Ok(have) => {
-                if !self.add_artifact(manifest, have) {
+                if !self.track(manifest, have) {
                     let reason = "this node holds too many artifacts; remove some and restart it".to_owned();
                     self.offered_artifact_failed(&artifact, &reason, now);
                     self.supplies.refused(&artifact, reason, now.mono_ms);
@@ -373,7 +384,9 @@ impl Engine {
 
     fn artifact_complete(&mut self, artifact: &Digest, now: Now) {
         self.supplies.set_stage(artifact, Stage::Complete);
-        self.requested.remove(artifact);
+        if self.requested.remove(artifact) {
+            self.pin(artifact, now);
+        }
         if let Some(release) = self.catalog.view().and_then(|view| view.release_of(artifact)) {
             let event = Event {
                 kind: EventKind::FetchComplete,
@@ -480,7 +493,9 @@ impl Engine {
 
     /// An operator wants an artifact here, installed or not.
     pub fn request(&mut self, release: &Arc<Release>, now: Now) -> Vec<Effect> {
-        if !self.fetch.is_complete(&object(&release.artifact)) {
+        if self.fetch.is_complete(&object(&release.artifact)) {
+            self.pin(&release.artifact, now);
+        } else {
             self.requested.insert(release.artifact);
         }
         self.review(now);

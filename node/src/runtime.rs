@@ -23,6 +23,7 @@ use updraft_protocol::ticket::Ticket;
 use self::calls::{Pending, Prepared};
 use self::events::Events;
 use self::face::NodeFace;
+pub use self::messages::Messages;
 use self::open::{OpenError, Opened, wall_clock};
 use self::worker::{Job, Workers};
 use crate::config::{NodeConfig, Role};
@@ -44,11 +45,13 @@ use crate::swarm::{self, SwarmConfig, SwarmError, SwarmHandle};
 mod blocks;
 mod calls;
 pub mod ceremony;
+pub mod descriptors;
 pub mod doctor;
 mod events;
 mod face;
 pub mod identity;
 pub mod inspect;
+mod messages;
 mod offers;
 pub mod offline;
 pub mod open;
@@ -116,6 +119,7 @@ pub struct RunningNode {
     /// The addresses that it listens on, as they become known.
     pub listening: watch::Receiver<Vec<String>>,
     calls: mpsc::Sender<Call>,
+    messages: Arc<Messages>,
     push_unlock: Arc<OnceLock<Arc<dyn Unlock>>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -125,6 +129,11 @@ impl RunningNode {
     /// Where calls go that would otherwise come over the control socket.
     pub fn calls(&self) -> mpsc::Sender<Call> {
         self.calls.clone()
+    }
+
+    /// How many messages it took and gave.
+    pub fn messages(&self) -> &Messages {
+        &self.messages
     }
 
     /// Who is asked for the passphrases of keys that a push signs with. Only the first counts.
@@ -173,6 +182,7 @@ struct Runtime {
     push_unlock: Arc<OnceLock<Arc<dyn Unlock>>>,
     to_sign: offers::ToSign,
     events: Events,
+    messages: Arc<Messages>,
     face: Arc<NodeFace>,
     shown: Option<Arc<CatalogView>>,
     listening: watch::Sender<Vec<String>>,
@@ -234,7 +244,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (prepared_sender, prepared) = mpsc::channel(CALLS);
     let workers = worker::start(&opened, &result_sender, config.keep_releases, &stop);
     let (listening_sender, listening) = watch::channel(Vec::new());
-    let push_unlock = Arc::new(OnceLock::new());
+    let (push_unlock, messages) = (Arc::new(OnceLock::new()), Arc::<Messages>::default());
     let runtime = Runtime {
         peer_id: peer_id.clone(),
         engine,
@@ -250,6 +260,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         push_unlock: push_unlock.clone(),
         to_sign: offers::ToSign::new(),
         events: Events::new(now.wall),
+        messages: Arc::clone(&messages),
         face,
         shown: None,
         listening: listening_sender,
@@ -260,7 +271,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         config,
     };
     let task = tokio::spawn(Box::pin(runtime.run(swarm, inputs, calls, prepared, effects)));
-    Ok(RunningNode { peer_id, http, listening, calls: call_sender, push_unlock, stop, task })
+    Ok(RunningNode { peer_id, http, listening, calls: call_sender, messages, push_unlock, stop, task })
 }
 
 async fn serve_http(
@@ -325,6 +336,7 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
     // Without a random source the node's choices are merely predictable, which harms nobody.
     let _ = getrandom::fill(&mut random_seed);
     let peers = opened.state.known_peers(&repository.0)?;
+    let keep_releases = config.keep_releases;
     let config = EngineConfig {
         me,
         repository,
@@ -344,7 +356,11 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
         memory: opened.state.memory(&repository.0)?,
         bans: opened.state.bans(&repository.0)?,
     };
-    Engine::restore(config, found, now).map_err(|error| StartError::Open(OpenError::Catalog(error)))
+    let restored = Engine::restore(config, found, now);
+    let (mut engine, effects) = restored.map_err(|error| StartError::Open(OpenError::Catalog(error)))?;
+    engine.keep_releases(keep_releases);
+    engine.remember_pins(opened.state.pins(&repository.0)?);
+    Ok((engine, effects))
 }
 
 impl Runtime {
@@ -445,6 +461,9 @@ impl Runtime {
             let gone = format!("{address}/p2p/{}", self.peer_id);
             self.listening.send_modify(|all| all.retain(|one| *one != gone));
         }
+        if let Input::Swarm(input) = &input {
+            self.messages.heard(input);
+        }
         let now = self.now();
         let effects = self.engine.handle(input, now);
         self.carry_out(effects).await;
@@ -465,6 +484,7 @@ impl Runtime {
                 Effect::RememberPeer { peer, addresses } => self.file_job(Job::RememberPeer { peer, addresses }).await,
                 Effect::RememberBan(ban) => self.file_job(Job::RememberBan(ban)).await,
                 Effect::ForgetBan { peer } => self.file_job(Job::ForgetBan(peer)).await,
+                Effect::Retention(effect) => self.file_job(Job::Retention(effect)).await,
                 Effect::Offer(effect) => self.offer_effect(effect).await,
                 Effect::Resign => self.resign().await,
                 Effect::Event(event) => {
@@ -479,6 +499,7 @@ impl Runtime {
         if matches!(effect, SwarmEffect::GossipVerdict { verdict: GossipVerdict::Reject, .. }) {
             self.events.heads_rejected += 1;
         }
+        self.messages.said(&effect);
         if self.swarm.send(effect).await.is_err() {
             tracing::debug!("the network has stopped");
         }

@@ -30,7 +30,7 @@ mod pieces;
 pub mod state;
 mod targets;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -283,6 +283,11 @@ impl Store {
     /// Removes a small file. `false` when there was none.
     pub fn remove_target(&self, sha256: &Digest) -> Result<bool, StoreError> {
         self.inner.targets.remove(sha256)
+    }
+
+    /// Removes the small files that are not `named`, but for the `spare` newest of them. Returns how many.
+    pub fn prune_targets(&self, named: &BTreeSet<Digest>, spare: usize) -> Result<usize, StoreError> {
+        self.inner.targets.prune(named, spare)
     }
 
     /// The trusted metadata of `repository`.

@@ -376,6 +376,8 @@ impl ManifestBuilder {
             zero = (zero.0 * 2, Digest::of_pair(&zero.1, &zero.1));
             self.granularity *= 2;
         }
+        // It may be kept for as long as the release is.
+        self.layer.shrink_to_fit();
         let manifest =
             Manifest { artifact: self.whole.finish(), length: self.length, piece_length, pieces: self.layer };
         manifest.check()?;

@@ -203,6 +203,19 @@ impl Cluster {
         self.start_peer_in(data_dir).await;
     }
 
+    /// Adds a peer that holds `app` and serves it, and installs nothing.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn add_mirror(&mut self) {
+        let data_dir = self.scratch.path().join(format!("peer-{}", self.peers.len()));
+        let mut config = config(&data_dir, Role::Peer, Some(self.ticket.clone()));
+        config.subscriptions = vec![Subscription { product: product(), channel: Channel::stable(), directory: None }];
+        let mut node = start(config).await.expect("the mirror starts");
+        node.listening().await;
+        self.peers.push(TestNode { node, install_dir: data_dir.join("none"), data_dir });
+    }
+
     /// Starts a peer on a directory that may have been used before.
     ///
     /// # Panics

@@ -500,6 +500,12 @@ pub fn peak_bytes(pid: u32) -> u64 {
     memory_of(&pid.to_string(), "VmHWM:")
 }
 
+/// Files and sockets that this process has open; 0 where the system does not tell.
+pub fn open_descriptors() -> usize {
+    // The listing itself has one open.
+    fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1))
+}
+
 fn memory_of(process: &str, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field));

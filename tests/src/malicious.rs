@@ -55,6 +55,8 @@ pub enum Serve {
     Of(Digest),
     /// After a while, as it is.
     Later(Duration),
+    /// After a while, with every byte flipped.
+    RottenLater(Duration),
     /// Not at all.
     Never,
     /// "Busy": not now, or not here where the time is zero.
@@ -201,6 +203,8 @@ pub struct Log {
     pub asked: Vec<(PeerId, MetaFile)>,
     /// Blocks that were asked for.
     pub requested: u64,
+    /// Blocks that were sent whole.
+    pub served: u64,
     /// What neighbours announced: their handle, and what they hold.
     pub announced: BTreeMap<(PeerId, Digest), (u32, Vec<u8>)>,
     /// Failed dials.
@@ -538,6 +542,10 @@ impl Actor {
                     Answer::Never => Vec::new(),
                 }
             }
+            SwarmInput::BlockSent { .. } => {
+                lock(&self.shared.log).served += 1;
+                Vec::new()
+            }
             SwarmInput::MetaAnswered { request_id, result, .. } => {
                 lock(&self.shared.log).answers.insert(request_id, result);
                 Vec::new()
@@ -598,6 +606,11 @@ impl Actor {
                 Some(send)
             }
             Serve::Later(pause) => {
+                self.later(pause, send);
+                None
+            }
+            Serve::RottenLater(pause) => {
+                lock(&self.shared.instead).insert((object.digest, block), Serve::Rotten);
                 self.later(pause, send);
                 None
             }

@@ -36,6 +36,14 @@ impl Pace {
         Arc::new(Self { bytes_per_second, free_at_ns, start: Instant::now() })
     }
 
+    /// Bytes to take at a time: on a link that is slower than a chunk a second, those of a second.
+    fn chunk(&self) -> usize {
+        match usize::try_from(self.bytes_per_second.load(Ordering::Relaxed)) {
+            Ok(0) | Err(_) => CHUNK_BYTES,
+            Ok(rate) => rate.min(CHUNK_BYTES),
+        }
+    }
+
     /// Waits until `bytes` have passed a link of this rate.
     fn pass(&self, bytes: usize) {
         let rate = self.bytes_per_second.load(Ordering::Relaxed);
@@ -85,7 +93,7 @@ impl Relay {
 
 fn forward(mut from: TcpStream, mut to: TcpStream, pace: &Pace) {
     let mut buffer = vec![0; CHUNK_BYTES];
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
+    while let Ok(count @ 1..) = from.read(&mut buffer[..pace.chunk()]) {
         pace.pass(count);
         if to.write_all(&buffer[..count]).is_err() {
             break;

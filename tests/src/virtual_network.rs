@@ -14,6 +14,7 @@ use updraft::engine::effect::{Effect, Event, EventKind, GossipVerdict, InstallEf
 use updraft::engine::input::{BlockOutcome, Input, Now, SwarmInput};
 use updraft::engine::install::{Recovered, SubscriptionSpec};
 use updraft::engine::memory::Memory;
+use updraft::engine::retention::RetentionEffect;
 use updraft::engine::watch::Signing;
 use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
 use updraft::publisher::draft::Draft;
@@ -506,7 +507,11 @@ impl VirtualNetwork {
                     let at_ms = self.elapsed_ms();
                     self.nodes[index].events.push((at_ms, event));
                 }
+                Effect::Retention(RetentionEffect::Remove { artifacts }) => {
+                    self.nodes[index].artifacts.retain(|artifact, _| !artifacts.contains(artifact));
+                }
                 Effect::Journal(_)
+                | Effect::Retention(_)
                 | Effect::RememberPeer { .. }
                 | Effect::RememberBan(_)
                 | Effect::ForgetBan { .. }

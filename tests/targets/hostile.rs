@@ -8,10 +8,12 @@ mod hostile {
     mod freshness;
     mod gossip;
     mod names;
+    mod poison;
     mod rollback;
     mod signatures;
     mod slowness;
     mod software;
+    mod stalls;
     mod thief;
     mod ticket;
 }

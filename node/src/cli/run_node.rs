@@ -13,7 +13,7 @@ use crate::config::NodeConfig;
 use crate::control::Call;
 use crate::control::messages::{ErrorBody, ErrorCode, Line, Request, Response};
 use crate::control::reply;
-use crate::runtime::{RunningNode, StartError, start};
+use crate::runtime::{RunningNode, StartError, descriptors, start};
 
 /// Pause before a release that is not known yet is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -29,6 +29,9 @@ pub(super) fn block_on<T>(future: impl Future<Output = Result<T, CommandError>>)
 
 /// Starts a node; an error says what to do.
 pub(super) async fn launch(config: NodeConfig) -> Result<RunningNode, CommandError> {
+    if let Err(error) = descriptors::raise_limit() {
+        tracing::warn!(%error, "the limit on open files could not be raised; peers beyond it are refused");
+    }
     start(config).await.map_err(|error| {
         let body = CommandError::error(error.to_string());
         match error {

@@ -382,6 +382,11 @@ impl Catalog {
         }
     }
 
+    /// Digests of the channel files in memory: those of the set in force, and of one that is being collected.
+    pub(crate) fn small_files(&self) -> impl Iterator<Item = &Digest> {
+        self.files.keys()
+    }
+
     /// Ids of the evidence that can be handed on.
     pub(crate) fn evidence_ids(&self) -> Vec<Digest> {
         self.evidence.ids()

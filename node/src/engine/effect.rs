@@ -15,6 +15,7 @@ use super::bans::Ban;
 use super::install::JournalEntry;
 use super::memory::Learned;
 use super::offers::OfferEffect;
+use super::retention::RetentionEffect;
 
 /// What the network shell is told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -373,6 +374,8 @@ pub enum Effect {
         /// Whose.
         peer: PeerId,
     },
+    /// Remove what nothing needs any more, or remember what stays.
+    Retention(RetentionEffect),
     /// For an offered release.
     Offer(OfferEffect),
     /// The head grows old: sign it again (seed).

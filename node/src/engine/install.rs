@@ -304,6 +304,11 @@ impl Subscription {
         self.goal.as_ref().and_then(|goal| goal.release.as_ref())
     }
 
+    /// The artifact of the release that is being installed, held or gone back to.
+    pub(crate) fn pursued(&self) -> Option<Digest> {
+        self.goal.as_ref().map(|goal| goal.to.artifact)
+    }
+
     /// Begins installing (or holding) `release`, unless that is under way; supersedes an older goal.
     pub(crate) fn pursue(&mut self, release: &Arc<Release>, transaction: String, now_ms: u64) -> Vec<Effect> {
         let same = self.goal.as_ref().is_some_and(|goal| goal.to.artifact == release.artifact);

@@ -117,6 +117,12 @@ impl Offers {
     pub(super) fn wanted(&self) -> impl Iterator<Item = &Arc<Release>> {
         self.taking.wanted()
     }
+
+    /// Whether an artifact is here for an offer, made or taken.
+    pub(super) fn keeps(&self, artifact: &Digest) -> bool {
+        let offered = self.making.as_ref().and_then(|making| making.offered.release.as_ref());
+        offered.is_some_and(|release| release.artifact == *artifact) || self.taking.keeps(artifact)
+    }
 }
 
 /// Requests on account of offers have numbers of their own kind.

@@ -115,7 +115,14 @@ impl Engine {
 
     /// Bytes of all transfers together.
     pub fn transfer_totals(&self) -> ByteCounts {
-        self.fetch.totals()
+        let (now, past) = (self.fetch.totals(), self.past_totals());
+        ByteCounts {
+            from_seed: now.from_seed + past.from_seed,
+            from_peers: now.from_peers + past.from_peers,
+            duplicate: now.duplicate + past.duplicate,
+            rejected: now.rejected + past.rejected,
+            sent: now.sent + past.sent,
+        }
     }
 
     /// Whether every piece of an artifact is here and verified.

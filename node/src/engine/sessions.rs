@@ -65,7 +65,10 @@ impl Engine {
             SwarmInput::BlockUnreadable { peer, object, block, reason } => {
                 let outcome = self.fetch.block_unreadable(&peer, object, block, now.mono_ms);
                 self.absorb(outcome, now);
-                self.tell(EventKind::Alarm, None, format!("a stored block cannot be read: {reason}"));
+                // What was removed while it waited to be sent is no sign of a bad disk.
+                if self.fetch.contains(&object) {
+                    self.tell(EventKind::Alarm, None, format!("a stored block cannot be read: {reason}"));
+                }
             }
             SwarmInput::Gossip { message, peer, payload } => {
                 if !self.hears_head(&peer, &payload, now) {

@@ -64,6 +64,11 @@ impl Supplies {
         }
     }
 
+    /// Every artifact whose manifest is known.
+    pub(crate) fn known(&self) -> impl Iterator<Item = &Digest> {
+        self.manifests.keys()
+    }
+
     /// An artifact's manifest is known (from the store, or fetched and checked).
     pub(crate) fn add_manifest(&mut self, manifest: &Arc<Manifest>) {
         self.manifests.insert(*manifest.artifact(), manifest.clone());

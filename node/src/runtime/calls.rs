@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use semver::Version;
+use tokio::sync::oneshot;
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::{Digest, Hasher};
 use updraft_protocol::names::{Platform, Product, ReleaseId};
@@ -429,7 +430,9 @@ impl Runtime {
                 let view = published(done, None);
                 prepared.reply.finish(Ok(Response::Publish(view)));
             }
-            Ok(_) => {
+            Ok(done) => {
+                // It may have been here for long, and of no use until now.
+                self.engine.keep_fresh(&done.release.artifact);
                 if let Some(prepared) = self.hold_back(prepared) {
                     self.sign(prepared).await;
                 }
@@ -439,6 +442,13 @@ impl Runtime {
                 prepared.reply.finish(Err(body));
             }
         }
+    }
+
+    /// Whether an artifact is whole in the store, and stays: removals that were under way have ended.
+    pub(super) async fn is_in_store(&mut self, artifact: &Digest) -> bool {
+        let (sender, reached) = oneshot::channel();
+        self.file_job(Job::Barrier(sender)).await;
+        reached.await.is_ok() && self.opened.store.get(artifact).is_some_and(|held| held.is_complete())
     }
 
     /// Gives up a packed publication: nothing of it stays.
@@ -464,6 +474,10 @@ impl Runtime {
             Ok(prepared) => prepared,
             Err(cause) => return reply.finish(Err(publish_error(&cause))),
         };
+        if !self.is_in_store(&prepared.release.artifact).await {
+            let body = error(ErrorCode::Error, "what was packed is not in the store any more");
+            return reply.finish(Err(body.with_hint("nothing was signed; publish again")));
+        }
         reply.progress(Progress::local(Phase::Signing, 0, None));
         let Some(view) = self.engine.catalog().cloned() else { return };
         let (opened, moved) = (self.opened.clone(), prepared.clone());

@@ -202,7 +202,7 @@ impl Runtime {
         match &mut push.stage {
             Stage::Connecting => self.connect(push),
             Stage::Packing(task) => match finished(task).await {
-                Some(packed) => self.packed(packed, push),
+                Some(packed) => self.packed(packed, push).await,
                 None => Look::Still,
             },
             Stage::Signing(task) => match finished(task).await {
@@ -269,7 +269,7 @@ impl Runtime {
         })))
     }
 
-    fn packed(&mut self, packed: Result<Packed, PublishError>, push: &mut Push) -> Look {
+    async fn packed(&mut self, packed: Result<Packed, PublishError>, push: &mut Push) -> Look {
         let prepared = match packed {
             Ok(Packed::New(prepared)) => prepared,
             Ok(Packed::Same(prepared)) => {
@@ -282,6 +282,11 @@ impl Runtime {
         };
         if push.request.publish.as_ref().is_some_and(|request| request.dry_run) {
             return Look::Done(Ok(Response::Publish(published(&prepared, None))));
+        }
+        self.engine.keep_fresh(&prepared.release.artifact);
+        if !self.is_in_store(&prepared.release.artifact).await {
+            let body = error("what was packed is not in the store any more");
+            return Look::Done(Err(body.with_hint("nothing was offered; run the same command again")));
         }
         let pieces = prepared.manifest.piece_count();
         if !self.engine.add_artifact(&prepared.manifest, Bitmap::full(pieces)) {

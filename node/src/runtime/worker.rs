@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use updraft_protocol::bitmap::Bitmap;
+use updraft_protocol::digest::Digest;
 use updraft_protocol::manifest::Manifest;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::time::UtcTime;
@@ -21,6 +22,7 @@ use crate::engine::bans::Ban;
 use crate::engine::effect::{Event, EventKind, InstallEffect, Save};
 use crate::engine::input::Input;
 use crate::engine::install::{InstallState, Installed, JournalEntry, Recovered, StepFailure};
+use crate::engine::retention::RetentionEffect;
 use crate::installer::InstallDir;
 use crate::store::Artifact;
 use crate::store::state::{
@@ -32,6 +34,10 @@ const QUEUE: usize = 256;
 
 /// Versions of metadata files that are kept behind the newest, for clients in the middle of a refresh.
 const KEPT_VERSIONS: u64 = 16;
+
+/// Small files that are kept though nothing names them any more, the newest: for clients in the middle of
+/// a refresh, and for files that arrived before the set that names them.
+const KEPT_SMALL_FILES: usize = 32;
 
 /// Begins the transaction name of a rollback, so that the journal tells it from an install.
 const ROLLBACK: &str = "rollback-";
@@ -58,6 +64,7 @@ pub(super) enum Job {
     Barrier(oneshot::Sender<()>),
     Journal(JournalEntry),
     Offer(OfferJob),
+    Retention(RetentionEffect),
     LiftQuarantine(PathBuf),
     Install(InstallEffect),
 }
@@ -147,6 +154,7 @@ impl Worker {
                     self.answer(input);
                 }
             }
+            Job::Retention(effect) => self.retain(effect),
             Job::LiftQuarantine(directory) => {
                 for row in self.opened.state.quarantined(Some(&directory)).unwrap_or_default() {
                     report(self.opened.state.lift_quarantine(&directory, &row.artifact).map(drop));
@@ -184,6 +192,33 @@ impl Worker {
                 if outdated && let Err(error) = self.opened.metadata.remove(old) {
                     tracing::warn!(%error, old, "an old metadata file could not be removed");
                 }
+            }
+        }
+    }
+
+    fn retain(&self, effect: RetentionEffect) {
+        let (state, repository) = (&self.opened.state, &self.opened.repository.0);
+        match effect {
+            RetentionEffect::Remove { artifacts } => self.remove_artifacts(&artifacts),
+            RetentionEffect::Pin { artifact, until } => report(state.put_pin(repository, &artifact, until)),
+            RetentionEffect::Unpin { artifact } => report(state.remove_pin(repository, &artifact)),
+            RetentionEffect::KeepSmallFiles { named } => {
+                match self.opened.store.prune_targets(&named, KEPT_SMALL_FILES) {
+                    Ok(0) => {}
+                    Ok(removed) => tracing::debug!(removed, "old small files were removed"),
+                    Err(error) => tracing::warn!(%error, "old small files could not be removed"),
+                }
+            }
+        }
+    }
+
+    /// What cannot be removed now is found again, and of no use again, at the next start.
+    fn remove_artifacts(&self, artifacts: &[Digest]) {
+        for artifact in artifacts {
+            match self.opened.store.remove(artifact) {
+                Ok(true) => tracing::info!(%artifact, "removed an artifact that nothing needs any more"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, %artifact, "an artifact could not be removed"),
             }
         }
     }

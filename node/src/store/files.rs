@@ -7,8 +7,9 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Open files kept for reading. Bounds descriptors on a mirror that holds thousands of artifacts.
-const MAX_OPEN_FILES: usize = 64;
+/// Open files kept for reading: what is served at one time are the newest few releases, and opening another
+/// costs microseconds. Bounds descriptors on a mirror that holds thousands of artifacts.
+const MAX_OPEN_FILES: usize = 8;
 
 /// Locks `mutex`. A thread that panicked inside left consistent state behind: every critical
 /// section of the store changes its fields together at its end.

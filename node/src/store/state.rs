@@ -13,6 +13,7 @@ mod installs;
 mod memory;
 mod offered;
 mod peers;
+mod pins;
 mod subscriptions;
 
 use std::error::Error;

@@ -3,6 +3,7 @@
 //! A file is checked against its name when it is written and again when it is read, so that what
 //! comes out is what went in.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -62,6 +63,22 @@ impl Targets {
         digests.sort_unstable();
         Ok(digests)
     }
+
+    pub(super) fn prune(&self, named: &BTreeSet<Digest>, spare: usize) -> Result<usize, StoreError> {
+        let mut others: Vec<_> = self
+            .list()?
+            .into_iter()
+            .filter(|digest| !named.contains(digest))
+            .map(|digest| (fs::metadata(self.path(&digest)).and_then(|found| found.modified()).ok(), digest))
+            .collect();
+        // The newest first; what has no time of its own goes before all that has one.
+        others.sort_unstable_by(|one, other| other.cmp(one));
+        let mut removed = 0;
+        for (_, digest) in others.iter().skip(spare) {
+            removed += usize::from(self.remove(digest)?);
+        }
+        Ok(removed)
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +102,28 @@ mod tests {
         assert_eq!(targets.get(&digest).as_deref(), Some(b"policy".as_slice()));
         assert!(targets.remove(&digest).expect("removed"));
         assert!(!targets.remove(&digest).expect("nothing left"));
+    }
+
+    #[test]
+    fn pruning_spares_what_is_named_and_the_newest_of_the_rest() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let targets = Targets { directory: directory.path().to_owned() };
+        let digests: Vec<Digest> = (0..10_u8)
+            .map(|number| {
+                let digest = Digest::of(&[number]);
+                targets.put(&digest, &[number]).expect("stored");
+                let file = fs::File::options().write(true).open(targets.path(&digest)).expect("there");
+                let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000 + u64::from(number));
+                file.set_modified(time).expect("a time");
+                digest
+            })
+            .collect();
+        let named = BTreeSet::from([digests[0], digests[1]]);
+        assert_eq!(targets.prune(&named, 3).expect("pruned"), 5);
+        let mut left: Vec<Digest> = [0, 1, 7, 8, 9].into_iter().map(|number: usize| digests[number]).collect();
+        left.sort_unstable();
+        assert_eq!(targets.list().expect("listed"), left);
+        assert_eq!(targets.prune(&named, 3).expect("pruned"), 0);
     }
 
     #[test]

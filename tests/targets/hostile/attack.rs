@@ -31,6 +31,47 @@ pub(crate) fn repository(label: &str) -> (Forge, Set) {
     (forge, set)
 }
 
+/// A repository with one release, 1.0.0, of so many bytes.
+pub(crate) fn repository_of(label: &str, bytes: usize) -> (Forge, Set) {
+    let mut forge = Forge::new(label, now());
+    let set = forge.publish("1.0.0", noise(label, bytes));
+    (forge, set)
+}
+
+/// Serves as fast as a link of this rate, and lies about what it is told to lie about.
+pub(crate) struct Paced {
+    bytes_per_second: u64,
+    is_rotten: fn(BlockRange) -> bool,
+    free_at: Instant,
+}
+
+impl Paced {
+    /// An honest holder behind such a link.
+    pub(crate) fn honest(bytes_per_second: u64) -> Self {
+        Self::lying(bytes_per_second, |_| false)
+    }
+
+    /// One whose blocks are rotten where `is_rotten` says so.
+    pub(crate) fn lying(bytes_per_second: u64, is_rotten: fn(BlockRange) -> bool) -> Self {
+        Self { bytes_per_second, is_rotten, free_at: Instant::now() }
+    }
+
+    /// When a block has left that is asked for now.
+    pub(crate) fn pause(&mut self, block: BlockRange) -> Duration {
+        let now = Instant::now();
+        let takes = Duration::from_micros(u64::from(block.length) * 1_000_000 / self.bytes_per_second);
+        self.free_at = self.free_at.max(now) + takes;
+        self.free_at - now
+    }
+}
+
+impl Behaviour for Paced {
+    fn block(&mut self, _: &ObjectId, block: BlockRange) -> Serve {
+        let pause = self.pause(block);
+        if (self.is_rotten)(block) { Serve::RottenLater(pause) } else { Serve::Later(pause) }
+    }
+}
+
 /// A node that runs the newest release of `set`, `version`, and knows nobody any more.
 pub(crate) async fn settled(lab: &Lab, forge: &Forge, set: &Set, version: &str) -> Victim {
     let seed = lab.seed(set).await;

@@ -156,6 +156,11 @@ impl Taking {
         self.pending.iter().any(|pending| pending.artifact() == Some(artifact))
     }
 
+    /// Whether what the store has of an artifact stays for an offer, under way or given up lately.
+    pub(super) fn keeps(&self, artifact: &Digest) -> bool {
+        self.needs(artifact) || self.leftovers.contains_key(artifact)
+    }
+
     /// A peer offers something, for the first time or again.
     pub(super) fn heard(
         &mut self,

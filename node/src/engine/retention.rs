@@ -1,0 +1,293 @@
+//! Which artifacts stay in the store, and when the others go.
+//!
+//! Of what a node follows the current release and the one before stay; so does what it is fetching,
+//! installing or was asked for. A seed keeps every release that is listed: the publisher's signature is
+//! its reason, and no online key can take it away. Everything else is forgotten here first (neighbours are
+//! told), and removed from the disk after that: whatever instant a crash picks, the artifact is whole or
+//! gone, and the next start looks again.
+//!
+//! Nothing is removed on metadata that is incomplete or that contradicts itself: what a thief signs must
+//! not cost anybody the releases that were there before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use updraft_protocol::digest::Digest;
+use updraft_protocol::names::Platform;
+use updraft_protocol::release::{Notes, Release};
+use updraft_protocol::rollout::ChannelPolicy;
+use updraft_protocol::time::UtcTime;
+
+use super::Engine;
+use super::catalog::CatalogView;
+use super::effect::Effect;
+use super::fetch::ByteCounts;
+use super::input::Now;
+use super::install::Subscription;
+use super::supply::object;
+
+/// Releases that a follower keeps of a channel: the current one and the one to go back to.
+pub const KEPT_RELEASES: u32 = 2;
+
+/// Milliseconds between two looks at what may go. An artifact goes at the second look that finds it of no
+/// use: one that a policy drops and takes up again at once stays.
+const LOOK_MS: u64 = 5_000;
+/// Milliseconds for which an artifact that was packed here stays, signed or not.
+const FRESH_MS: u64 = 600_000;
+/// Seconds for which an artifact that an operator asked for stays.
+const PIN_S: i64 = 7 * 24 * 3_600;
+/// Artifacts that operators asked for and that stay; beyond it the oldest goes. Bounds disk and memory.
+const MAX_PINS: usize = 256;
+
+/// What the runtime does about what stays and what goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RetentionEffect {
+    /// Remove artifacts that nothing needs any more.
+    Remove {
+        /// The artifacts.
+        artifacts: Vec<Digest>,
+    },
+    /// Remember that an operator asked for an artifact.
+    Pin {
+        /// The artifact.
+        artifact: Digest,
+        /// How long it stays.
+        until: UtcTime,
+    },
+    /// An artifact does not stay any more for having been asked for.
+    Unpin {
+        /// The artifact.
+        artifact: Digest,
+    },
+    /// Remove small files that nothing names any more, but for the last of them.
+    KeepSmallFiles {
+        /// Those that stay.
+        named: BTreeSet<Digest>,
+    },
+}
+
+/// What is remembered between two looks.
+#[derive(Debug)]
+pub(super) struct Retention {
+    /// Releases kept of each channel that is held without being installed.
+    depth: u32,
+    look_at_ms: u64,
+    /// Of no use at the last look.
+    suspects: BTreeSet<Digest>,
+    /// Asked for by an operator, and until when each stays.
+    pins: BTreeMap<Digest, UtcTime>,
+    /// Packed here, and until when each stays.
+    fresh: BTreeMap<Digest, u64>,
+    /// Version of the timestamp by which small files were tidied last.
+    tidied: u64,
+    /// Bytes of transfers that are forgotten.
+    past: ByteCounts,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            depth: KEPT_RELEASES,
+            look_at_ms: 0,
+            suspects: BTreeSet::new(),
+            pins: BTreeMap::new(),
+            fresh: BTreeMap::new(),
+            tidied: 0,
+            past: ByteCounts::default(),
+        }
+    }
+}
+
+/// An artifact that nothing needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unneeded {
+    /// The artifact.
+    pub artifact: Digest,
+    /// Its bytes when whole.
+    pub length: u64,
+    /// Verified bytes that are here.
+    pub bytes_done: u64,
+}
+
+/// Whose needs are asked for.
+pub(super) struct Keeper<'a> {
+    pub(super) is_seed: bool,
+    pub(super) platform: &'a Platform,
+    pub(super) subscriptions: &'a [Subscription],
+    pub(super) depth: u32,
+    /// Whether every piece of an artifact is here.
+    pub(super) is_whole: &'a dyn Fn(&Digest) -> bool,
+}
+
+/// Artifacts that `keeper` needs by the set in force, here or not.
+pub(super) fn needed(view: &CatalogView, keeper: &Keeper<'_>) -> BTreeSet<Digest> {
+    let mut needed = BTreeSet::new();
+    if keeper.is_seed {
+        needed.extend(view.releases.iter().map(|release| release.artifact));
+    }
+    for subscription in keeper.subscriptions {
+        let installs = subscription.installed.iter().chain(&subscription.previous);
+        needed.extend(installs.map(|installed| installed.artifact));
+        needed.extend(subscription.pursued());
+        let spec = &subscription.spec;
+        let Some(policy) = view.channels.get(&(spec.product.clone(), spec.channel.clone())) else { continue };
+        let current = policy.version.as_ref().and_then(|version| view.release(&spec.product, version, keeper.platform));
+        needed.extend(current.map(|release| release.artifact));
+        if spec.directory.is_none() {
+            // What was current before is not written down anywhere: it is the newest of the others.
+            let others = usize::try_from(keeper.depth).unwrap_or(usize::MAX).saturating_sub(1);
+            let may = |release: &&std::sync::Arc<Release>| is_spare(release, subscription, policy, keeper);
+            let newest = view.releases.iter().rev().filter(may).map(|release| release.artifact);
+            needed.extend(newest.filter(|artifact| current.is_none_or(|c| c.artifact != *artifact)).take(others));
+        }
+    }
+    needed
+}
+
+/// Whether a mirror may fall back on a release: it is whole here, and belongs to the channel.
+fn is_spare(release: &Release, subscription: &Subscription, policy: &ChannelPolicy, keeper: &Keeper<'_>) -> bool {
+    release.id.product == subscription.spec.product
+        && release.id.platform.serves(keeper.platform)
+        && release.channels.contains(&subscription.spec.channel)
+        && !policy.yanked.contains(&release.id.version)
+        && (keeper.is_whole)(&release.artifact)
+}
+
+impl Engine {
+    /// Sets how many releases stay of a channel that is held without being installed; at least one.
+    pub fn keep_releases(&mut self, depth: u32) {
+        self.retention.depth = depth.max(1);
+    }
+
+    /// Artifacts that operators asked for before the last stop, and until when each stays.
+    pub fn remember_pins(&mut self, pins: Vec<(Digest, UtcTime)>) {
+        self.retention.pins.extend(pins);
+    }
+
+    /// An artifact was packed here: it stays for a while, whether or not anything names it yet.
+    pub fn keep_fresh(&mut self, artifact: &Digest) {
+        // The time of the last look is as good as now.
+        self.retention.fresh.insert(*artifact, self.retention.look_at_ms.saturating_add(FRESH_MS));
+    }
+
+    /// An operator asked for an artifact: it stays where it can be found.
+    pub(super) fn pin(&mut self, artifact: &Digest, now: Now) {
+        let until = now.wall.plus_seconds(PIN_S);
+        self.retention.pins.insert(*artifact, until);
+        self.push(Effect::Retention(RetentionEffect::Pin { artifact: *artifact, until }));
+        if self.retention.pins.len() > MAX_PINS
+            && let Some(oldest) = self.retention.pins.iter().min_by_key(|(_, until)| **until).map(|(old, _)| *old)
+        {
+            self.unpin(&oldest);
+        }
+    }
+
+    fn unpin(&mut self, artifact: &Digest) {
+        if self.retention.pins.remove(artifact).is_some() {
+            self.push(Effect::Retention(RetentionEffect::Unpin { artifact: *artifact }));
+        }
+    }
+
+    /// Bytes of transfers whose artifacts are gone.
+    pub(super) fn past_totals(&self) -> ByteCounts {
+        self.retention.past
+    }
+
+    /// Artifacts here that nothing needs: they go soon, or at once by [`Engine::collect_now`]. Empty while
+    /// the set in force is not one to remove anything by.
+    pub fn unneeded(&self) -> Vec<Unneeded> {
+        let sound = |view: &&std::sync::Arc<CatalogView>| {
+            view.trusted.is_complete() && view.contradictions.is_empty() && view.altered.is_empty()
+        };
+        let Some(view) = self.catalog.view().filter(sound) else { return Vec::new() };
+        if !self.catalog.needs().is_empty() {
+            return Vec::new();
+        }
+        let keeper = Keeper {
+            is_seed: self.config.is_seed,
+            platform: &self.config.platform,
+            subscriptions: &self.subscriptions,
+            depth: self.retention.depth,
+            is_whole: &|artifact| self.fetch.is_complete(&object(artifact)),
+        };
+        let needed = needed(view, &keeper);
+        let stays = |artifact: &Digest| {
+            needed.contains(artifact)
+                || self.supplies.get(artifact).is_some()
+                || self.requested.contains(artifact)
+                || self.retention.pins.contains_key(artifact)
+                || self.retention.fresh.contains_key(artifact)
+                || self.offers.keeps(artifact)
+        };
+        let tracked = self.supplies.known().filter(|artifact| !stays(artifact));
+        tracked
+            .filter_map(|artifact| {
+                let transfer = self.fetch.view(&object(artifact))?;
+                Some(Unneeded { artifact: *artifact, length: transfer.bytes_total, bytes_done: transfer.bytes_done })
+            })
+            .collect()
+    }
+
+    /// Removes what nothing needs, without waiting for a second look. What goes, and how.
+    pub fn collect_now(&mut self) -> (Vec<Unneeded>, Vec<Effect>) {
+        let unneeded = self.unneeded();
+        self.remove_artifacts(unneeded.iter().map(|gone| gone.artifact).collect());
+        (unneeded, std::mem::take(&mut self.effects))
+    }
+
+    /// Looks at what may go, now and then.
+    pub(super) fn collect(&mut self, now: Now) {
+        if now.mono_ms < self.retention.look_at_ms {
+            return;
+        }
+        self.retention.look_at_ms = now.mono_ms + LOOK_MS;
+        self.retention.fresh.retain(|_, until_ms| now.mono_ms < *until_ms);
+        let over: Vec<Digest> =
+            self.retention.pins.iter().filter(|(_, until)| now.wall >= **until).map(|(pinned, _)| *pinned).collect();
+        for artifact in over {
+            self.unpin(&artifact);
+        }
+        let unneeded: BTreeSet<Digest> = self.unneeded().into_iter().map(|found| found.artifact).collect();
+        let (gone, suspects): (Vec<Digest>, Vec<Digest>) =
+            unneeded.into_iter().partition(|artifact| self.retention.suspects.contains(artifact));
+        self.retention.suspects = suspects.into_iter().collect();
+        self.remove_artifacts(gone);
+        self.tidy_small_files();
+    }
+
+    fn remove_artifacts(&mut self, artifacts: Vec<Digest>) {
+        for artifact in &artifacts {
+            let id = object(artifact);
+            if let Some(counts) = self.fetch.view(&id).map(|transfer| transfer.counts) {
+                let past = &mut self.retention.past;
+                past.from_seed += counts.from_seed;
+                past.from_peers += counts.from_peers;
+                past.duplicate += counts.duplicate;
+                past.rejected += counts.rejected;
+                past.sent += counts.sent;
+            }
+            let outcome = self.fetch.remove(&id);
+            self.effects.extend(outcome.effects.into_iter().map(Effect::Swarm));
+            self.supplies.forget(artifact);
+            self.retention.suspects.remove(artifact);
+        }
+        if !artifacts.is_empty() {
+            self.push(Effect::Retention(RetentionEffect::Remove { artifacts }));
+        }
+    }
+
+    /// Old channel policies and notes are named by nothing once a newer set is in force.
+    fn tidy_small_files(&mut self) {
+        let version = self.catalog.timestamp_version();
+        let Some(view) = self.catalog.view().filter(|view| view.trusted.is_complete()) else { return };
+        if version == self.retention.tidied {
+            return;
+        }
+        let notes = view.releases.iter().filter_map(|release| match release.notes {
+            Notes::File { sha256, .. } => Some(sha256),
+            Notes::Text(_) | Notes::None => None,
+        });
+        let named = notes.chain(self.catalog.small_files().copied()).collect();
+        self.retention.tidied = version;
+        self.push(Effect::Retention(RetentionEffect::KeepSmallFiles { named }));
+    }
+}
