@@ -216,7 +216,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         swarm_inputs,
     )?;
     let now = Now { wall: wall_clock(), mono_ms: 0 };
-    let (engine, effects) = restore(&config, &opened, peer_id.clone(), now)?;
+    let (mut engine, effects) = restore(&config, &opened, peer_id.clone(), now)?;
+    engine.limit_sessions(config.max_peers);
     if let Some(view) = engine.catalog().filter(|_| config.role == Role::Seed) {
         opened.keys.check_online(&view.trusted)?;
     }

@@ -7,8 +7,11 @@ use libp2p::{allow_block_list, identify as libp2p_identify, identity, mdns};
 
 use super::{SwarmConfig, SwarmError, gossip, identify, meta, streams};
 
-/// Connections beyond `max_peers`: those that are about to be replaced or refused politely.
+/// Connections of our own beyond `max_peers`: those that are about to be replaced.
 const RESERVE: u32 = 16;
+/// Connections of others beyond `max_peers`: newcomers, who stay for a moment to hear of others. With half
+/// a second each, some two hundred find their way into a fleet in one second.
+const VISITORS: u32 = 128;
 /// Connections to one peer: the session's, one that takes over, and one dialled at the same time.
 const MAX_PER_PEER: u32 = 3;
 /// Connections that are being set up, each way. Bounds handshakes in progress.
@@ -32,12 +35,12 @@ pub(super) struct Behaviour {
 impl Behaviour {
     pub(super) fn new(config: &SwarmConfig, keypair: &identity::Keypair) -> Result<Self, SwarmError> {
         let peer = keypair.public().to_peer_id();
-        let most = u32::try_from(config.max_peers).unwrap_or(u32::MAX).saturating_add(RESERVE);
+        let most = u32::try_from(config.max_peers).unwrap_or(u32::MAX);
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(MAX_PENDING))
             .with_max_pending_outgoing(Some(MAX_PENDING))
-            .with_max_established_incoming(Some(most))
-            .with_max_established_outgoing(Some(most))
+            .with_max_established_incoming(Some(most.saturating_add(VISITORS)))
+            .with_max_established_outgoing(Some(most.saturating_add(RESERVE)))
             .with_max_established_per_peer(Some(MAX_PER_PEER));
         let about = libp2p_identify::Config::new(PROTOCOL_VERSION.to_owned(), keypair.public())
             .with_agent_version(config.agent.clone())
