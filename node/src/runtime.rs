@@ -25,13 +25,14 @@ use self::events::Events;
 use self::face::NodeFace;
 use self::open::{OpenError, Opened, wall_clock};
 use self::worker::{Job, Workers};
-use crate::config::{NodeConfig, Role};
+use crate::config::{Kad, NodeConfig, Role};
 use crate::control::Call;
 use crate::control::server::{BindError, Server};
 use crate::engine::catalog::CatalogView;
 use crate::engine::effect::{Effect, Event, EventKind, GossipVerdict, SwarmEffect};
 use crate::engine::input::{Input, Now, SwarmInput};
 use crate::engine::install::SubscriptionSpec;
+use crate::engine::peers::peer_of;
 use crate::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
 use crate::gateway::{self, Face, GatewayError, Metrics};
 use crate::publisher;
@@ -209,6 +210,12 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
             listen: config.listen.clone(),
             external: config.external.clone(),
             mdns: config.mdns,
+            kad: match config.kad {
+                Kad::Off => swarm::Kad::Off,
+                Kad::Client => swarm::Kad::Client,
+                Kad::Server => swarm::Kad::Server,
+            },
+            favoured: opened.ticket.iter().flat_map(|ticket| &ticket.addresses).filter_map(|a| peer_of(a)).collect(),
             agent: AGENT.to_owned(),
             max_peers: config.max_peers,
         },
