@@ -105,6 +105,32 @@ impl FromStr for Role {
     }
 }
 
+/// A node's part in Kademlia: finding peers in fleets of thousands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kad {
+    /// None.
+    #[default]
+    Off,
+    /// It looks others up.
+    Client,
+    /// It answers as well.
+    Server,
+}
+
+impl FromStr for Kad {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "off" => Ok(Self::Off),
+            "client" => Ok(Self::Client),
+            "server" => Ok(Self::Server),
+            _ => Err("kad is 'off', 'client' or 'server'"),
+        }
+    }
+}
+
 /// Everything a node is told before it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
@@ -124,6 +150,8 @@ pub struct NodeConfig {
     pub metrics: Option<SocketAddr>,
     /// Look for peers by multicast DNS; off opens no socket.
     pub mdns: bool,
+    /// Its part in Kademlia.
+    pub kad: Kad,
     /// What this node runs on.
     pub platform: Platform,
     /// Connections to keep at most; a few more are let in.
@@ -177,6 +205,8 @@ pub struct Overrides {
     pub metrics: Option<Option<SocketAddr>>,
     /// See [`NodeConfig::mdns`].
     pub mdns: Option<bool>,
+    /// See [`NodeConfig::kad`].
+    pub kad: Option<Kad>,
     /// See [`NodeConfig::platform`].
     pub platform: Option<Platform>,
     /// See [`NodeConfig::max_peers`].
@@ -243,6 +273,7 @@ fn merge(data_dir: PathBuf, file: FileConfig, flags: Overrides) -> Result<Effect
         http: pick(&mut sources, "http", flags.http, file.http.map(|s| s.0), http),
         metrics: pick(&mut sources, "metrics", flags.metrics, file.metrics.map(|s| s.0), None),
         mdns: pick(&mut sources, "mdns", flags.mdns, file.mdns, false),
+        kad: pick(&mut sources, "kad", flags.kad, file.kad, Kad::Off),
         platform: pick(&mut sources, "platform", flags.platform, file.platform, this_platform()),
         max_peers: pick(&mut sources, "max_peers", flags.max_peers, file.max_peers, DEFAULT_MAX_PEERS),
         subscriptions: pick(

@@ -67,6 +67,8 @@ const ANNOUNCE_MS: u64 = 30_000;
 /// Seconds after which a seed signs its timestamp again, a tenth more or less: seeds that were started
 /// together do not sign together, and nobody can tell the minute beforehand.
 const RESIGN_S: i64 = 6 * 3_600;
+/// Sessions that a node may have where nobody says otherwise.
+const DEFAULT_SESSIONS: usize = 64;
 /// Milliseconds between two looks at everything that depends on the time.
 const REVIEW_MS: u64 = 1_000;
 
@@ -180,6 +182,7 @@ impl Engine {
             now.wall,
         )?;
         let mut peers = Peers::new(config.me.clone(), config.repository.0, SmallRng::seed_from_u64(rng.random()));
+        peers.set_limits(DEFAULT_SESSIONS, config.is_seed);
         if let Some(ticket) = &config.ticket {
             peers.add_ticket_addresses(&ticket.addresses);
         }
@@ -256,6 +259,11 @@ impl Engine {
         std::mem::take(&mut self.effects)
     }
 
+    /// How many sessions the node may have; some more are let in while newcomers crowd the door.
+    pub fn limit_sessions(&mut self, most: usize) {
+        self.peers.set_limits(most, self.config.is_seed);
+    }
+
     fn push(&mut self, effect: impl Into<Effect>) {
         self.effects.push(effect.into());
     }
@@ -272,6 +280,7 @@ impl Engine {
         for effect in self.peers.dials(now.mono_ms) {
             self.push(effect);
         }
+        self.tend_neighbours(now);
         self.offers_tick(now);
         if now.mono_ms < self.review_at_ms {
             return;
@@ -280,8 +289,8 @@ impl Engine {
         for peer in self.peers.speechless(now.mono_ms) {
             self.push(SwarmEffect::Disconnect { peer });
         }
-        for effect in self.peers.exchange(now.mono_ms) {
-            self.push(effect);
+        if let Some(exchange) = self.peers.exchange(now.mono_ms) {
+            self.push(exchange);
         }
         if now.mono_ms >= self.announce_at_ms {
             self.announce(now);

@@ -26,13 +26,14 @@ use self::face::NodeFace;
 pub use self::messages::Messages;
 use self::open::{OpenError, Opened, wall_clock};
 use self::worker::{Job, Workers};
-use crate::config::{NodeConfig, Role};
+use crate::config::{Kad, NodeConfig, Role};
 use crate::control::Call;
 use crate::control::server::{BindError, Server};
 use crate::engine::catalog::CatalogView;
 use crate::engine::effect::{Effect, Event, EventKind, GossipVerdict, SwarmEffect};
 use crate::engine::input::{Input, Now, SwarmInput};
 use crate::engine::install::SubscriptionSpec;
+use crate::engine::peers::peer_of;
 use crate::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
 use crate::gateway::{self, Face, GatewayError, Metrics};
 use crate::publisher;
@@ -223,6 +224,12 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
             listen: config.listen.clone(),
             external: config.external.clone(),
             mdns: config.mdns,
+            kad: match config.kad {
+                Kad::Off => swarm::Kad::Off,
+                Kad::Client => swarm::Kad::Client,
+                Kad::Server => swarm::Kad::Server,
+            },
+            favoured: opened.ticket.iter().flat_map(|ticket| &ticket.addresses).filter_map(|a| peer_of(a)).collect(),
             agent: AGENT.to_owned(),
             max_peers: config.max_peers,
         },
@@ -230,7 +237,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         swarm_inputs,
     )?;
     let now = Now { wall: wall_clock(), mono_ms: 0 };
-    let (engine, effects) = restore(&config, &opened, peer_id.clone(), now)?;
+    let (mut engine, effects) = restore(&config, &opened, peer_id.clone(), now)?;
+    engine.limit_sessions(config.max_peers);
     if let Some(view) = engine.catalog().filter(|_| config.role == Role::Seed) {
         opened.keys.check_online(&view.trusted)?;
     }

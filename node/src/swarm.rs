@@ -13,10 +13,13 @@
 //! | `streams.rs`, `links.rs` | one session per peer, on which connection |
 //! | `session.rs`, `session/` | control messages and blocks of one peer |
 //! | `gossip.rs`, `meta.rs` | heads; metadata requests |
+//! | `admission.rs` | which connections are let in |
+//! | `kad.rs` | Kademlia, where it is switched on |
 //! | `dials.rs`, `addresses.rs`, `identify.rs` | reaching peers, and what is told about addresses |
 //! | `driver.rs`, `translate.rs` | the task that ties them together |
 
 mod addresses;
+mod admission;
 mod behaviour;
 mod buffers;
 mod counters;
@@ -24,6 +27,7 @@ mod dials;
 mod driver;
 mod gossip;
 mod identify;
+mod kad;
 mod links;
 mod meta;
 mod moderated;
@@ -56,6 +60,7 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, ObjectId};
 
 pub use self::counters::Counters;
+pub use self::kad::Kad;
 use crate::engine::effect::SwarmEffect;
 use crate::engine::input::{BlockOutcome, SwarmInput};
 
@@ -115,6 +120,10 @@ pub struct SwarmConfig {
     pub mdns: bool,
     /// Software and version, told to everybody.
     pub agent: String,
+    /// The node's part in Kademlia.
+    pub kad: Kad,
+    /// Peers that are always let in: those that the ticket names.
+    pub favoured: Vec<PeerId>,
     /// Peers that the node wants at most; a few connections more are let in.
     pub max_peers: usize,
 }

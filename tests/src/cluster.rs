@@ -62,6 +62,7 @@ pub fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig
         http: (role == Role::Seed).then(|| SocketAddr::from(([127, 0, 0, 1], 0))),
         metrics: None,
         mdns: false,
+        kad: updraft::config::Kad::Off,
         platform: Platform::any(),
         max_peers: 64,
         subscriptions: Vec::new(),

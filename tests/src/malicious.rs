@@ -308,6 +308,8 @@ impl Peer {
             listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()],
             external: Vec::new(),
             mdns: false,
+            kad: swarm::Kad::Off,
+            favoured: Vec::new(),
             agent: "updraft/0.1.0".to_owned(),
             max_peers: 256,
         };

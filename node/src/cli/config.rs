@@ -91,6 +91,7 @@ fn view(effective: &EffectiveConfig) -> ConfigView {
         ("http", json!(switch(config.http))),
         ("metrics", json!(switch(config.metrics))),
         ("mdns", json!(config.mdns)),
+        ("kad", json!(config.kad)),
         ("platform", json!(config.platform)),
         ("max_peers", json!(config.max_peers)),
         ("keep_releases", json!(config.keep_releases)),
@@ -172,6 +173,7 @@ external = []  # default
 http = \"off\"  # default
 metrics = \"off\"  # default
 mdns = false  # default
+kad = \"off\"  # default
 platform = \"linux-x86_64\"  # flag
 max_peers = 64  # default
 keep_releases = 2  # default

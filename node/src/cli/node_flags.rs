@@ -6,8 +6,8 @@ use clap::Args;
 use updraft_protocol::names::Platform;
 
 use super::{CommandError, GlobalArgs, absolute};
-use crate::config::Overrides;
 use crate::config::address::{InvalidAddress, check_dialable, check_listen, parse_switch};
+use crate::config::{Kad, Overrides};
 
 /// What a node is told by flags, whatever its role.
 #[derive(Debug, Clone, Default, Args)]
@@ -27,6 +27,9 @@ pub struct NodeFlags {
     /// Look for peers on the local network by multicast DNS
     #[arg(long)]
     pub mdns: bool,
+    /// Look for peers by Kademlia, for fleets of thousands: 'off', 'client' or 'server' [default: off]
+    #[arg(long, value_name = "off|client|server")]
+    pub kad: Option<Kad>,
     /// What this node runs on [default: what this program was built for]
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<Platform>,
@@ -59,6 +62,7 @@ impl NodeFlags {
             http: self.http.map(|switch| switch.0),
             metrics: self.metrics.map(|switch| switch.0),
             mdns: self.mdns.then_some(true),
+            kad: self.kad,
             platform: self.platform,
             max_peers: self.max_peers,
             keep_releases: self.keep_releases,

@@ -143,6 +143,7 @@ fn run<R: DeserializeOwned>(
         http: None,
         metrics: None,
         mdns: false,
+        kad: crate::config::Kad::Off,
         platform: this_platform(),
         max_peers: DEFAULT_MAX_PEERS,
         subscriptions: Vec::new(),

@@ -11,13 +11,13 @@ use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::ticket::{Ticket, TicketError};
 
 use super::address::{InvalidAddress, check_dialable, check_listen, parse_switch};
-use super::{ConfigError, Role, Subscription};
+use super::{ConfigError, Kad, Role, Subscription};
 
 /// Bytes of the configuration file. Bounds what a wrong path (a disk image, a device) can cost.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// The keys of the file, in the order in which `config show` lists them.
-pub const KEYS: [&str; 12] = [
+pub const KEYS: [&str; 13] = [
     "role",
     "ticket",
     "listen",
@@ -25,6 +25,7 @@ pub const KEYS: [&str; 12] = [
     "http",
     "metrics",
     "mdns",
+    "kad",
     "platform",
     "max_peers",
     "keep_releases",
@@ -58,6 +59,7 @@ pub struct FileConfig {
     pub(super) http: Option<Switch>,
     pub(super) metrics: Option<Switch>,
     pub(super) mdns: Option<bool>,
+    pub(super) kad: Option<Kad>,
     pub(super) platform: Option<Platform>,
     pub(super) max_peers: Option<usize>,
     pub(super) keep_releases: Option<u32>,

@@ -637,6 +637,12 @@ impl Fetch {
         })
     }
 
+    /// Whether blocks are under way to or from a neighbour.
+    pub(crate) fn carries(&self, peer: &PeerId) -> bool {
+        let asked = |transfer: &Transfer| transfer.holders.get(peer).is_some_and(|h| !h.outstanding.is_empty());
+        self.uploads.has_any(peer) || self.transfers.values().any(asked)
+    }
+
     /// One session's figures.
     pub fn link_view(&self, peer: &PeerId) -> LinkView {
         let Some(link) = self.links.get(peer) else { return LinkView::default() };

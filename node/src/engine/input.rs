@@ -153,6 +153,8 @@ pub enum DiscoverySource {
     Mdns,
     /// It told us itself over an authenticated connection.
     Identify,
+    /// A lookup in Kademlia named it.
+    Kad,
 }
 
 /// What the store made of a block.

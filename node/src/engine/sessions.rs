@@ -48,9 +48,13 @@ impl Engine {
                 self.peers.dial_failed(peer.as_ref(), &addresses, now.mono_ms);
             }
             SwarmInput::Discovered { peer, addresses, source } => {
-                self.peers.discovered(&peer, &addresses);
+                if source == DiscoverySource::Identify {
+                    self.peers.identified(&peer, &addresses);
+                } else {
+                    self.peers.discovered(&peer, &addresses);
+                }
                 if source == DiscoverySource::Identify && self.peers.is_ready(&peer) {
-                    self.introduce(&peer);
+                    self.introduce(&peer, now);
                 }
             }
             SwarmInput::Control { peer, message } => self.control(&peer, message, now),
@@ -121,7 +125,7 @@ impl Engine {
                     self.push(SwarmEffect::Disconnect { peer: peer.clone() });
                     return;
                 }
-                self.introduce(peer);
+                self.introduce(peer, now);
                 self.heard_head(peer, heard, now);
                 self.spread_evidence(Some(peer));
                 let outcome = self.fetch.connected(peer, seed);
@@ -133,14 +137,18 @@ impl Engine {
             }
             Control::Evidence { sha256 } => self.heard_evidence(peer, sha256),
             Control::Peers(records) => {
+                let alone = records.len() == 1;
                 for record in records {
-                    self.peers.heard_of(peer, &record.peer, &record.addresses);
+                    self.peers.heard_of(peer, &record.peer, &record.addresses, alone, now.mono_ms);
                 }
                 for effect in self.peers.dials(now.mono_ms) {
                     self.push(effect);
                 }
             }
-            Control::Goodbye { .. } => self.push(SwarmEffect::Disconnect { peer: peer.clone() }),
+            Control::Goodbye { .. } => {
+                self.peers.parted(peer, now.mono_ms);
+                self.push(SwarmEffect::Disconnect { peer: peer.clone() });
+            }
             Control::Unknown => {}
             message => {
                 let outcome = self.fetch.control(peer, message, now.mono_ms);
@@ -151,13 +159,26 @@ impl Engine {
 
     /// Makes a peer known to others and to the next start. Its hello and its addresses arrive in
     /// either order, so this is done at both.
-    pub(super) fn introduce(&mut self, peer: &PeerId) {
-        for effect in self.peers.introduce(peer) {
+    pub(super) fn introduce(&mut self, peer: &PeerId, now: Now) {
+        for effect in self.peers.introduce(peer, now.mono_ms) {
             self.push(effect);
         }
         let addresses = self.peers.addresses(peer);
         if !addresses.is_empty() {
             self.push(Effect::RememberPeer { peer: peer.clone(), addresses });
+        }
+    }
+
+    /// Parts from neighbours that this node can spare, and looks for one in place of another.
+    pub(super) fn tend_neighbours(&mut self, now: Now) {
+        let fetch = &self.fetch;
+        for peer in self.peers.let_go(now.mono_ms, |peer| fetch.carries(peer)) {
+            let message = Control::Goodbye { reason: "this node has enough neighbours".to_owned() };
+            self.push(SwarmEffect::Control { peer: peer.clone(), message });
+            self.push(SwarmEffect::Disconnect { peer });
+        }
+        if let Some(dial) = self.peers.rotate(now.mono_ms) {
+            self.push(dial);
         }
     }
 

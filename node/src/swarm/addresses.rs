@@ -106,16 +106,20 @@ pub(super) fn split_peer(mut address: Multiaddr) -> (Multiaddr, Option<PeerId>) 
 /// The addresses that `peer` told about itself from `remote`, as far as they make sense here:
 /// dialable, meaningful, its own, without the peer id, and no more than a peer may have.
 pub(super) fn believable(peer: &PeerId, told: &[Multiaddr], remote: &Multiaddr) -> Vec<String> {
-    let mut kept: Vec<String> = Vec::new();
+    believed(peer, told, remote).iter().map(ToString::to_string).collect()
+}
+
+/// As [`believable`], not in text form.
+pub(super) fn believed(peer: &PeerId, told: &[Multiaddr], remote: &Multiaddr) -> Vec<Multiaddr> {
+    let mut kept: Vec<Multiaddr> = Vec::new();
     for address in told {
         let (address, owner) = split_peer(address.clone());
         let own = owner.is_none_or(|owner| owner == *peer);
         if !own || via(&address).is_none() || !is_meaningful_to(&address, remote) {
             continue;
         }
-        let text = address.to_string();
-        if text.len() <= MAX_ADDRESS_BYTES && !kept.contains(&text) {
-            kept.push(text);
+        if address.to_string().len() <= MAX_ADDRESS_BYTES && !kept.contains(&address) {
+            kept.push(address);
         }
         if kept.len() == MAX_PEER_ADDRESSES {
             break;

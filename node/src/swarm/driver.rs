@@ -25,7 +25,7 @@ use updraft_protocol::limits::MAX_HEAD_BYTES;
 use updraft_protocol::peer;
 use updraft_protocol::transfer::Control;
 
-use super::addresses::split_peer;
+use super::addresses::{believed, split_peer};
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::dials::{Dials, Started};
 use super::session::{self, Common, Handle, Origin};
@@ -386,8 +386,15 @@ impl Driver {
             }
             BehaviourEvent::Identify(identify::Event::Received { connection_id, peer_id, info }) => {
                 let remote = self.remotes.get(&connection_id);
+                if let (Some(kad), Some(remote)) = (self.swarm.behaviour_mut().kad.as_mut(), remote) {
+                    kad.identified(&peer_id, &info.protocols, &believed(&peer_id, &info.listen_addrs, remote));
+                }
                 let input = remote.and_then(|remote| translate::identified(&peer_id, &info, remote));
                 self.report_all(input);
+            }
+            BehaviourEvent::Kad(found) => {
+                let own = *self.swarm.local_peer_id();
+                self.report_all(translate::found_by_kad(found, &own));
             }
             BehaviourEvent::Mdns(event) => {
                 let own = *self.swarm.local_peer_id();

@@ -23,7 +23,7 @@ use crate::engine::effect::GossipVerdict;
 /// Bytes of one gossipsub frame: a head and what surrounds it, or a batch of control messages.
 const MAX_FRAME_BYTES: usize = 2 * MAX_HEAD_BYTES;
 /// A head seen is not taken again for this long; then a repetition spreads once more.
-const DUPLICATE_CACHE: Duration = Duration::from_secs(90);
+const DUPLICATE_CACHE: Duration = Duration::from_secs(600);
 /// Rejected heads are forgiven after about this time.
 const FORGIVENESS: Duration = Duration::from_secs(600);
 /// What the first rejected head costs; the third (9 times as much) silences the peer.

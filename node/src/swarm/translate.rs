@@ -8,6 +8,7 @@ use libp2p::{Multiaddr, PeerId, gossipsub, identify, mdns};
 use updraft_protocol::peer;
 
 use super::addresses::{believable, split_peer};
+use super::kad::Found;
 use crate::engine::input::{DiscoverySource, SwarmInput};
 
 /// Bytes of a reason for people. Errors nest, and some repeat what the remote said.
@@ -44,6 +45,18 @@ pub(super) fn found_by_mdns(found: Vec<(PeerId, Multiaddr)>, own: &PeerId) -> Ve
 /// What a peer told about itself over an authenticated connection from `remote`.
 pub(super) fn identified(peer: &PeerId, info: &identify::Info, remote: &Multiaddr) -> Option<SwarmInput> {
     discovered(peer, &info.listen_addrs, remote, DiscoverySource::Identify)
+}
+
+/// Peers that a lookup named, at addresses that Kademlia here may speak of.
+pub(super) fn found_by_kad(found: Vec<Found>, own: &PeerId) -> Vec<SwarmInput> {
+    found
+        .into_iter()
+        .filter(|found| found.peer != *own)
+        .filter_map(|found| {
+            let remote = split_peer(found.addresses.first()?.clone()).0;
+            discovered(&found.peer, &found.addresses, &remote, DiscoverySource::Kad)
+        })
+        .collect()
 }
 
 fn discovered(peer: &PeerId, told: &[Multiaddr], remote: &Multiaddr, source: DiscoverySource) -> Option<SwarmInput> {

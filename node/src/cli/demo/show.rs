@@ -60,6 +60,7 @@ fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig {
         http: (role == Role::Seed).then(|| SocketAddr::from((loopback, 0))),
         metrics: None,
         mdns: false,
+        kad: crate::config::Kad::Off,
         platform: crate::config::this_platform(),
         max_peers: crate::config::DEFAULT_MAX_PEERS,
         subscriptions: Vec::new(),

@@ -160,7 +160,12 @@ impl Uploads {
         }
     }
 
-    /// Blocks that wait or are on their way.
+    /// Whether blocks wait for a neighbour or are on their way to it.
+    pub(super) fn has_any(&self, peer: &PeerId) -> bool {
+        self.queues.get(peer).is_some_and(|queue| queue.len() > 0)
+    }
+
+    /// Whether no blocks wait or are on their way.
     pub(super) fn is_idle(&self) -> bool {
         self.ready.is_empty() && self.sending == 0
     }

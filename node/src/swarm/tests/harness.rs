@@ -15,7 +15,7 @@ use updraft_protocol::transfer::{BlockRange, Control, Hello, ObjectId, ObjectKin
 
 use crate::engine::effect::SwarmEffect;
 use crate::engine::input::{BlockOutcome, SwarmInput};
-use crate::swarm::{BlockIo, Counters, Identity, SwarmConfig, SwarmHandle, spawn, streams, transport};
+use crate::swarm::{BlockIo, Counters, Identity, Kad, SwarmConfig, SwarmHandle, spawn, streams, transport};
 
 pub(super) const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 pub(super) const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
@@ -102,6 +102,8 @@ pub(super) fn config(identity: Identity, listen: &[&str]) -> SwarmConfig {
         listen: listen.iter().map(|address| (*address).to_owned()).collect(),
         external: Vec::new(),
         mdns: false,
+        kad: Kad::Off,
+        favoured: Vec::new(),
         agent: "test/0".to_owned(),
         max_peers: 32,
     }

@@ -261,3 +261,33 @@ async fn effects_are_taken_though_nobody_takes_inputs() {
         assert_eq!(number, expected);
     }
 }
+
+/// A swarm that speaks with nobody: the multicast sockets of this process, by their port.
+#[cfg(target_os = "linux")]
+fn multicast_sockets() -> std::collections::BTreeSet<String> {
+    const PORT: &str = ":14E9"; // 5353
+    let mine: std::collections::BTreeSet<String> = std::fs::read_dir("/proc/self/fd")
+        .expect("this is Linux")
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    ["/proc/net/udp", "/proc/net/udp6"]
+        .iter()
+        .filter_map(|table| std::fs::read_to_string(table).ok())
+        .flat_map(|table| table.lines().map(ToOwned::to_owned).collect::<Vec<_>>())
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (local, inode) = (fields.get(1)?, fields.get(9)?);
+            (local.ends_with(PORT) && mine.contains(*inode)).then(|| (*inode).to_owned())
+        })
+        .collect()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn without_mdns_no_multicast_socket_is_opened() {
+    let node = Node::with_seed(1, TCP).await;
+    assert!(multicast_sockets().is_empty());
+    node.handle.shutdown().await;
+}
