@@ -29,6 +29,7 @@ use self::effect::{Effect, Event, EventKind, SwarmEffect};
 use self::fetch::Fetch;
 use self::input::{Input, Now};
 use self::install::{Recovered, Refusal, Subscription, SubscriptionSpec};
+use self::limits::Limits;
 use self::memory::Memory;
 use self::offers::Offers;
 use self::peers::Peers;
@@ -47,6 +48,7 @@ pub mod evidence;
 pub mod fetch;
 pub mod input;
 pub mod install;
+pub mod limits;
 pub mod memory;
 mod metadata;
 pub mod offers;
@@ -87,6 +89,11 @@ pub struct EngineConfig {
     pub random_seed: u64,
     /// Milliseconds that a seed waits for the peers it knows before it signs first; 0: not at all.
     pub adopt_wait_ms: u64,
+    /// How fast it may send and receive, and when.
+    pub limits: Limits,
+    /// Percent of one copy of an artifact that may leave it, first copies of pieces included; none: any
+    /// number of copies.
+    pub egress_budget_percent: Option<u32>,
 }
 
 /// What a node finds on disk when it starts.
@@ -147,6 +154,7 @@ pub struct Engine {
     watch: Watch,
     bans: Bans,
     limited: RateLimited,
+    limits: limits::Applied,
     effects: Vec<Effect>,
 }
 
@@ -195,6 +203,7 @@ impl Engine {
             watch: Watch::default(),
             bans: Bans::restore(found.bans),
             limited: RateLimited::default(),
+            limits: limits::Applied::new(config.limits.clone()),
             fetch: Fetch::new(SmallRng::seed_from_u64(rng.random())),
             catalog,
             peers,
@@ -212,6 +221,8 @@ impl Engine {
             rng,
             config,
         };
+        engine.fetch.set_budget(engine.config.egress_budget_percent);
+        engine.apply_limits(now);
         engine.catalog_changed(learned, None, false, now);
         for (manifest, have) in found.artifacts {
             if !engine.add_artifact(&manifest, have) {
@@ -273,6 +284,7 @@ impl Engine {
             return;
         }
         self.review_at_ms = now.mono_ms + REVIEW_MS;
+        self.apply_limits(now);
         for peer in self.peers.speechless(now.mono_ms) {
             self.push(SwarmEffect::Disconnect { peer });
         }

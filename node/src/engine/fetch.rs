@@ -15,11 +15,14 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 
 use self::holder::Holder;
+use self::paced::{Paced, Waiting};
 use self::transfer::{Blame, Transfer};
 use super::effect::SwarmEffect;
 use super::input::BlockOutcome;
+use super::limits::Caps;
 
 mod holder;
+mod paced;
 mod progress;
 pub(crate) mod rate;
 mod transfer;
@@ -77,8 +80,12 @@ struct Link {
     announced: BTreeSet<ObjectId>,
     /// Blocks queued for it, by its handle.
     uploads: BTreeSet<(u32, BlockRange)>,
+    /// Caps do not hold for it.
+    lan_exempt: bool,
     bytes_in: u64,
     bytes_out: u64,
+    duplicate: u64,
+    unsolicited: u64,
     rate_in: rate::Rate,
     rate_out: rate::Rate,
 }
@@ -90,6 +97,12 @@ pub struct LinkView {
     pub bytes_in: u64,
     /// Block bytes sent.
     pub bytes_out: u64,
+    /// Of those received, bytes that were there already.
+    pub bytes_duplicate: u64,
+    /// Bytes received beyond those: nobody wanted them any more.
+    pub bytes_unsolicited: u64,
+    /// Caps do not hold for it.
+    pub lan_exempt: bool,
     /// Bytes per second received.
     pub rate_in_bytes_per_second: u64,
     /// Bytes per second sent.
@@ -103,6 +116,10 @@ pub struct LinkView {
 pub(crate) struct Fetch {
     transfers: BTreeMap<ObjectId, Transfer>,
     links: BTreeMap<PeerId, Link>,
+    /// What was moved of objects that are no longer here.
+    gone: ByteCounts,
+    paced: Paced,
+    budget_percent: Option<u32>,
     /// The number that the next object gets, if it is free.
     next_handle: u32,
     rng: SmallRng,
@@ -118,7 +135,49 @@ pub(crate) struct Outcome {
 
 impl Fetch {
     pub(crate) fn new(rng: SmallRng) -> Self {
-        Self { transfers: BTreeMap::new(), links: BTreeMap::new(), next_handle: 0, rng }
+        Self {
+            transfers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            gone: ByteCounts::default(),
+            paced: Paced::default(),
+            budget_percent: None,
+            next_handle: 0,
+            rng,
+        }
+    }
+
+    /// The caps that hold from now on.
+    pub(crate) fn set_caps(&mut self, upload_bytes_per_second: Option<u64>, download_bytes_per_second: Option<u64>) {
+        self.paced.caps = Caps { upload_bytes_per_second, download_bytes_per_second };
+    }
+
+    /// Whether caps hold for a neighbour.
+    pub(crate) fn set_lan(&mut self, peer: &PeerId, exempt: bool) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.lan_exempt = exempt;
+        }
+    }
+
+    /// How much of each object may leave this node, in percent of one copy.
+    pub(crate) fn set_budget(&mut self, percent: Option<u32>) {
+        self.budget_percent = percent;
+    }
+
+    /// See [`Fetch::set_budget`].
+    pub(crate) fn budget_percent(&self) -> Option<u32> {
+        self.budget_percent
+    }
+
+    /// Useful bytes of an object by who sent them.
+    pub(crate) fn sources(&self, object: &ObjectId) -> BTreeMap<PeerId, u64> {
+        self.transfers.get(object).map(|transfer| transfer.sources.clone()).unwrap_or_default()
+    }
+
+    /// A block of a neighbour was dropped: nobody wanted it any more.
+    pub(crate) fn unsolicited(&mut self, peer: &PeerId, block: BlockRange) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.unsolicited += u64::from(block.length);
+        }
     }
 
     /// An object of which the store holds `have`. Objects beyond the session limit are refused.
@@ -194,6 +253,8 @@ impl Fetch {
     pub(crate) fn remove(&mut self, object: &ObjectId) -> Outcome {
         let mut outcome = self.unwant(object);
         let Some(transfer) = self.transfers.remove(object) else { return outcome };
+        self.gone = self.gone.plus(transfer.bytes);
+        self.paced.forget(|waiting| waiting.object == *object);
         for (peer, link) in &mut self.links {
             if link.announced.remove(object) {
                 let message = Control::Forget { handle: transfer.handle };
@@ -218,6 +279,7 @@ impl Fetch {
     pub(crate) fn disconnected(&mut self, peer: &PeerId, now_ms: u64) -> Outcome {
         let mut outcome = Outcome::default();
         self.links.remove(peer);
+        self.paced.forget(|waiting| waiting.peer == *peer);
         for transfer in self.transfers.values_mut() {
             transfer.forget(peer);
         }
@@ -251,10 +313,14 @@ impl Fetch {
                     }
                 }
             }
-            Control::Request { handle, block } => self.heard_request(peer, handle, block, &mut outcome),
+            Control::Request { handle, block } => {
+                self.heard_request(peer, handle, block, &mut outcome);
+                self.send_waiting(now_ms, &mut outcome);
+            }
             Control::Cancel { handle, block } => {
                 if let Some(link) = self.links.get_mut(peer)
                     && link.uploads.remove(&(handle, block))
+                    && !self.paced.forget(|w| w.peer == *peer && w.handle == handle && w.block == block)
                 {
                     outcome.effects.push(SwarmEffect::DropBlock { peer: peer.clone(), handle, block });
                 }
@@ -336,7 +402,7 @@ impl Fetch {
         let full = link.uploads.len() >= MAX_QUEUED_REQUESTS;
         if piece.is_some() && !full {
             if link.uploads.insert((handle, block)) {
-                outcome.effects.push(SwarmEffect::SendBlock { peer: peer.clone(), handle, object, block });
+                self.paced.wait(Waiting { peer: peer.clone(), handle, object, block });
             }
             return;
         }
@@ -372,6 +438,9 @@ impl Fetch {
             seed = link.seed;
             link.bytes_in += u64::from(block.length);
             link.rate_in.add(u64::from(block.length), now_ms);
+            if block_outcome == BlockOutcome::Duplicate {
+                link.duplicate += u64::from(block.length);
+            }
         }
         let Some(transfer) = self.transfers.get_mut(&object) else { return outcome };
         match block_outcome {
@@ -423,7 +492,7 @@ impl Fetch {
     /// A block that we sent is on its way.
     pub(crate) fn block_sent(&mut self, peer: &PeerId, object: ObjectId, block: BlockRange, now_ms: u64) {
         if let Some(transfer) = self.transfers.get_mut(&object) {
-            transfer.bytes.sent += u64::from(block.length);
+            transfer.sent(block);
         }
         if let Some(link) = self.links.get_mut(peer) {
             link.bytes_out += u64::from(block.length);
@@ -468,8 +537,18 @@ impl Fetch {
                 outcome.effects.push(SwarmEffect::Cancel { peer, handle: transfer.handle, block });
             }
         }
+        self.send_waiting(now_ms, &mut outcome);
         self.fill_all(now_ms, &mut outcome);
         outcome
+    }
+
+    /// Sends what the caps let through.
+    fn send_waiting(&mut self, now_ms: u64, outcome: &mut Outcome) {
+        let links = &self.links;
+        let is_exempt = |peer: &PeerId| links.get(peer).is_some_and(|link| link.lan_exempt);
+        while let Some(Waiting { peer, handle, object, block }) = self.paced.next(is_exempt, now_ms) {
+            outcome.effects.push(SwarmEffect::SendBlock { peer, handle, object, block });
+        }
     }
 
     fn fill_all(&mut self, now_ms: u64, outcome: &mut Outcome) {
@@ -482,8 +561,13 @@ impl Fetch {
     }
 
     fn fill(&mut self, peer: &PeerId, now_ms: u64, outcome: &mut Outcome) {
+        let exempt = self.links.get(peer).is_some_and(|link| link.lan_exempt);
         for transfer in self.transfers.values_mut().filter(|transfer| transfer.is_active()) {
-            while let Some(block) = transfer.next_request(peer, now_ms, &mut self.rng) {
+            while exempt || self.paced.may_ask(now_ms) {
+                let Some(block) = transfer.next_request(peer, now_ms, &mut self.rng) else { break };
+                if !exempt {
+                    self.paced.asked(block, now_ms);
+                }
                 outcome.effects.push(SwarmEffect::Request {
                     peer: peer.clone(),
                     handle: transfer.handle,
@@ -508,15 +592,14 @@ impl Fetch {
         })
     }
 
-    /// Bytes of all transfers together.
+    /// All objects, and where they stand.
+    pub(crate) fn views(&self) -> Vec<TransferView> {
+        self.transfers.keys().filter_map(|object| self.view(object)).collect()
+    }
+
+    /// Bytes of all transfers together, those of objects that are gone included.
     pub(crate) fn totals(&self) -> ByteCounts {
-        self.transfers.values().fold(ByteCounts::default(), |sum, transfer| ByteCounts {
-            from_seed: sum.from_seed + transfer.bytes.from_seed,
-            from_peers: sum.from_peers + transfer.bytes.from_peers,
-            duplicate: sum.duplicate + transfer.bytes.duplicate,
-            rejected: sum.rejected + transfer.bytes.rejected,
-            sent: sum.sent + transfer.bytes.sent,
-        })
+        self.transfers.values().fold(self.gone, |sum, transfer| sum.plus(transfer.bytes))
     }
 
     /// One session's figures.
@@ -525,6 +608,9 @@ impl Fetch {
         LinkView {
             bytes_in: link.bytes_in,
             bytes_out: link.bytes_out,
+            bytes_duplicate: link.duplicate,
+            bytes_unsolicited: link.unsolicited,
+            lan_exempt: link.lan_exempt,
             rate_in_bytes_per_second: link.rate_in.bytes_per_second(),
             rate_out_bytes_per_second: link.rate_out.bytes_per_second(),
             objects: self

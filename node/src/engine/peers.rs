@@ -11,7 +11,7 @@ use updraft_protocol::limits::{MAX_EXCHANGED_PEERS, MAX_PEER_ADDRESSES};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{Control, Hello, PeerRecord};
 
-use super::bucket::{Bucket, HEADS, REQUESTS};
+use super::bucket::{HEADS, REQUESTS, TokenBucket};
 use super::effect::SwarmEffect;
 
 /// Sessions that a node tries to have. Enough for rarest-first to see the swarm; few enough that a
@@ -67,9 +67,9 @@ pub struct Session {
     /// The root it was asked for last because it claimed to have it, and when.
     root_asked: Option<(u64, u64)>,
     /// Gossiped heads that are still looked at.
-    pub(crate) heads: Bucket,
+    pub(crate) heads: TokenBucket,
     /// Metadata requests that are still answered.
-    pub(crate) requests: Bucket,
+    pub(crate) requests: TokenBucket,
 }
 
 #[derive(Debug, Default)]
@@ -215,8 +215,8 @@ impl Peers {
             exchanged_ms: now_ms,
             helped_ms: None,
             root_asked: None,
-            heads: Bucket::full(HEADS, now_ms),
-            requests: Bucket::full(REQUESTS, now_ms),
+            heads: TokenBucket::full(HEADS, now_ms),
+            requests: TokenBucket::full(REQUESTS, now_ms),
         };
         self.sessions.insert(peer.clone(), session);
     }

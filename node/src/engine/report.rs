@@ -1,6 +1,7 @@
 //! What the engine shows of itself: plain values for the control socket, the metrics and the HTTP
 //! face. Reading never changes a decision.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use updraft_protocol::digest::Digest;
@@ -14,6 +15,7 @@ use super::catalog::CatalogView;
 use super::fetch::{ByteCounts, LinkView, TransferView};
 use super::input::Now;
 use super::install::{InstallState, Subscription};
+use super::limits::{InForce, Limits};
 use super::peers::Session;
 use super::plan::{Facts, Verdict, plan};
 use super::supply::{Stage, object};
@@ -113,6 +115,31 @@ impl Engine {
         self.fetch.totals()
     }
 
+    /// All transfers since the start whose artifacts are still here.
+    pub fn transfers(&self) -> Vec<TransferView> {
+        self.fetch.views()
+    }
+
+    /// Useful bytes of an artifact by who sent them.
+    pub fn sources(&self, artifact: &Digest) -> BTreeMap<PeerId, u64> {
+        self.fetch.sources(&object(artifact))
+    }
+
+    /// What was said about rates.
+    pub fn limits(&self) -> &Limits {
+        self.limits.limits()
+    }
+
+    /// The limits on rates that hold now.
+    pub fn limits_in_force(&self) -> &InForce {
+        self.limits.in_force()
+    }
+
+    /// Percent of one copy of each artifact that may leave this node.
+    pub fn egress_budget_percent(&self) -> Option<u32> {
+        self.fetch.budget_percent()
+    }
+
     /// Whether every piece of an artifact is here and verified.
     pub fn holds(&self, artifact: &Digest) -> bool {
         self.fetch.is_complete(&object(artifact))
@@ -132,7 +159,10 @@ impl Engine {
                 if let Some(reason) = view.stopped {
                     return Some(format!("it cannot be stored: {reason}"));
                 }
-                (view.holders == 0).then(|| format!("none of {peers} connected peers has a piece of it yet"))
+                if view.holders == 0 {
+                    return Some(format!("none of {peers} connected peers has a piece of it yet"));
+                }
+                self.download_pause()
             }
             Stage::Complete => None,
         }

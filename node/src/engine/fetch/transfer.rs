@@ -22,6 +22,9 @@ const MAX_ASKED: u8 = 2;
 const MAX_DUPLICATES: usize = 8;
 /// Candidates that one pick looks at. Bounds the work of a pick in an artifact of many pieces.
 const MAX_CANDIDATES: u32 = 4_096;
+/// Senders that are told apart in one artifact's account. Bounds what a neighbour that comes under new
+/// names can fill.
+const MAX_SOURCES: usize = 256;
 /// Milliseconds for which a neighbour whose blocks are late is not asked.
 const REST_MS: u64 = 2_000;
 
@@ -38,6 +41,28 @@ pub struct ByteCounts {
     pub rejected: u64,
     /// Bytes sent to others.
     pub sent: u64,
+    /// Of those, bytes of pieces that left this node for the first time.
+    pub sent_first: u64,
+}
+
+impl ByteCounts {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            from_seed: self.from_seed + other.from_seed,
+            from_peers: self.from_peers + other.from_peers,
+            duplicate: self.duplicate + other.duplicate,
+            rejected: self.rejected + other.rejected,
+            sent: self.sent + other.sent,
+            sent_first: self.sent_first + other.sent_first,
+        }
+    }
+
+    /// Nothing was moved.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a wrong piece says about its senders.
@@ -60,6 +85,10 @@ pub(super) struct Transfer {
     pub(super) wanted: bool,
     pub(super) holders: BTreeMap<PeerId, Holder>,
     pub(super) bytes: ByteCounts,
+    /// Useful bytes by who sent them.
+    pub(super) sources: BTreeMap<PeerId, u64>,
+    /// Bytes of each piece that have left this node.
+    left: BTreeMap<u32, u32>,
     /// Why nothing is asked for, where the disk refused.
     pub(super) stopped: Option<String>,
     availability: Vec<u32>,
@@ -79,6 +108,8 @@ impl Transfer {
             wanted: false,
             holders: BTreeMap::new(),
             bytes: ByteCounts::default(),
+            sources: BTreeMap::new(),
+            left: BTreeMap::new(),
             stopped: None,
             availability: vec![0; pieces],
             progress: BTreeMap::new(),
@@ -281,6 +312,9 @@ impl Transfer {
         } else {
             self.bytes.from_peers += u64::from(block.length);
         }
+        if self.sources.len() < MAX_SOURCES || self.sources.contains_key(peer) {
+            *self.sources.entry(peer.clone()).or_default() += u64::from(block.length);
+        }
         if let Some(piece) = self.manifest.piece_at(block.offset)
             && let Some(progress) = self.progress.get_mut(&piece.get())
         {
@@ -299,6 +333,17 @@ impl Transfer {
             self.duplicates.remove(&(other.clone(), block));
         }
         moot
+    }
+
+    /// A block left this node.
+    pub(super) fn sent(&mut self, block: BlockRange) {
+        self.bytes.sent += u64::from(block.length);
+        if let Some(piece) = self.manifest.piece_at(block.offset) {
+            let left = self.left.entry(piece.get()).or_default();
+            let first = block.length.min(self.manifest.length_of(piece).saturating_sub(*left));
+            *left += first;
+            self.bytes.sent_first += u64::from(first);
+        }
     }
 
     /// A block arrived that was there already.
