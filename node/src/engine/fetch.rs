@@ -101,8 +101,6 @@ pub struct LinkView {
     pub bytes_duplicate: u64,
     /// Bytes received beyond those: nobody wanted them any more.
     pub bytes_unsolicited: u64,
-    /// Caps do not hold for it.
-    pub lan_exempt: bool,
     /// Bytes per second received.
     pub rate_in_bytes_per_second: u64,
     /// Bytes per second sent.
@@ -610,7 +608,6 @@ impl Fetch {
             bytes_out: link.bytes_out,
             bytes_duplicate: link.duplicate,
             bytes_unsolicited: link.unsolicited,
-            lan_exempt: link.lan_exempt,
             rate_in_bytes_per_second: link.rate_in.bytes_per_second(),
             rate_out_bytes_per_second: link.rate_out.bytes_per_second(),
             objects: self

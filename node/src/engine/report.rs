@@ -32,6 +32,8 @@ pub struct PeerView {
     pub addresses: Vec<String>,
     /// Bytes and objects.
     pub link: LinkView,
+    /// Limits on rates do not hold for it.
+    pub lan_exempt: bool,
 }
 
 impl Engine {
@@ -75,6 +77,7 @@ impl Engine {
                 session: session.clone(),
                 addresses: self.peers.addresses(peer),
                 link: self.fetch.link_view(peer),
+                lan_exempt: self.limits.exempts(&session.address),
             })
             .collect()
     }

@@ -187,7 +187,7 @@ pub(super) fn peers(engine: &Engine, now: Now) -> PeersView {
             bytes_out: view.link.bytes_out,
             bytes_duplicate: view.link.bytes_duplicate,
             bytes_unsolicited: view.link.bytes_unsolicited,
-            lan_exempt: view.link.lan_exempt,
+            lan_exempt: view.lan_exempt,
             objects: view
                 .link
                 .objects

@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_night_belongs_to_the_day_on_which_it_begins() {
-        let window = window("fri", "22:00", "06:00").expect("valid");
+        let friday = window("fri", "22:00", "06:00").expect("valid");
         for (time, open) in [
             (at(4, 5, 0), false),
             (at(4, 21, 59), false),
@@ -263,14 +263,10 @@ mod tests {
             (at(5, 6, 0), false),
             (at(5, 23, 0), false),
         ] {
-            assert_eq!(window.is_open(time), open, "{time}");
+            assert_eq!(friday.is_open(time), open, "{time}");
         }
-        let sunday = window_on_sunday();
+        let sunday = window("sun", "22:00", "06:00").expect("valid");
         assert!(sunday.is_open(at(0, 1, 0)), "the night from Sunday to Monday");
-    }
-
-    fn window_on_sunday() -> Window {
-        window("sun", "22:00", "06:00").expect("valid")
     }
 
     #[test]
