@@ -18,7 +18,7 @@ use crate::engine::limits::{Window, rate_text};
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Print every value and where it came from: default, file or flag
-    Show(ShowArgs),
+    Show(Box<ShowArgs>),
     /// Check the configuration file; exits with 2 where it is wrong
     Check,
 }
@@ -53,6 +53,7 @@ struct ConfigValue {
 pub fn run(command: ConfigCommand, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
     match command {
         ConfigCommand::Show(args) => {
+            let args = *args;
             let overrides = Overrides { role: args.role, ..args.node.overrides(global)? };
             let view = view(&config::load(overrides)?);
             output.answer(&view, |view, _| human(view))?;

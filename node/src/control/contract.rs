@@ -61,6 +61,65 @@ fn the_contract_of_an_equivocation() {
     );
 }
 
+fn sample_transfer() -> TransferView {
+    TransferView {
+        bytes_in: 50,
+        bytes_out: 6,
+        bytes_duplicate: 1,
+        bytes_from_seed: 10,
+        bytes_from_peers: 40,
+        bytes_unsolicited: 2,
+        bytes_out_first: 4,
+        bytes_control_in: 7,
+        bytes_control_out: 8,
+        bytes_overhead_in: 9,
+        bytes_overhead_out: 10,
+        bytes_wire_in: 61,
+        bytes_wire_out: 16,
+        ..TransferView::default()
+    }
+}
+
+fn sample_limits() -> LimitsView {
+    LimitsView {
+        upload: LimitView {
+            bytes_per_second: Some(1 << 20),
+            why: "window 08:00-18:00 mon-fri".to_owned(),
+            until: Some(time(3_600)),
+        },
+        download: LimitView { bytes_per_second: None, why: "no limit is set".to_owned(), until: None },
+        lan_exempt: true,
+        time_zone: "+01:00".to_owned(),
+        utc_offset_minutes: 60,
+        egress_budget_copies: Some(Copies::from_percent(120)),
+    }
+}
+
+fn sample_artifact() -> ArtifactView {
+    ArtifactView {
+        sha256: digest(),
+        product: "editor".parse().ok(),
+        version: Some("1.1.0".to_owned()),
+        platform: "linux-x86_64".parse().ok(),
+        size_bytes: 200,
+        bytes_done: 50,
+        active: true,
+        rate_bytes_per_second: 5,
+        bytes_from_seed: 10,
+        bytes_from_peers: 40,
+        bytes_reused: 0,
+        bytes_duplicate: 1,
+        bytes_rejected: 0,
+        bytes_sent: 6,
+        bytes_sent_first: 4,
+        bytes_sent_repeat: 2,
+        copies_sent: Copies::of(6, 200),
+        copies_sent_first: Copies::of(4, 200),
+        copies_sent_repeat: Copies::of(2, 200),
+        sources: vec![SourceRow { peer_id: "12D3KooWother".to_owned(), bytes: 40 }],
+    }
+}
+
 /// A status with something in every field but one that would be an alarm; the command line's tests show it too.
 pub(crate) fn sample_status() -> StatusView {
     StatusView {
@@ -114,70 +173,20 @@ pub(crate) fn sample_status() -> StatusView {
             }),
             gates: None,
         }],
-        transfer: TransferView {
-            bytes_in: 50,
-            bytes_out: 6,
-            bytes_duplicate: 1,
-            bytes_from_seed: 10,
-            bytes_from_peers: 40,
-            bytes_unsolicited: 2,
-            bytes_out_first: 4,
-            bytes_control_in: 7,
-            bytes_control_out: 8,
-            bytes_overhead_in: 9,
-            bytes_overhead_out: 10,
-            bytes_wire_in: 61,
-            bytes_wire_out: 16,
-            ..TransferView::default()
-        },
+        transfer: sample_transfer(),
         warnings: vec!["the private keys of the repository are still on this machine".to_owned()],
         clock: Some(ClockView { trusted: true, now: time(0), not_before: time(-60), reason: None }),
         signing: Some(SigningView {
             state: SigningState::Waiting,
             reason: Some("hearing from the peers before signing: 1 of 2 known ones have answered".to_owned()),
         }),
-        limits: LimitsView {
-            upload: LimitView {
-                bytes_per_second: Some(1 << 20),
-                why: "window 08:00-18:00 mon-fri".to_owned(),
-                until: Some(time(3_600)),
-            },
-            download: LimitView { bytes_per_second: None, why: "no limit is set".to_owned(), until: None },
-            lan_exempt: true,
-            time_zone: "+01:00".to_owned(),
-            utc_offset_minutes: 60,
-            egress_budget_copies: Some(Copies::from_percent(120)),
-        },
-        artifacts: vec![ArtifactView {
-            sha256: digest(),
-            product: "editor".parse().ok(),
-            version: Some("1.1.0".to_owned()),
-            platform: "linux-x86_64".parse().ok(),
-            size_bytes: 200,
-            bytes_done: 50,
-            active: true,
-            rate_bytes_per_second: 5,
-            bytes_from_seed: 10,
-            bytes_from_peers: 40,
-            bytes_reused: 0,
-            bytes_duplicate: 1,
-            bytes_rejected: 0,
-            bytes_sent: 6,
-            bytes_sent_first: 4,
-            bytes_sent_repeat: 2,
-            copies_sent: Copies::of(6, 200),
-            copies_sent_first: Copies::of(4, 200),
-            copies_sent_repeat: Copies::of(2, 200),
-            sources: vec![SourceRow { peer_id: "12D3KooWother".to_owned(), bytes: 40 }],
-        }],
+        limits: sample_limits(),
+        artifacts: vec![sample_artifact()],
     }
 }
 
-#[test]
-fn status() {
-    check(
-        &sample_status(),
-        r#"
+/// What [`sample_status`] is in JSON.
+const STATUS: &str = r#"
 {
   "schema": 1,
   "role": "peer",
@@ -311,8 +320,11 @@ fn status() {
       ]
     }
   ]
-}"#,
-    );
+}"#;
+
+#[test]
+fn status() {
+    check(&sample_status(), STATUS);
 }
 
 #[test]

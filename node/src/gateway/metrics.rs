@@ -229,7 +229,7 @@ impl Metrics {
 
     /// Only releases that channels point to: whoever scrapes for years must not keep them all.
     fn releases(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        type Count = fn(&ReleaseTraffic) -> u64;
+        type Counts = [(&'static str, fn(&ReleaseTraffic) -> u64); 2];
         let all = &self.traffic.releases;
         let sizes: Vec<_> = all
             .iter()
@@ -237,24 +237,24 @@ impl Metrics {
             .collect();
         let help = "Bytes of a current release's artifacts.";
         writer.series("release_size", help, Some(&Unit::Bytes), MetricType::Gauge, &sizes)?;
-        let families: [(&str, &str, &str, &[(&str, Count)]); 3] = [
+        let families: [(&str, &str, &str, Counts); 3] = [
             (
                 "release_received",
                 "Block bytes of a current release received, by who sent them.",
                 "source",
-                &[("seeds", |row| row.bytes_from_seeds), ("peers", |row| row.bytes_from_peers)],
+                [("seeds", |row| row.bytes_from_seeds), ("peers", |row| row.bytes_from_peers)],
             ),
             (
                 "release_wasted",
                 "Block bytes of a current release received in vain.",
                 "reason",
-                &[("duplicate", |row| row.bytes_duplicate), ("rejected", |row| row.bytes_rejected)],
+                [("duplicate", |row| row.bytes_duplicate), ("rejected", |row| row.bytes_rejected)],
             ),
             (
                 "release_sent",
                 "Block bytes of a current release sent, by whether they had left this node before.",
                 "copy",
-                &[("first", |row| row.bytes_sent_first), ("repeat", |row| row.bytes_sent_repeat)],
+                [("first", |row| row.bytes_sent_first), ("repeat", |row| row.bytes_sent_repeat)],
             ),
         ];
         for (name, help, label, values) in families {
