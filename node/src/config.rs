@@ -7,6 +7,7 @@
 pub mod address;
 mod check;
 pub mod file;
+pub mod limits;
 mod subscription;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use updraft_protocol::names::Platform;
 
+use crate::engine::limits::{Caps, Limits};
 use file::{FileConfig, Problem};
 pub use subscription::{InvalidSubscription, Subscription};
 
@@ -162,6 +164,10 @@ pub struct NodeConfig {
     pub keep_releases: u32,
     /// Seconds that a seed waits at most for the peers it knows, before it signs first; 0: not at all.
     pub adopt_wait_seconds: u32,
+    /// How fast it may send and receive, and when.
+    pub limits: Limits,
+    /// Percent of one copy of each artifact that may leave it; none: any number of copies.
+    pub egress_budget_percent: Option<u32>,
 }
 
 /// Where a value came from.
@@ -215,6 +221,14 @@ pub struct Overrides {
     pub subscriptions: Option<Vec<Subscription>>,
     /// See [`NodeConfig::keep_releases`].
     pub keep_releases: Option<u32>,
+    /// Bytes a second to others, always; `Some(None)` is `off`.
+    pub upload_limit: Option<Option<u64>>,
+    /// Bytes a second from others, always; `Some(None)` is `off`.
+    pub download_limit: Option<Option<u64>>,
+    /// Limits do not hold for peers of the local network.
+    pub lan_exempt: Option<bool>,
+    /// See [`NodeConfig::egress_budget_percent`]; `Some(None)` is `off`.
+    pub egress_budget_percent: Option<Option<u32>>,
 }
 
 /// A configuration and where each value came from.
@@ -265,6 +279,7 @@ fn merge(data_dir: PathBuf, file: FileConfig, flags: Overrides) -> Result<Effect
         Role::Seed => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_HTTP_PORT)),
         Role::Peer => None,
     };
+    let limits = pick_limits(&mut sources, &flags, &file)?;
     let config = NodeConfig {
         role,
         ticket: pick(&mut sources, "ticket", flags.ticket.map(Some), file.ticket.map(|t| Some(t.0)), None),
@@ -297,10 +312,49 @@ fn merge(data_dir: PathBuf, file: FileConfig, flags: Overrides) -> Result<Effect
             file.adopt_wait_seconds,
             DEFAULT_ADOPT_WAIT_SECONDS,
         ),
+        limits,
+        egress_budget_percent: pick(
+            &mut sources,
+            "egress_budget",
+            flags.egress_budget_percent,
+            file.egress_budget.map(|budget| budget.0),
+            None,
+        ),
         data_dir,
     };
     check::check(&config).map_err(ConfigError::Contradiction)?;
     Ok(EffectiveConfig { config, file: None, sources })
+}
+
+/// Rates, hours, and by whose clock.
+fn pick_limits(
+    sources: &mut BTreeMap<&'static str, Source>,
+    flags: &Overrides,
+    file: &FileConfig,
+) -> Result<Limits, ConfigError> {
+    let always = Caps {
+        upload_bytes_per_second: pick(
+            sources,
+            "upload_limit",
+            flags.upload_limit,
+            file.upload_limit.map(|rate| rate.0),
+            None,
+        ),
+        download_bytes_per_second: pick(
+            sources,
+            "download_limit",
+            flags.download_limit,
+            file.download_limit.map(|rate| rate.0),
+            None,
+        ),
+    };
+    let lan_exempt = pick(sources, "lan_exempt", flags.lan_exempt, file.lan_exempt, false);
+    let windows = file.limit_windows.as_ref().map(|rows| rows.iter().map(|row| row.0.clone()).collect());
+    let windows: Vec<_> = pick(sources, "limit_windows", None, windows, Vec::new());
+    let named = file.limit_time_zone.as_ref().map(|zone| zone.0.clone());
+    let name = pick(sources, "limit_time_zone", None, named, limits::LOCAL.to_owned());
+    let zone = limits::look_up(&name).map_err(|error| ConfigError::Contradiction(error.to_string()))?;
+    Ok(Limits { always, windows, zone, lan_exempt })
 }
 
 fn pick<T>(

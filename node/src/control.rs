@@ -16,6 +16,7 @@ pub mod reply;
 pub mod results;
 pub mod server;
 pub mod socket;
+pub mod traffic;
 mod version_text;
 pub mod views;
 

@@ -29,6 +29,7 @@ use self::effect::{Effect, Event, EventKind, SwarmEffect};
 use self::fetch::Fetch;
 use self::input::{Input, Now};
 use self::install::{Recovered, Refusal, Subscription, SubscriptionSpec};
+use self::limits::Limits;
 use self::memory::Memory;
 use self::offers::Offers;
 use self::peers::Peers;
@@ -48,6 +49,7 @@ pub mod evidence;
 pub mod fetch;
 pub mod input;
 pub mod install;
+pub mod limits;
 pub mod memory;
 mod metadata;
 pub mod offers;
@@ -91,6 +93,11 @@ pub struct EngineConfig {
     pub random_seed: u64,
     /// Milliseconds that a seed waits for the peers it knows before it signs first; 0: not at all.
     pub adopt_wait_ms: u64,
+    /// How fast it may send and receive, and when.
+    pub limits: Limits,
+    /// Percent of one copy of an artifact that may leave it, first copies of pieces included; none: any
+    /// number of copies.
+    pub egress_budget_percent: Option<u32>,
 }
 
 /// What a node finds on disk when it starts.
@@ -152,6 +159,7 @@ pub struct Engine {
     bans: Bans,
     retention: Retention,
     limited: RateLimited,
+    limits: limits::Applied,
     effects: Vec<Effect>,
 }
 
@@ -202,6 +210,7 @@ impl Engine {
             bans: Bans::restore(found.bans),
             retention: Retention::default(),
             limited: RateLimited::default(),
+            limits: limits::Applied::new(config.limits.clone()),
             fetch: Fetch::new(config.is_seed, SmallRng::seed_from_u64(rng.random())),
             catalog,
             peers,
@@ -219,6 +228,8 @@ impl Engine {
             rng,
             config,
         };
+        engine.fetch.set_budget(engine.config.egress_budget_percent);
+        engine.apply_limits(now);
         engine.catalog_changed(learned, None, false, now);
         for (manifest, have) in found.artifacts {
             if !engine.track(&manifest, have) {
@@ -286,6 +297,7 @@ impl Engine {
             return;
         }
         self.review_at_ms = now.mono_ms + REVIEW_MS;
+        self.apply_limits(now);
         for peer in self.peers.speechless(now.mono_ms) {
             self.push(SwarmEffect::Disconnect { peer });
         }

@@ -41,7 +41,7 @@ use crate::publisher::draft::Signed;
 use crate::publisher::keys::KeysError;
 use crate::publisher::keys::Unlock;
 use crate::store::state::{Mode, StateError, Subscription as SubscriptionRow};
-use crate::swarm::{self, SwarmConfig, SwarmError, SwarmHandle};
+use crate::swarm::{self, Counters, SwarmConfig, SwarmError, SwarmHandle};
 
 mod blocks;
 mod calls;
@@ -57,6 +57,7 @@ mod offers;
 pub mod offline;
 pub mod open;
 mod push;
+mod traffic;
 mod trust;
 mod views;
 mod worker;
@@ -170,6 +171,7 @@ struct Runtime {
     opened: Opened,
     engine: Engine,
     swarm: mpsc::Sender<SwarmEffect>,
+    counters: Arc<Counters>,
     workers: Workers,
     results: mpsc::Receiver<Input>,
     backlog: VecDeque<Input>,
@@ -257,6 +259,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         peer_id: peer_id.clone(),
         engine,
         swarm: swarm.effects(),
+        counters: swarm.counters(),
         workers,
         results,
         backlog: VecDeque::new(),
@@ -354,6 +357,8 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
         agent: AGENT.to_owned(),
         random_seed: u64::from_le_bytes(random_seed),
         adopt_wait_ms: u64::from(config.adopt_wait_seconds) * 1_000,
+        limits: config.limits.clone(),
+        egress_budget_percent: config.egress_budget_percent,
     };
     let found = Restored {
         metadata: &MetadataReader(&|name| opened.read_metadata(name)),
@@ -633,17 +638,12 @@ impl Runtime {
             return;
         }
         let now = self.now();
-        let totals = self.engine.transfer_totals();
         let timestamp = self.engine.catalog().and_then(|view| view.trusted.timestamp());
         let metrics = Metrics {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: now.mono_ms,
             connected_peers: self.engine.connected_peers() as u64,
-            bytes_in_from_seeds: totals.from_seed,
-            bytes_in_from_peers: totals.from_peers,
-            bytes_out: totals.sent,
-            bytes_duplicate: totals.duplicate,
-            bytes_rejected: totals.rejected,
+            traffic: traffic::metrics(&self.engine, &self.counters),
             bytes_stored: self.opened.store.list().iter().map(|info| info.bytes_done).sum(),
             head_version: timestamp.map(|timestamp| timestamp.version),
             head_age_seconds: self.engine.head_age_s(now),

@@ -68,6 +68,8 @@ pub fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig
         subscriptions: Vec::new(),
         keep_releases: 2,
         adopt_wait_seconds: 10,
+        limits: updraft::engine::limits::Limits::default(),
+        egress_budget_percent: None,
     }
 }
 

@@ -188,6 +188,8 @@ impl VirtualNetwork {
             agent: "virtual".to_owned(),
             random_seed: self.rng.random(),
             adopt_wait_ms: 10_000,
+            limits: updraft::engine::limits::Limits::default(),
+            egress_budget_percent: None,
         };
         let found = Restored {
             metadata: &MetadataReader(&|name| on_disk.get(name).cloned()),
@@ -248,6 +250,8 @@ impl VirtualNetwork {
             agent: "virtual".to_owned(),
             random_seed: 0,
             adopt_wait_ms: 10_000,
+            limits: updraft::engine::limits::Limits::default(),
+            egress_budget_percent: None,
         };
         let found = Restored {
             metadata: &MetadataReader(&|name| saved(name).or_else(|| on_disk.get(name).cloned())),
@@ -277,6 +281,8 @@ impl VirtualNetwork {
             agent: "virtual".to_owned(),
             random_seed: self.rng.random(),
             adopt_wait_ms: 10_000,
+            limits: updraft::engine::limits::Limits::default(),
+            egress_budget_percent: None,
         };
         let known = self.nodes.iter().skip(1).map(|node| (node.id.clone(), vec![node.address.clone()]));
         let found = Restored {

@@ -248,6 +248,8 @@ fn restore(
         agent: "test".to_owned(),
         random_seed: 1,
         adopt_wait_ms: 10_000,
+        limits: updraft::engine::limits::Limits::default(),
+        egress_budget_percent: None,
     };
     let directory = Some("/virtual".to_owned());
     let spec = SubscriptionSpec { product: app(), channel: Channel::stable(), directory };

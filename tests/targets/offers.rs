@@ -115,6 +115,8 @@ impl Seed {
             agent: "seed".to_owned(),
             random_seed: 1,
             adopt_wait_ms: 0,
+            limits: updraft::engine::limits::Limits::default(),
+            egress_budget_percent: None,
         };
         let found = Restored {
             metadata: &MetadataReader(&|name| files.get(name).cloned()),
@@ -585,6 +587,8 @@ fn a_peer_takes_no_offers() {
         agent: "peer".to_owned(),
         random_seed: 1,
         adopt_wait_ms: 0,
+        limits: updraft::engine::limits::Limits::default(),
+        egress_budget_percent: None,
     };
     let found = Restored {
         metadata: &MetadataReader(&|_| None),

@@ -124,6 +124,8 @@ impl Published {
             agent: String::new(),
             random_seed: 7,
             adopt_wait_ms: 0,
+            limits: updraft::engine::limits::Limits::default(),
+            egress_budget_percent: None,
         };
         let now = Now { wall: start(), mono_ms: 0 };
         let (engine, effects) = Engine::restore(config, found, now).expect("a good repository");

@@ -265,6 +265,8 @@ fn signs_again_after_s(random_seed: u64) -> i64 {
         agent: "virtual".to_owned(),
         random_seed,
         adopt_wait_ms: 0,
+        limits: updraft::engine::limits::Limits::default(),
+        egress_budget_percent: None,
     };
     let found = Restored {
         metadata: &MetadataReader(&|name| metadata.get(name).cloned()),

@@ -9,14 +9,16 @@ use serde_json::{Value, json};
 
 use super::node_flags::NodeFlags;
 use super::{CommandError, ExitCode, GlobalArgs, Output};
+use crate::config::limits::budget_text;
 use crate::config::{self, CONFIG_NAME, EffectiveConfig, Overrides, Role, Source};
 use crate::control::views::Schema;
+use crate::engine::limits::{Window, rate_text};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Print every value and where it came from: default, file or flag
-    Show(ShowArgs),
+    Show(Box<ShowArgs>),
     /// Check the configuration file; exits with 2 where it is wrong
     Check,
 }
@@ -51,6 +53,7 @@ struct ConfigValue {
 pub fn run(command: ConfigCommand, global: &GlobalArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
     match command {
         ConfigCommand::Show(args) => {
+            let args = *args;
             let overrides = Overrides { role: args.role, ..args.node.overrides(global)? };
             let view = view(&config::load(overrides)?);
             output.answer(&view, |view, _| human(view))?;
@@ -82,6 +85,12 @@ fn view(effective: &EffectiveConfig) -> ConfigView {
         .iter()
         .map(|s| json!({ "product": s.product, "channel": s.channel, "directory": s.directory.as_deref().map(path) }))
         .collect();
+    let limits = &config.limits;
+    let windows: Vec<_> = limits.windows.iter().map(limit_window).collect();
+    let budget = match config.egress_budget_percent {
+        Some(percent) => json!(f64::from(percent) / 100.0),
+        None => json!(budget_text(None)),
+    };
     let values = [
         ("data_dir", json!(path(&config.data_dir))),
         ("role", json!(config.role)),
@@ -96,6 +105,12 @@ fn view(effective: &EffectiveConfig) -> ConfigView {
         ("max_peers", json!(config.max_peers)),
         ("keep_releases", json!(config.keep_releases)),
         ("adopt_wait_seconds", json!(config.adopt_wait_seconds)),
+        ("upload_limit", json!(rate_text(limits.always.upload_bytes_per_second))),
+        ("download_limit", json!(rate_text(limits.always.download_bytes_per_second))),
+        ("lan_exempt", json!(limits.lan_exempt)),
+        ("limit_time_zone", json!(limits.zone.name())),
+        ("egress_budget", budget),
+        ("limit_windows", json!(windows)),
         ("subscriptions", json!(subscriptions)),
     ];
     ConfigView {
@@ -108,6 +123,18 @@ fn view(effective: &EffectiveConfig) -> ConfigView {
     }
 }
 
+fn limit_window(window: &Window) -> Value {
+    // What a window does not limit is not named.
+    let rate = |rate: Option<u64>| rate.map(|rate| rate_text(Some(rate)));
+    json!({
+        "days": window.days().to_string(),
+        "from": window.from().to_string(),
+        "to": window.to().to_string(),
+        "upload": rate(window.caps.upload_bytes_per_second),
+        "download": rate(window.caps.download_bytes_per_second),
+    })
+}
+
 /// As a configuration file that says the same, each value with its source behind it. What a file
 /// cannot say (the data directory, nothing) is a comment.
 fn human(view: &ConfigView) -> String {
@@ -115,20 +142,21 @@ fn human(view: &ConfigView) -> String {
         Some(file) => format!("# {}\n", file.display()),
         None => "# no configuration file\n".to_owned(),
     };
-    for ConfigValue { key, value, source } in &view.values {
-        let rows = value.as_array().filter(|rows| rows.iter().any(Value::is_object));
-        if let Some(rows) = rows {
-            for row in rows {
-                let _ = write!(text, "\n[[{key}]]  # {source}\n");
-                for (key, value) in row.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-                    let _ = writeln!(text, "{key} = {}", toml(value));
-                }
-            }
-            continue;
-        }
+    let is_table = |value: &Value| value.as_array().is_some_and(|rows| rows.iter().any(Value::is_object));
+    // Tables come last: what follows one in a file is a part of it.
+    let (tables, values): (Vec<_>, Vec<_>) = view.values.iter().partition(|row| is_table(&row.value));
+    for ConfigValue { key, value, source } in values {
         let comment = if value.is_null() || *key == "data_dir" { "# " } else { "" };
         let shown = if value.is_null() { "\"\"".to_owned() } else { toml(value) };
         let _ = writeln!(text, "{comment}{key} = {shown}  # {source}");
+    }
+    for ConfigValue { key, value, source } in tables {
+        for row in value.as_array().into_iter().flatten() {
+            let _ = write!(text, "\n[[{key}]]  # {source}\n");
+            for (key, value) in row.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+                let _ = writeln!(text, "{key} = {}", toml(value));
+            }
+        }
     }
     text
 }
@@ -152,6 +180,8 @@ mod tests {
             data_dir: Some("/nonexistent/updraft".into()),
             listen: Some(vec!["/ip4/127.0.0.1/tcp/1".to_owned()]),
             platform: Some("linux-x86_64".parse().expect("a name")),
+            upload_limit: Some(Some(5 << 20)),
+            egress_budget_percent: Some(Some(120)),
             subscriptions: Some(vec![
                 Subscription::parse_install("editor=/opt/a \"b\"").expect("valid"),
                 Subscription::parse_mirror("kiosk:beta").expect("valid"),
@@ -178,6 +208,12 @@ platform = \"linux-x86_64\"  # flag
 max_peers = 64  # default
 keep_releases = 2  # default
 adopt_wait_seconds = 10  # default
+upload_limit = \"5MiB/s\"  # flag
+download_limit = \"off\"  # default
+lan_exempt = false  # default
+limit_time_zone = \"local\"  # default
+egress_budget = 1.2  # flag
+limit_windows = []  # default
 
 [[subscriptions]]  # flag
 channel = \"stable\"
@@ -200,6 +236,25 @@ product = \"kiosk\"
         let mut shown = effective().config;
         shown.data_dir = dir.path().to_owned();
         assert_eq!(read, shown);
+    }
+
+    #[test]
+    fn windows_are_shown_as_they_are_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let text = "limit_time_zone = \"+01:00\"\n\n[[limit_windows]]\ndays = \"mon-fri\"\nfrom = \"22:00\"\nto = \"06:00\"\nupload = \"0\"\n";
+        let load = |text: &str| {
+            std::fs::write(dir.path().join(CONFIG_NAME), text).expect("writes");
+            config::load(Overrides { data_dir: Some(dir.path().to_owned()), ..Overrides::default() }).expect("valid")
+        };
+        let first = load(text);
+        let shown = human(&view(&first));
+        assert!(
+            shown.contains(
+                "[[limit_windows]]  # file\ndays = \"mon-fri\"\nfrom = \"22:00\"\nto = \"06:00\"\nupload = \"0\"\n"
+            ),
+            "{shown}"
+        );
+        assert_eq!(load(&shown).config, first.config);
     }
 
     #[test]

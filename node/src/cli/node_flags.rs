@@ -7,7 +7,9 @@ use updraft_protocol::names::Platform;
 
 use super::{CommandError, GlobalArgs, absolute};
 use crate::config::address::{InvalidAddress, check_dialable, check_listen, parse_switch};
+use crate::config::limits::{InvalidLimit, parse_budget};
 use crate::config::{Kad, Overrides};
+use crate::engine::limits::{InvalidRate, parse_rate};
 
 /// What a node is told by flags, whatever its role.
 #[derive(Debug, Clone, Default, Args)]
@@ -39,6 +41,19 @@ pub struct NodeFlags {
     /// Releases to keep in an install directory, the running one included [default: 2]
     #[arg(long, value_name = "N")]
     pub keep_releases: Option<u32>,
+    /// Send to peers no faster than this, such as 5MiB/s or 40Mbit/s; 0 pauses [default: off]
+    #[arg(long, value_name = "RATE|off", value_parser = RateLimit::parse)]
+    pub upload_limit: Option<RateLimit>,
+    /// Receive from peers no faster than this; 0 pauses [default: off]
+    #[arg(long, value_name = "RATE|off", value_parser = RateLimit::parse)]
+    pub download_limit: Option<RateLimit>,
+    /// The limits do not hold for peers of the local network
+    #[arg(long)]
+    pub lan_exempt: bool,
+    /// Copies of each artifact that may leave this node, such as 1.2; the last reachable copy of a piece
+    /// is given in any case [default: off]
+    #[arg(long, value_name = "COPIES|off", value_parser = EgressBudget::parse)]
+    pub egress_budget: Option<EgressBudget>,
 }
 
 /// An address, or off.
@@ -48,6 +63,26 @@ pub struct Switch(pub Option<SocketAddr>);
 impl Switch {
     fn parse(text: &str) -> Result<Self, InvalidAddress> {
         parse_switch(text).map(Self)
+    }
+}
+
+/// Bytes a second, or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit(pub Option<u64>);
+
+impl RateLimit {
+    fn parse(text: &str) -> Result<Self, InvalidRate> {
+        parse_rate(text).map(Self)
+    }
+}
+
+/// Percent of one copy, or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EgressBudget(pub Option<u32>);
+
+impl EgressBudget {
+    fn parse(text: &str) -> Result<Self, InvalidLimit> {
+        parse_budget(text).map(Self)
     }
 }
 
@@ -66,6 +101,10 @@ impl NodeFlags {
             platform: self.platform,
             max_peers: self.max_peers,
             keep_releases: self.keep_releases,
+            upload_limit: self.upload_limit.map(|limit| limit.0),
+            download_limit: self.download_limit.map(|limit| limit.0),
+            lan_exempt: self.lan_exempt.then_some(true),
+            egress_budget_percent: self.egress_budget.map(|budget| budget.0),
             ..Overrides::default()
         })
     }

@@ -45,7 +45,9 @@ pub fn run(args: PeersArgs, global: &GlobalArgs, output: &mut Output) -> Result<
 }
 
 fn human(view: &PeersView, painter: Painter) -> String {
-    let mut table = Table::new(&["PEER", "ROLE", "ADDRESS", "UP", "HOLDS", "IN", "OUT", "RECEIVED", "SENT", "SCORE"]);
+    let mut table = Table::new(&[
+        "PEER", "ROLE", "ADDRESS", "UP", "HOLDS", "IN", "OUT", "RECEIVED", "WASTED", "SENT", "LIMITS", "SCORE",
+    ]);
     for peer in &view.peers {
         let score = Cell::number(peer.score.to_string());
         table.row(vec![
@@ -57,7 +59,9 @@ fn human(view: &PeersView, painter: Painter) -> String {
             Cell::number(rate(peer.rate_in_bytes_per_second)),
             Cell::number(rate(peer.rate_out_bytes_per_second)),
             Cell::number(bytes(peer.bytes_in)),
+            Cell::number(bytes(peer.bytes_duplicate.saturating_add(peer.bytes_unsolicited))),
             Cell::number(bytes(peer.bytes_out)),
+            Cell::new(if peer.lan_exempt { "exempt" } else { "apply" }),
             if peer.score < 0 { score.styled(Style::Warn) } else { score },
         ]);
     }
@@ -128,6 +132,9 @@ mod tests {
                 rate_out_bytes_per_second: 0,
                 bytes_in: 1024,
                 bytes_out: 0,
+                bytes_duplicate: 16,
+                bytes_unsolicited: 0,
+                lan_exempt: true,
                 objects: vec![object(200), object(90)],
                 score: 0,
             }],
@@ -135,8 +142,8 @@ mod tests {
         };
         assert_eq!(
             human(&view, Painter::new(false)),
-            "PEER      ROLE  ADDRESS                            UP          HOLDS         IN    OUT  RECEIVED  SENT  SCORE\n\
-             abcdefgh  peer  to /ip4/192.0.2.7/tcp/4880  1 min 1 s  1 whole, 45 %  2.0 KiB/s  0 B/s   1.0 KiB   0 B      0\n"
+            "PEER      ROLE  ADDRESS                            UP          HOLDS         IN    OUT  RECEIVED  WASTED  SENT  LIMITS  SCORE\n\
+             abcdefgh  peer  to /ip4/192.0.2.7/tcp/4880  1 min 1 s  1 whole, 45 %  2.0 KiB/s  0 B/s   1.0 KiB    16 B   0 B  exempt      0\n"
         );
     }
 

@@ -149,6 +149,8 @@ fn run<R: DeserializeOwned>(
         subscriptions: Vec::new(),
         keep_releases: DEFAULT_KEEP_RELEASES,
         adopt_wait_seconds: 0,
+        limits: crate::engine::limits::Limits::default(),
+        egress_budget_percent: None,
     };
     let response = block_on(async {
         let mut signals = StopSignals::listen()?;

@@ -29,7 +29,7 @@ pub fn run(args: ReleasesArgs, global: &GlobalArgs, output: &mut Output) -> Resu
 }
 
 fn human(view: &ReleasesView, painter: Painter) -> String {
-    let mut table = Table::new(&["PRODUCT", "VERSION", "PLATFORM", "CHANNELS", "SIZE", "ROLLOUT", "LOCAL"]);
+    let mut table = Table::new(&["PRODUCT", "VERSION", "PLATFORM", "CHANNELS", "SIZE", "ROLLOUT", "LOCAL", "SENT"]);
     for row in &view.releases {
         let channels: Vec<_> = row.channels.iter().map(ToString::to_string).collect();
         table.row(vec![
@@ -40,9 +40,15 @@ fn human(view: &ReleasesView, painter: Painter) -> String {
             Cell::number(bytes(row.size_bytes)),
             Cell::number(format!("{} %", row.rollout_percent)),
             local(row),
+            sent(row),
         ]);
     }
     table.render(painter)
+}
+
+/// How often it left this node.
+fn sent(row: &ReleaseRow) -> Cell {
+    Cell::new(if row.bytes_sent == 0 { String::new() } else { format!("{} copies", row.copies_sent) })
 }
 
 fn local(row: &ReleaseRow) -> Cell {

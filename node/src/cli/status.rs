@@ -10,6 +10,7 @@ use super::table::{Cell, Table};
 use super::units::{bytes, duration, percent, printable, rate};
 use super::{CommandError, ExitCode, GlobalArgs, Output, ask};
 use crate::control::messages::Request;
+use crate::control::traffic::{ArtifactView, Copies, LimitView, LimitsView, TransferView};
 use crate::control::views::{
     GateVerdict, HeadView, Mode, RepositoryView, StatusView, SubscriptionState, SubscriptionView,
 };
@@ -52,20 +53,18 @@ fn human(view: &StatusView, painter: Painter) -> String {
     if let Some(http) = &view.http {
         fact("http", &format!("http://{}/", printable(http)));
     }
-    let transfer = view.transfer;
-    let mut moved = format!("{} in, {} out", bytes(transfer.bytes_in), bytes(transfer.bytes_out));
-    for (count, what) in [(transfer.bytes_duplicate, "duplicate"), (transfer.bytes_rejected, "rejected")] {
-        if count > 0 {
-            let _ = write!(moved, ", {} {what}", bytes(count));
-        }
-    }
-    fact("transfer", &moved);
+    fact("transfer", &transfer(&view.transfer));
+    fact("limits", &limits(&view.limits, painter));
     if !view.subscriptions.is_empty() {
         text.push('\n');
         text.push_str(&subscriptions(&view.subscriptions, painter));
     }
     for subscription in &view.subscriptions {
         text.push_str(&gates(subscription, painter));
+    }
+    if !view.artifacts.is_empty() {
+        text.push('\n');
+        text.push_str(&artifacts(&view.artifacts, view.limits.egress_budget_copies, painter));
     }
     if !view.warnings.is_empty() {
         text.push('\n');
@@ -100,6 +99,78 @@ fn peers(connected: u64, painter: Painter) -> String {
         1 => "1 connected".to_owned(),
         count => format!("{count} connected"),
     }
+}
+
+/// What went in and out, and what of it was in vain.
+fn transfer(transfer: &TransferView) -> String {
+    let mut text = format!("{} in, {} out", bytes(transfer.bytes_in), bytes(transfer.bytes_out));
+    for (count, what) in [
+        (transfer.bytes_duplicate, "duplicate"),
+        (transfer.bytes_rejected, "rejected"),
+        (transfer.bytes_unsolicited, "unsolicited"),
+        (transfer.bytes_reused, "reused"),
+        (transfer.bytes_overhead_in.saturating_add(transfer.bytes_overhead_out), "overhead"),
+    ] {
+        if count > 0 {
+            let _ = write!(text, ", {} {what}", bytes(count));
+        }
+    }
+    text
+}
+
+fn limits(limits: &LimitsView, painter: Painter) -> String {
+    let limit = |what: &str, limit: &LimitView| {
+        let shown = match limit.bytes_per_second {
+            None => format!("{what} unlimited"),
+            Some(0) => painter.paint(Style::Warn, &format!("{what} paused")),
+            Some(cap) => format!("{what} {}", rate(cap)),
+        };
+        // That nothing was ever said about a direction needs no reason.
+        if limit.bytes_per_second.is_none() && limit.until.is_none() {
+            return shown;
+        }
+        let until = limit.until.map(|until| format!(", until {until}")).unwrap_or_default();
+        format!("{shown} ({}{until})", printable(&limit.why))
+    };
+    let mut text = format!("{}; {}", limit("upload", &limits.upload), limit("download", &limits.download));
+    if limits.lan_exempt {
+        text.push_str("; local peers are exempt");
+    }
+    if let Some(budget) = limits.egress_budget_copies {
+        let _ = write!(text, "; at most {budget} copies of each artifact leave");
+    }
+    text
+}
+
+fn artifacts(rows: &[ArtifactView], budget: Option<Copies>, painter: Painter) -> String {
+    let mut table = Table::new(&["ARTIFACT", "SIZE", "DONE", "FROM SEEDS", "FROM PEERS", "WASTED", "SENT", "COPIES"]);
+    for row in rows {
+        let name = match (&row.product, &row.version) {
+            (Some(product), Some(version)) => format!("{product} {version}"),
+            _ => row.sha256.short(),
+        };
+        let wasted = row.bytes_duplicate.saturating_add(row.bytes_rejected);
+        table.row(vec![
+            Cell::new(name),
+            Cell::number(bytes(row.size_bytes)),
+            Cell::number(format!("{} %", percent(row.bytes_done, row.size_bytes))),
+            Cell::number(bytes(row.bytes_from_seed)),
+            Cell::number(bytes(row.bytes_from_peers)),
+            Cell::number(bytes(wasted)),
+            Cell::number(bytes(row.bytes_sent)),
+            Cell::new(copies(row, budget)),
+        ]);
+    }
+    table.render(painter)
+}
+
+/// `1.05 of 1.20: 1.00 first, 0.05 again`.
+fn copies(row: &ArtifactView, budget: Option<Copies>) -> String {
+    if row.bytes_sent == 0 {
+        return String::new();
+    }
+    let budget = budget.map(|budget| format!(" of {budget}")).unwrap_or_default();
+    format!("{}{budget}: {} first, {} again", row.copies_sent, row.copies_sent_first, row.copies_sent_repeat)
 }
 
 fn list_or_nothing(listen: &[String]) -> String {
@@ -198,10 +269,14 @@ repository  0123-4567-89ab-cdef (abababab, root 1)
 head        version 7, signed 1 min ago, fresh until 2026-12-06T14:30:00Z
 peers       3 connected
 listening   /ip4/127.0.0.1/tcp/4880
-transfer    50 B in, 6 B out, 1 B duplicate
+transfer    50 B in, 6 B out, 1 B duplicate, 2 B unsolicited, 19 B overhead
+limits      upload 1.0 MiB/s (window 08:00-18:00 mon-fri, until 2026-11-22T15:31:00Z); download unlimited; local peers are exempt; at most 1.20 copies of each artifact leave
 
 PRODUCT  CHANNEL  INSTALLED  OFFERED  STATE     WHY
 editor   stable   1.0.0      1.1.0    fetching  25 %, 50 B of 200 B, 5 B/s, 20 % from seeds, 80 % from peers
+
+ARTIFACT       SIZE  DONE  FROM SEEDS  FROM PEERS  WASTED  SENT  COPIES
+editor 1.1.0  200 B  25 %        10 B        40 B     1 B   6 B  0.03 of 1.20: 0.02 first, 0.01 again
 
 warning: the private keys of the repository are still on this machine
 "
@@ -260,6 +335,19 @@ editor:stable 1.1.0
         for part in ["none yet", "nobody is connected", "nowhere"] {
             assert!(text.contains(part), "{part}: {text}");
         }
+    }
+
+    #[test]
+    fn limits_say_what_set_them_and_a_pause_is_not_overlooked() {
+        let mut view = sample_status();
+        view.limits = LimitsView::default();
+        assert!(shown(&view).contains("\nlimits      upload unlimited; download unlimited\n"));
+        view.limits.upload =
+            LimitView { bytes_per_second: Some(0), why: "window 08:00-18:00 daily".to_owned(), until: None };
+        view.limits.download = LimitView { bytes_per_second: Some(5 << 20), why: "always".to_owned(), until: None };
+        let text = shown(&view);
+        let line = "upload paused (window 08:00-18:00 daily); download 5.0 MiB/s (always)\n";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

@@ -13,6 +13,9 @@ const MAX_KEEP_RELEASES: u32 = 1000;
 /// Subscriptions of one node. Bounds the tables that each of them has a row in.
 const MAX_SUBSCRIPTIONS: usize = 256;
 
+/// Windows in which other limits hold. Bounds the work of looking at them once a second.
+const MAX_WINDOWS: usize = 32;
+
 /// What must hold between values, wherever they came from.
 pub(super) fn check(config: &NodeConfig) -> Result<(), String> {
     if !(1..=MAX_MAX_PEERS).contains(&config.max_peers) {
@@ -32,6 +35,12 @@ pub(super) fn check(config: &NodeConfig) -> Result<(), String> {
     }
     if config.http.is_some() && config.http == config.metrics && config.http.is_some_and(|a| a.port() != 0) {
         return Err("http and metrics have the same address; leave metrics out to have both there".to_owned());
+    }
+    if config.limits.windows.len() > MAX_WINDOWS {
+        return Err(format!(
+            "there are {} limit_windows; at most {MAX_WINDOWS} are allowed: one may name several days",
+            config.limits.windows.len()
+        ));
     }
     if config.subscriptions.len() > MAX_SUBSCRIPTIONS {
         return Err(format!(

@@ -11,13 +11,14 @@ use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::ticket::{Ticket, TicketError};
 
 use super::address::{InvalidAddress, check_dialable, check_listen, parse_switch};
+use super::limits::{Budget, FileWindow, RateText, ZoneText};
 use super::{ConfigError, Kad, Role, Subscription};
 
 /// Bytes of the configuration file. Bounds what a wrong path (a disk image, a device) can cost.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// The keys of the file, in the order in which `config show` lists them.
-pub const KEYS: [&str; 13] = [
+pub const KEYS: [&str; 19] = [
     "role",
     "ticket",
     "listen",
@@ -30,11 +31,20 @@ pub const KEYS: [&str; 13] = [
     "max_peers",
     "keep_releases",
     "adopt_wait_seconds",
+    "upload_limit",
+    "download_limit",
+    "lan_exempt",
+    "limit_time_zone",
+    "egress_budget",
+    "limit_windows",
     "subscriptions",
 ];
 
 /// The keys of one `[[subscriptions]]`.
 pub const SUBSCRIPTION_KEYS: [&str; 3] = ["product", "channel", "directory"];
+
+/// The keys of one `[[limit_windows]]`.
+pub const WINDOW_KEYS: [&str; 5] = ["days", "from", "to", "upload", "download"];
 
 /// How alike a key and a known one must be before the known one is proposed (Jaro-Winkler, 0 to 1).
 const ALIKE: f64 = 0.75;
@@ -64,6 +74,12 @@ pub struct FileConfig {
     pub(super) max_peers: Option<usize>,
     pub(super) keep_releases: Option<u32>,
     pub(super) adopt_wait_seconds: Option<u32>,
+    pub(super) upload_limit: Option<RateText>,
+    pub(super) download_limit: Option<RateText>,
+    pub(super) lan_exempt: Option<bool>,
+    pub(super) limit_time_zone: Option<ZoneText>,
+    pub(super) egress_budget: Option<Budget>,
+    pub(super) limit_windows: Option<Vec<FileWindow>>,
     pub(super) subscriptions: Option<Vec<FileSubscription>>,
 }
 
@@ -188,9 +204,14 @@ fn unknown_keys(text: &str, table: &DeTable<'_>) -> Vec<Problem> {
         }
     };
     check(table, &KEYS, "");
-    if let Some(rows) = table.get("subscriptions").and_then(|rows| rows.get_ref().as_array()) {
-        for row in rows.iter().filter_map(|row| DeValue::as_table(row.get_ref())) {
-            check(row, &SUBSCRIPTION_KEYS, " in [[subscriptions]]");
+    let lists: [(&str, &[&str], &str); 2] = [
+        ("subscriptions", &SUBSCRIPTION_KEYS, " in [[subscriptions]]"),
+        ("limit_windows", &WINDOW_KEYS, " in [[limit_windows]]"),
+    ];
+    for (list, known, place) in lists {
+        let rows = table.get(list).and_then(|rows| rows.get_ref().as_array());
+        for row in rows.into_iter().flatten().filter_map(|row| DeValue::as_table(row.get_ref())) {
+            check(row, known, place);
         }
     }
     problems.sort_by_key(|problem| problem.line);
@@ -245,6 +266,18 @@ mod tests {
             max_peers = 5
             keep_releases = 3
             adopt_wait_seconds = 20
+            upload_limit = "5MiB/s"
+            download_limit = "off"
+            lan_exempt = true
+            limit_time_zone = "+01:00"
+            egress_budget = 1.2
+
+            [[limit_windows]]
+            days = "mon-fri"
+            from = "08:00"
+            to = "18:00"
+            upload = "1MiB/s"
+            download = "0"
 
             [[subscriptions]]
             product = "editor"
@@ -262,6 +295,10 @@ mod tests {
         assert_eq!(file.metrics, Some(Switch(None)));
         assert_eq!(file.keep_releases, Some(3));
         assert_eq!(file.adopt_wait_seconds, Some(20));
+        assert_eq!((file.upload_limit, file.download_limit), (Some(RateText(Some(5 << 20))), Some(RateText(None))));
+        assert_eq!((file.lan_exempt, file.egress_budget), (Some(true), Some(Budget(Some(120)))));
+        let windows: Vec<_> = file.limit_windows.expect("windows").into_iter().map(|w| w.0.to_string()).collect();
+        assert_eq!(windows, ["window 08:00-18:00 mon-fri"]);
     }
 
     #[test]
@@ -284,6 +321,8 @@ mod tests {
             ("Role", "role"),
             ("subscription", "subscriptions"),
             ("platfrom", "platform"),
+            ("upload-limit", "upload_limit"),
+            ("limit_window", "limit_windows"),
         ] {
             assert_eq!(nearest(word, &KEYS), Some(key), "{word}");
         }
@@ -305,6 +344,15 @@ mod tests {
             ("role = \"king\"", 1, "seed"),
             ("[[subscriptions]]\nproduct = \"Big\"", 2, "only a-z"),
             ("max_peers = -1", 1, "-1"),
+            ("\nupload_limit = \"500\"", 2, "write it as 500KiB/s"),
+            ("upload_limit = 500", 1, "string"),
+            ("limit_time_zone = \"Nowhere\"", 1, "no time zone"),
+            ("egress_budget = 0.5", 1, "'0.5' is no egress budget"),
+            ("egress_budget = 0", 1, "'0' is no egress budget"),
+            ("egress_budget = true", 1, "number of copies"),
+            ("\n[[limit_windows]]\nfrom = \"08:00\"\nto = \"18:00\"", 2, "08:00-18:00 daily limits nothing"),
+            ("[[limit_windows]]\nfrom = \"8\"\nto = \"18:00\"\nupload = \"0\"", 1, "'8' is no time of the day"),
+            ("[[limit_windows]]\nfrom = \"08:00\"\nto = \"18:00\"\nuplaod = \"0\"", 4, "did you mean 'upload'"),
             ("a = ", 1, ""),
             ("mdns = true\nmdns = false", 2, "duplicate"),
         ] {

@@ -7,10 +7,11 @@ use updraft_protocol::names::{Channel, Platform};
 use updraft_protocol::time::UtcTime;
 
 use super::results::{FetchView, InstallView, PublishView, RenewView, TicketView};
+use super::traffic::{ArtifactView, Copies, LimitView, LimitsView, SourceRow, TransferView};
 use super::views::{
     BanRow, ClockView, EquivocationView, FloorView, GateVerdict, GateView, HeadView, HistoryRow, HistoryView,
     LocalCopy, MemoryView, Mode, PeerObject, PeerRow, PeersView, ReleaseRow, ReleasesView, RepositoryView, Schema,
-    SigningState, SigningView, StatusView, SubscriptionState, SubscriptionView, TransferProgress, TransferView,
+    SigningState, SigningView, StatusView, SubscriptionState, SubscriptionView, TransferProgress,
 };
 use crate::config::Role;
 
@@ -58,6 +59,65 @@ fn the_contract_of_an_equivocation() {
 }
 "#,
     );
+}
+
+fn sample_transfer() -> TransferView {
+    TransferView {
+        bytes_in: 50,
+        bytes_out: 6,
+        bytes_duplicate: 1,
+        bytes_from_seed: 10,
+        bytes_from_peers: 40,
+        bytes_unsolicited: 2,
+        bytes_out_first: 4,
+        bytes_control_in: 7,
+        bytes_control_out: 8,
+        bytes_overhead_in: 9,
+        bytes_overhead_out: 10,
+        bytes_wire_in: 61,
+        bytes_wire_out: 16,
+        ..TransferView::default()
+    }
+}
+
+fn sample_limits() -> LimitsView {
+    LimitsView {
+        upload: LimitView {
+            bytes_per_second: Some(1 << 20),
+            why: "window 08:00-18:00 mon-fri".to_owned(),
+            until: Some(time(3_600)),
+        },
+        download: LimitView { bytes_per_second: None, why: "no limit is set".to_owned(), until: None },
+        lan_exempt: true,
+        time_zone: "+01:00".to_owned(),
+        utc_offset_minutes: 60,
+        egress_budget_copies: Some(Copies::from_percent(120)),
+    }
+}
+
+fn sample_artifact() -> ArtifactView {
+    ArtifactView {
+        sha256: digest(),
+        product: "editor".parse().ok(),
+        version: Some("1.1.0".to_owned()),
+        platform: "linux-x86_64".parse().ok(),
+        size_bytes: 200,
+        bytes_done: 50,
+        active: true,
+        rate_bytes_per_second: 5,
+        bytes_from_seed: 10,
+        bytes_from_peers: 40,
+        bytes_reused: 0,
+        bytes_duplicate: 1,
+        bytes_rejected: 0,
+        bytes_sent: 6,
+        bytes_sent_first: 4,
+        bytes_sent_repeat: 2,
+        copies_sent: Copies::of(6, 200),
+        copies_sent_first: Copies::of(4, 200),
+        copies_sent_repeat: Copies::of(2, 200),
+        sources: vec![SourceRow { peer_id: "12D3KooWother".to_owned(), bytes: 40 }],
+    }
 }
 
 /// A status with something in every field but one that would be an alarm; the command line's tests show it too.
@@ -113,21 +173,20 @@ pub(crate) fn sample_status() -> StatusView {
             }),
             gates: None,
         }],
-        transfer: TransferView { bytes_in: 50, bytes_out: 6, bytes_duplicate: 1, bytes_rejected: 0 },
+        transfer: sample_transfer(),
         warnings: vec!["the private keys of the repository are still on this machine".to_owned()],
         clock: Some(ClockView { trusted: true, now: time(0), not_before: time(-60), reason: None }),
         signing: Some(SigningView {
             state: SigningState::Waiting,
             reason: Some("hearing from the peers before signing: 1 of 2 known ones have answered".to_owned()),
         }),
+        limits: sample_limits(),
+        artifacts: vec![sample_artifact()],
     }
 }
 
-#[test]
-fn status() {
-    check(
-        &sample_status(),
-        r#"
+/// What [`sample_status`] is in JSON.
+const STATUS: &str = r#"
 {
   "schema": 1,
   "role": "peer",
@@ -190,7 +249,18 @@ fn status() {
     "bytes_in": 50,
     "bytes_out": 6,
     "bytes_duplicate": 1,
-    "bytes_rejected": 0
+    "bytes_rejected": 0,
+    "bytes_from_seed": 10,
+    "bytes_from_peers": 40,
+    "bytes_reused": 0,
+    "bytes_unsolicited": 2,
+    "bytes_out_first": 4,
+    "bytes_control_in": 7,
+    "bytes_control_out": 8,
+    "bytes_overhead_in": 9,
+    "bytes_overhead_out": 10,
+    "bytes_wire_in": 61,
+    "bytes_wire_out": 16
   },
   "warnings": [
     "the private keys of the repository are still on this machine"
@@ -204,9 +274,57 @@ fn status() {
   "signing": {
     "state": "waiting",
     "reason": "hearing from the peers before signing: 1 of 2 known ones have answered"
-  }
-}"#,
-    );
+  },
+  "limits": {
+    "upload": {
+      "bytes_per_second": 1048576,
+      "why": "window 08:00-18:00 mon-fri",
+      "until": "2026-11-22T15:31:00Z"
+    },
+    "download": {
+      "bytes_per_second": null,
+      "why": "no limit is set",
+      "until": null
+    },
+    "lan_exempt": true,
+    "time_zone": "+01:00",
+    "utc_offset_minutes": 60,
+    "egress_budget_copies": 1.2
+  },
+  "artifacts": [
+    {
+      "sha256": "<D>",
+      "product": "editor",
+      "version": "1.1.0",
+      "platform": "linux-x86_64",
+      "size_bytes": 200,
+      "bytes_done": 50,
+      "active": true,
+      "rate_bytes_per_second": 5,
+      "bytes_from_seed": 10,
+      "bytes_from_peers": 40,
+      "bytes_reused": 0,
+      "bytes_duplicate": 1,
+      "bytes_rejected": 0,
+      "bytes_sent": 6,
+      "bytes_sent_first": 4,
+      "bytes_sent_repeat": 2,
+      "copies_sent": 0.03,
+      "copies_sent_first": 0.02,
+      "copies_sent_repeat": 0.01,
+      "sources": [
+        {
+          "peer_id": "12D3KooWother",
+          "bytes": 40
+        }
+      ]
+    }
+  ]
+}"#;
+
+#[test]
+fn status() {
+    check(&sample_status(), STATUS);
 }
 
 #[test]
@@ -267,6 +385,9 @@ fn peers() {
             rate_out_bytes_per_second: 20,
             bytes_in: 30,
             bytes_out: 40,
+            bytes_duplicate: 3,
+            bytes_unsolicited: 4,
+            lan_exempt: true,
             objects: vec![PeerObject { artifact: digest(), pieces_have: 3, pieces_total: 128 }],
             score: -2,
         }],
@@ -297,6 +418,9 @@ fn peers() {
       "rate_out_bytes_per_second": 20,
       "bytes_in": 30,
       "bytes_out": 40,
+      "bytes_duplicate": 3,
+      "bytes_unsolicited": 4,
+      "lan_exempt": true,
       "objects": [
         {
           "artifact": "<D>",
@@ -337,6 +461,8 @@ fn releases() {
             critical: false,
             local: LocalCopy::Partial,
             bytes_local: 25,
+            bytes_sent: 105,
+            copies_sent: Copies::of(105, 100),
             notes: None,
         }],
     };
@@ -361,6 +487,8 @@ fn releases() {
       "critical": false,
       "local": "partial",
       "bytes_local": 25,
+      "bytes_sent": 105,
+      "copies_sent": 1.05,
       "notes": null
     }
   ]

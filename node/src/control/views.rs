@@ -11,6 +11,7 @@ use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::time::UtcTime;
 
+use super::traffic::{ArtifactView, Copies, LimitsView, TransferView};
 use crate::config::Role;
 
 /// The version of the contract: always the number 1, and no other number decodes.
@@ -67,6 +68,13 @@ pub struct StatusView {
     /// Whether a seed may sign; none at a peer.
     #[serde(default)]
     pub signing: Option<SigningView>,
+    /// The limits on rates that hold now, and why.
+    #[serde(default)]
+    pub limits: LimitsView,
+    /// What was moved of each artifact since the node started: those on their way first, then those of
+    /// which most was; at most 32.
+    #[serde(default)]
+    pub artifacts: Vec<ArtifactView>,
 }
 
 /// The wall clock, as far as signed metadata can judge it.
@@ -297,19 +305,6 @@ pub enum GateVerdict {
     Closed,
 }
 
-/// Bytes of blocks, by what became of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct TransferView {
-    /// Received.
-    pub bytes_in: u64,
-    /// Sent.
-    pub bytes_out: u64,
-    /// Received and already here.
-    pub bytes_duplicate: u64,
-    /// Received and wrong.
-    pub bytes_rejected: u64,
-}
-
 /// `updraft peers`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeersView {
@@ -360,6 +355,15 @@ pub struct PeerRow {
     pub bytes_in: u64,
     /// Block bytes to it in this session.
     pub bytes_out: u64,
+    /// Of those from it: bytes that were here already.
+    #[serde(default)]
+    pub bytes_duplicate: u64,
+    /// Bytes from it beyond those: they came after they were cancelled.
+    #[serde(default)]
+    pub bytes_unsolicited: u64,
+    /// It is of the local network, and limits on rates do not hold for it.
+    #[serde(default)]
+    pub lan_exempt: bool,
     /// What it holds of what we know.
     pub objects: Vec<PeerObject>,
     /// How it behaves: 0 is neutral, below it is distrusted.
@@ -413,6 +417,12 @@ pub struct ReleaseRow {
     pub local: LocalCopy,
     /// Verified bytes of it that are here.
     pub bytes_local: u64,
+    /// Bytes of it that left this node since it started.
+    #[serde(default)]
+    pub bytes_sent: u64,
+    /// The same in copies of the artifact.
+    #[serde(default)]
+    pub copies_sent: Copies,
     /// Its notes, where they are here.
     pub notes: Option<String>,
 }

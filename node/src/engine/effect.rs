@@ -269,6 +269,8 @@ pub enum EventKind {
     PeersUnreachable,
     /// A peer that had been banned may come back.
     PeerUnbanned,
+    /// Another limit on rates is in force: a window opened or closed.
+    LimitChanged,
 }
 
 impl EventKind {
@@ -304,6 +306,7 @@ impl EventKind {
             Self::HeadWithheld => "head_withheld",
             Self::PeersUnreachable => "peers_unreachable",
             Self::PeerUnbanned => "peer_unbanned",
+            Self::LimitChanged => "limit_changed",
         }
     }
 

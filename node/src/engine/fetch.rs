@@ -16,12 +16,16 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 
 use self::holder::Holder;
+use self::paced::Paced;
 use self::transfer::{Ask, Blame, Transfer, Uplink};
 use self::uploads::{Queued, Upload, Uploads, Withdrawn};
 use super::effect::SwarmEffect;
 use super::input::BlockOutcome;
+use super::limits::Caps;
 
+mod departed;
 mod holder;
+mod paced;
 mod progress;
 pub(crate) mod rate;
 mod sparing;
@@ -103,8 +107,12 @@ struct Link {
     theirs: BTreeMap<u32, ObjectId>,
     /// Objects that we told it about.
     announced: BTreeSet<ObjectId>,
+    /// Caps do not hold for it.
+    lan_exempt: bool,
     bytes_in: u64,
     bytes_out: u64,
+    duplicate: u64,
+    unsolicited: u64,
     rate_in: rate::Rate,
     rate_out: rate::Rate,
 }
@@ -116,6 +124,10 @@ pub struct LinkView {
     pub bytes_in: u64,
     /// Block bytes sent.
     pub bytes_out: u64,
+    /// Of those received, bytes that were there already.
+    pub bytes_duplicate: u64,
+    /// Bytes received beyond those: nobody wanted them any more.
+    pub bytes_unsolicited: u64,
     /// Bytes per second received.
     pub rate_in_bytes_per_second: u64,
     /// Bytes per second sent.
@@ -133,6 +145,9 @@ pub struct Fetch {
     transfers: BTreeMap<ObjectId, Transfer>,
     links: BTreeMap<PeerId, Link>,
     uploads: Uploads,
+    /// What was moved of objects that are no longer here.
+    gone: ByteCounts,
+    paced: Paced,
     /// The number that the next object gets, if it is free.
     next_handle: u32,
     rng: SmallRng,
@@ -157,8 +172,22 @@ impl Fetch {
             transfers: BTreeMap::new(),
             links: BTreeMap::new(),
             uploads: Uploads::default(),
+            gone: ByteCounts::default(),
+            paced: Paced::default(),
             next_handle: 0,
             rng,
+        }
+    }
+
+    /// The caps that hold from now on.
+    pub fn set_caps(&mut self, upload_bytes_per_second: Option<u64>, download_bytes_per_second: Option<u64>) {
+        self.paced.caps = Caps { upload_bytes_per_second, download_bytes_per_second };
+    }
+
+    /// Whether caps hold for a neighbour.
+    pub fn set_lan(&mut self, peer: &PeerId, exempt: bool) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.lan_exempt = exempt;
         }
     }
 
@@ -168,11 +197,28 @@ impl Fetch {
         self.budget_percent = percent;
     }
 
+    /// See [`Fetch::set_budget`].
+    pub fn budget_percent(&self) -> Option<u32> {
+        self.budget_percent
+    }
+
+    /// Useful bytes of an object by who sent them.
+    pub fn sources(&self, object: &ObjectId) -> BTreeMap<PeerId, u64> {
+        self.transfers.get(object).map(|transfer| transfer.sources.clone()).unwrap_or_default()
+    }
+
     fn uplink(&self, now_ms: u64) -> Uplink {
         Uplink {
             rate_bytes_per_second: self.uploads.rate_bytes_per_second(),
             budget_percent: self.budget_percent,
             now_ms,
+        }
+    }
+
+    /// A block of a neighbour was dropped: nobody wanted it any more.
+    pub fn unsolicited(&mut self, peer: &PeerId, block: BlockRange) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.unsolicited += u64::from(block.length);
         }
     }
 
@@ -257,6 +303,7 @@ impl Fetch {
         let mut outcome = self.unwant(object);
         let Some(transfer) = self.transfers.remove(object) else { return outcome };
         self.uploads.forget_object(object);
+        self.gone = self.gone.plus(transfer.bytes);
         for (peer, link) in &mut self.links {
             if link.announced.remove(object) {
                 let message = Control::Forget { handle: transfer.handle };
@@ -449,6 +496,9 @@ impl Fetch {
             seed = link.seed;
             link.bytes_in += u64::from(block.length);
             link.rate_in.add(u64::from(block.length), now_ms);
+            if block_outcome == BlockOutcome::Duplicate {
+                link.duplicate += u64::from(block.length);
+            }
         }
         let Some(transfer) = self.transfers.get_mut(&object) else { return outcome };
         match block_outcome {
@@ -528,7 +578,11 @@ impl Fetch {
 
     /// Hands queued blocks to the network while there is room.
     fn serve(&mut self, now_ms: u64, outcome: &mut Outcome) {
-        while let Some((peer, upload)) = self.uploads.next(now_ms, |_, _| true) {
+        let Self { uploads, links, paced, .. } = self;
+        let mut may_leave = |peer: &PeerId, bytes: u64| {
+            links.get(peer).is_some_and(|link| link.lan_exempt) || paced.may_leave(bytes, now_ms)
+        };
+        while let Some((peer, upload)) = uploads.next(now_ms, &mut may_leave) {
             let Upload { handle, object, block } = upload;
             outcome.effects.push(SwarmEffect::SendBlock { peer, handle, object, block });
         }
@@ -596,8 +650,13 @@ impl Fetch {
     }
 
     fn fill(&mut self, peer: &PeerId, now_ms: u64, outcome: &mut Outcome) {
+        let exempt = self.links.get(peer).is_some_and(|link| link.lan_exempt);
         for transfer in self.transfers.values_mut().filter(|transfer| transfer.is_active()) {
-            while let Some(Ask { block, instead_of }) = transfer.next_request(peer, now_ms, &mut self.rng) {
+            while exempt || self.paced.may_ask(now_ms) {
+                let Some(Ask { block, instead_of }) = transfer.next_request(peer, now_ms, &mut self.rng) else { break };
+                if !exempt {
+                    self.paced.asked(block, now_ms);
+                }
                 if let Some(other) = instead_of {
                     outcome.effects.push(SwarmEffect::Cancel { peer: other, handle: transfer.handle, block });
                 }
@@ -625,16 +684,14 @@ impl Fetch {
         })
     }
 
-    /// Bytes of all transfers together.
+    /// All objects, and where they stand.
+    pub fn views(&self) -> Vec<TransferView> {
+        self.transfers.keys().filter_map(|object| self.view(object)).collect()
+    }
+
+    /// Bytes of all transfers together, those of objects that are gone included.
     pub fn totals(&self) -> ByteCounts {
-        self.transfers.values().fold(ByteCounts::default(), |sum, transfer| ByteCounts {
-            from_seed: sum.from_seed + transfer.bytes.from_seed,
-            from_peers: sum.from_peers + transfer.bytes.from_peers,
-            duplicate: sum.duplicate + transfer.bytes.duplicate,
-            rejected: sum.rejected + transfer.bytes.rejected,
-            sent: sum.sent + transfer.bytes.sent,
-            sent_first: sum.sent_first + transfer.bytes.sent_first,
-        })
+        self.transfers.values().fold(self.gone, |sum, transfer| sum.plus(transfer.bytes))
     }
 
     /// Whether blocks are under way to or from a neighbour.
@@ -649,6 +706,8 @@ impl Fetch {
         LinkView {
             bytes_in: link.bytes_in,
             bytes_out: link.bytes_out,
+            bytes_duplicate: link.duplicate,
+            bytes_unsolicited: link.unsolicited,
             rate_in_bytes_per_second: link.rate_in.bytes_per_second(),
             rate_out_bytes_per_second: link.rate_out.bytes_per_second(),
             objects: self

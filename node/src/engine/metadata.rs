@@ -8,7 +8,6 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::Control;
 
 use super::bans::is_wrong_file;
-use super::bucket::REQUESTS;
 use super::catalog::Blame;
 use super::effect::{self, Effect, EventKind, SwarmEffect};
 use super::input::Now;
@@ -24,7 +23,7 @@ impl Engine {
             self.push(SwarmEffect::MetaAnswer { channel, response: MetaResponse::Refused { reason } });
             return;
         }
-        let granted = self.peers.session_mut(peer).is_some_and(|session| session.requests.take(REQUESTS, now.mono_ms));
+        let granted = self.peers.session_mut(peer).is_some_and(|session| session.requests.take(1, now.mono_ms));
         if !granted {
             self.limited.requests += 1;
             let reason = "too many requests; ask others, or again in a moment".to_owned();

@@ -21,7 +21,7 @@ use updraft_protocol::transfer::Hello;
 
 use self::back_off::{BACK_OFF_MS, FAR_BACK_OFF_MS, back_off_ms};
 use self::neighbours::Neighbourhood;
-use super::bucket::{Bucket, HEADS, REQUESTS};
+use super::bucket::{HEADS, REQUESTS, TokenBucket};
 
 mod back_off;
 mod exchange;
@@ -69,9 +69,9 @@ pub struct Session {
     /// The root it was asked for last because it claimed to have it, and when.
     root_asked: Option<(u64, u64)>,
     /// Gossiped heads that are still looked at.
-    pub(crate) heads: Bucket,
+    pub(crate) heads: TokenBucket,
     /// Metadata requests that are still answered.
-    pub(crate) requests: Bucket,
+    pub(crate) requests: TokenBucket,
 }
 
 #[derive(Debug, Default)]
@@ -239,8 +239,8 @@ impl Peers {
             introduced: false,
             helped_ms: None,
             root_asked: None,
-            heads: Bucket::full(HEADS, now_ms),
-            requests: Bucket::full(REQUESTS, now_ms),
+            heads: TokenBucket::full(HEADS, now_ms),
+            requests: TokenBucket::full(REQUESTS, now_ms),
         };
         self.sessions.insert(peer.clone(), session);
     }

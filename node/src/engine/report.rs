@@ -1,6 +1,7 @@
 //! What the engine shows of itself: plain values for the control socket, the metrics and the HTTP
 //! face. Reading never changes a decision.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use updraft_protocol::digest::Digest;
@@ -14,6 +15,7 @@ use super::catalog::CatalogView;
 use super::fetch::{ByteCounts, LinkView, TransferView};
 use super::input::Now;
 use super::install::{InstallState, Subscription};
+use super::limits::{InForce, Limits};
 use super::peers::Session;
 use super::plan::{Facts, Verdict, plan};
 use super::supply::{Stage, object};
@@ -30,6 +32,8 @@ pub struct PeerView {
     pub addresses: Vec<String>,
     /// Bytes and objects.
     pub link: LinkView,
+    /// Limits on rates do not hold for it.
+    pub lan_exempt: bool,
 }
 
 impl Engine {
@@ -73,6 +77,7 @@ impl Engine {
                 session: session.clone(),
                 addresses: self.peers.addresses(peer),
                 link: self.fetch.link_view(peer),
+                lan_exempt: self.limits.exempts(&session.address),
             })
             .collect()
     }
@@ -115,14 +120,32 @@ impl Engine {
 
     /// Bytes of all transfers together.
     pub fn transfer_totals(&self) -> ByteCounts {
-        let (now, past) = (self.fetch.totals(), self.past_totals());
-        ByteCounts {
-            from_seed: now.from_seed + past.from_seed,
-            from_peers: now.from_peers + past.from_peers,
-            duplicate: now.duplicate + past.duplicate,
-            rejected: now.rejected + past.rejected,
-            sent: now.sent + past.sent,
-        }
+        self.fetch.totals()
+    }
+
+    /// All transfers since the start whose artifacts are still here.
+    pub fn transfers(&self) -> Vec<TransferView> {
+        self.fetch.views()
+    }
+
+    /// Useful bytes of an artifact by who sent them.
+    pub fn sources(&self, artifact: &Digest) -> BTreeMap<PeerId, u64> {
+        self.fetch.sources(&object(artifact))
+    }
+
+    /// What was said about rates.
+    pub fn limits(&self) -> &Limits {
+        self.limits.limits()
+    }
+
+    /// The limits on rates that hold now.
+    pub fn limits_in_force(&self) -> &InForce {
+        self.limits.in_force()
+    }
+
+    /// Percent of one copy of each artifact that may leave this node.
+    pub fn egress_budget_percent(&self) -> Option<u32> {
+        self.fetch.budget_percent()
     }
 
     /// Whether every piece of an artifact is here and verified.
@@ -144,7 +167,10 @@ impl Engine {
                 if let Some(reason) = view.stopped {
                     return Some(format!("it cannot be stored: {reason}"));
                 }
-                (view.holders == 0).then(|| format!("none of {peers} connected peers has a piece of it yet"))
+                if view.holders == 0 {
+                    return Some(format!("none of {peers} connected peers has a piece of it yet"));
+                }
+                self.download_pause()
             }
             Stage::Complete => None,
         }

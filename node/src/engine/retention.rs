@@ -20,7 +20,6 @@ use updraft_protocol::time::UtcTime;
 use super::Engine;
 use super::catalog::CatalogView;
 use super::effect::Effect;
-use super::fetch::ByteCounts;
 use super::input::Now;
 use super::install::Subscription;
 use super::supply::object;
@@ -79,8 +78,6 @@ pub(super) struct Retention {
     fresh: BTreeMap<Digest, u64>,
     /// Version of the timestamp by which small files were tidied last.
     tidied: u64,
-    /// Bytes of transfers that are forgotten.
-    past: ByteCounts,
 }
 
 impl Default for Retention {
@@ -92,7 +89,6 @@ impl Default for Retention {
             pins: BTreeMap::new(),
             fresh: BTreeMap::new(),
             tidied: 0,
-            past: ByteCounts::default(),
         }
     }
 }
@@ -187,11 +183,6 @@ impl Engine {
         }
     }
 
-    /// Bytes of transfers whose artifacts are gone.
-    pub(super) fn past_totals(&self) -> ByteCounts {
-        self.retention.past
-    }
-
     /// Artifacts here that nothing needs: they go soon, or at once by [`Engine::collect_now`]. Empty while
     /// the set in force is not one to remove anything by.
     pub fn unneeded(&self) -> Vec<Unneeded> {
@@ -257,14 +248,6 @@ impl Engine {
     fn remove_artifacts(&mut self, artifacts: Vec<Digest>) {
         for artifact in &artifacts {
             let id = object(artifact);
-            if let Some(counts) = self.fetch.view(&id).map(|transfer| transfer.counts) {
-                let past = &mut self.retention.past;
-                past.from_seed += counts.from_seed;
-                past.from_peers += counts.from_peers;
-                past.duplicate += counts.duplicate;
-                past.rejected += counts.rejected;
-                past.sent += counts.sent;
-            }
             let outcome = self.fetch.remove(&id);
             self.effects.extend(outcome.effects.into_iter().map(Effect::Swarm));
             self.supplies.forget(artifact);

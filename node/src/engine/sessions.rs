@@ -5,7 +5,6 @@ use updraft_protocol::meta::MetaFile;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{Control, Hello};
 
-use super::bucket::HEADS;
 use super::catalog::Blame;
 use super::effect::{Effect, EventKind, GossipVerdict, SwarmEffect};
 use super::fetch::{News, Outcome};
@@ -33,8 +32,10 @@ impl Heard {
 impl Engine {
     pub(super) fn swarm(&mut self, input: SwarmInput, now: Now) {
         match input {
+            SwarmInput::ListenerClosed { .. } => {}
             // A block that was cancelled may already be on its way; the shell bounds how many.
-            SwarmInput::Listening { .. } | SwarmInput::ListenerClosed { .. } | SwarmInput::BlockUnsolicited { .. } => {}
+            SwarmInput::BlockUnsolicited { peer, block } => self.fetch.unsolicited(&peer, block),
+            SwarmInput::Listening { address } => self.limits.listening(&address),
             SwarmInput::Connected { peer, address, outbound } => self.connected(&peer, address, outbound, now),
             SwarmInput::Disconnected { peer, reason } => {
                 self.peers.disconnected(&peer, now.mono_ms);
@@ -129,6 +130,7 @@ impl Engine {
                 self.heard_head(peer, heard, now);
                 self.spread_evidence(Some(peer));
                 let outcome = self.fetch.connected(peer, seed);
+                self.exempt_if_local(peer);
                 self.absorb(outcome, now);
             }
             _ if !self.peers.is_ready(peer) => self.fault(peer, "spoke before its hello", now),
@@ -206,7 +208,7 @@ impl Engine {
             return true;
         }
         let Some(session) = self.peers.session_mut(peer) else { return true };
-        if session.heads.take(HEADS, now.mono_ms) {
+        if session.heads.take(1, now.mono_ms) {
             return true;
         }
         self.limited.heads += 1;

@@ -26,16 +26,8 @@ pub struct Metrics {
     pub uptime_ms: u64,
     /// Peers with a session.
     pub connected_peers: u64,
-    /// Block bytes that came from seeds.
-    pub bytes_in_from_seeds: u64,
-    /// Block bytes that came from peers.
-    pub bytes_in_from_peers: u64,
-    /// Block bytes sent.
-    pub bytes_out: u64,
-    /// Block bytes received that were here already.
-    pub bytes_duplicate: u64,
-    /// Block bytes received that were wrong.
-    pub bytes_rejected: u64,
+    /// What was moved.
+    pub traffic: Traffic,
     /// Bytes that the store holds.
     pub bytes_stored: u64,
     /// The newest verified head.
@@ -74,6 +66,60 @@ pub struct Metrics {
     pub rate_limited_requests: u64,
 }
 
+/// Bytes moved since the node started, by what became of them. Pairs are received, then sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Block bytes that came from seeds.
+    pub bytes_in_from_seeds: u64,
+    /// Block bytes that came from peers.
+    pub bytes_in_from_peers: u64,
+    /// Block bytes sent.
+    pub bytes_out: u64,
+    /// Of those, bytes of pieces that left this node for the first time.
+    pub bytes_out_first: u64,
+    /// Block bytes received that were here already.
+    pub bytes_duplicate: u64,
+    /// Block bytes received that were wrong.
+    pub bytes_rejected: u64,
+    /// Block bytes received after they were cancelled.
+    pub bytes_unsolicited: u64,
+    /// Bytes of fetched artifacts that were here already.
+    pub bytes_reused: u64,
+    /// Bytes of control messages.
+    pub bytes_control: [u64; 2],
+    /// Bytes beside blocks: control, metadata, gossip, framing, encryption.
+    pub bytes_overhead: [u64; 2],
+    /// Bytes on TCP connections, everything included.
+    pub bytes_wire: [u64; 2],
+    /// The limits in force; none where there is no limit.
+    pub limits_bytes_per_second: [Option<u64>; 2],
+    /// What was moved of the releases that channels point to; a bounded number of them.
+    pub releases: Vec<ReleaseTraffic>,
+}
+
+/// What was moved of one release, its artifacts for all platforms together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReleaseTraffic {
+    /// Of which product.
+    pub product: String,
+    /// Which version.
+    pub version: String,
+    /// Bytes of its artifacts that this node knows.
+    pub size_bytes: u64,
+    /// Block bytes that came from seeds.
+    pub bytes_from_seeds: u64,
+    /// Block bytes that came from peers.
+    pub bytes_from_peers: u64,
+    /// Block bytes received that were here already.
+    pub bytes_duplicate: u64,
+    /// Block bytes received that were wrong.
+    pub bytes_rejected: u64,
+    /// Bytes of pieces that left this node for the first time.
+    pub bytes_sent_first: u64,
+    /// Block bytes sent that had left this node before.
+    pub bytes_sent_repeat: u64,
+}
+
 struct Writer<'a>(DescriptorEncoder<'a>);
 
 impl Writer<'_> {
@@ -101,10 +147,22 @@ impl Writer<'_> {
         label: &str,
         series: &[(&str, u64)],
     ) -> fmt::Result {
+        let series: Vec<_> = series.iter().map(|(value, number)| ([(label, *value)], *number)).collect();
+        self.series(name, help, unit, kind, &series)
+    }
+
+    /// One counter or gauge with a series for each set of labels.
+    fn series<const LABELS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        kind: MetricType,
+        series: &[([(&str, &str); LABELS], u64)],
+    ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, unit, kind)?;
-        for (value, number) in series {
-            let labels = [(label, *value)];
-            let metric = family.encode_family(&labels)?;
+        for (labels, number) in series {
+            let metric = family.encode_family(labels)?;
             match kind {
                 MetricType::Counter => ConstCounter::new(*number).encode(metric)?,
                 _ => ConstGauge::new(signed(*number)).encode(metric)?,
@@ -134,26 +192,85 @@ impl Metrics {
     }
 
     fn transfer(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let received = [("seeds", self.bytes_in_from_seeds), ("peers", self.bytes_in_from_peers)];
-        writer.family(
-            "received",
-            "Block bytes received, by who sent them.",
-            Some(&Unit::Bytes),
-            MetricType::Counter,
-            "source",
-            &received,
-        )?;
-        writer.counter("sent", "Block bytes sent.", Some(&Unit::Bytes), self.bytes_out)?;
-        let wasted = [("duplicate", self.bytes_duplicate), ("rejected", self.bytes_rejected)];
-        writer.family(
-            "wasted",
-            "Block bytes received in vain.",
-            Some(&Unit::Bytes),
-            MetricType::Counter,
-            "reason",
-            &wasted,
-        )?;
-        writer.gauge("stored", "Bytes that the store holds.", Some(&Unit::Bytes), signed(self.bytes_stored))
+        let traffic = &self.traffic;
+        let bytes = Some(&Unit::Bytes);
+        let counter = MetricType::Counter;
+        let received = [("seeds", traffic.bytes_in_from_seeds), ("peers", traffic.bytes_in_from_peers)];
+        writer.family("received", "Block bytes received, by who sent them.", bytes, counter, "source", &received)?;
+        writer.counter("sent", "Block bytes sent.", bytes, traffic.bytes_out)?;
+        let copies =
+            [("first", traffic.bytes_out_first), ("repeat", traffic.bytes_out.saturating_sub(traffic.bytes_out_first))];
+        let help = "Block bytes sent, by whether they had left this node before.";
+        writer.family("sent_copies", help, bytes, counter, "copy", &copies)?;
+        let wasted = [
+            ("duplicate", traffic.bytes_duplicate),
+            ("rejected", traffic.bytes_rejected),
+            ("unsolicited", traffic.bytes_unsolicited),
+        ];
+        writer.family("wasted", "Block bytes received in vain.", bytes, counter, "reason", &wasted)?;
+        let help = "Bytes of fetched artifacts that were here already.";
+        writer.gauge("reused", help, bytes, signed(traffic.bytes_reused))?;
+        for (name, help, [received, sent]) in [
+            ("control", "Bytes of control messages.", traffic.bytes_control),
+            ("overhead", "Bytes beside blocks: control, metadata, gossip, framing.", traffic.bytes_overhead),
+            ("wire", "Bytes on TCP connections, everything included.", traffic.bytes_wire),
+        ] {
+            writer.family(name, help, bytes, counter, "direction", &[("in", received), ("out", sent)])?;
+        }
+        let [download, upload] = traffic.limits_bytes_per_second;
+        let limits: Vec<_> = [("download", download), ("upload", upload)]
+            .into_iter()
+            .filter_map(|(direction, limit)| Some((direction, limit?)))
+            .collect();
+        let help = "The limit in force; a direction without one is left out.";
+        writer.family("limit_bytes_per_second", help, None, MetricType::Gauge, "direction", &limits)?;
+        writer.gauge("stored", "Bytes that the store holds.", bytes, signed(self.bytes_stored))
+    }
+
+    /// Only releases that channels point to: whoever scrapes for years must not keep them all.
+    fn releases(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        type Counts = [(&'static str, fn(&ReleaseTraffic) -> u64); 2];
+        let all = &self.traffic.releases;
+        let sizes: Vec<_> = all
+            .iter()
+            .map(|row| ([("product", row.product.as_str()), ("version", row.version.as_str())], row.size_bytes))
+            .collect();
+        let help = "Bytes of a current release's artifacts.";
+        writer.series("release_size", help, Some(&Unit::Bytes), MetricType::Gauge, &sizes)?;
+        let families: [(&str, &str, &str, Counts); 3] = [
+            (
+                "release_received",
+                "Block bytes of a current release received, by who sent them.",
+                "source",
+                [("seeds", |row| row.bytes_from_seeds), ("peers", |row| row.bytes_from_peers)],
+            ),
+            (
+                "release_wasted",
+                "Block bytes of a current release received in vain.",
+                "reason",
+                [("duplicate", |row| row.bytes_duplicate), ("rejected", |row| row.bytes_rejected)],
+            ),
+            (
+                "release_sent",
+                "Block bytes of a current release sent, by whether they had left this node before.",
+                "copy",
+                [("first", |row| row.bytes_sent_first), ("repeat", |row| row.bytes_sent_repeat)],
+            ),
+        ];
+        for (name, help, label, values) in families {
+            let series: Vec<_> = all
+                .iter()
+                .flat_map(|row| {
+                    values.iter().map(move |(value, count)| {
+                        let labels =
+                            [("product", row.product.as_str()), ("version", row.version.as_str()), (label, *value)];
+                        (labels, count(row))
+                    })
+                })
+                .collect();
+            writer.series(name, help, Some(&Unit::Bytes), MetricType::Counter, &series)?;
+        }
+        Ok(())
     }
 
     fn heads(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -233,6 +350,7 @@ impl Collector for Metrics {
         let mut writer = Writer(encoder);
         self.node(&mut writer)?;
         self.transfer(&mut writer)?;
+        self.releases(&mut writer)?;
         self.heads(&mut writer)?;
         self.installs(&mut writer)?;
         self.trust(&mut writer)
@@ -275,8 +393,24 @@ mod tests {
             version: "0.1.0".to_owned(),
             uptime_ms: 61_500,
             connected_peers: 3,
-            bytes_in_from_seeds: 10,
-            bytes_in_from_peers: 90,
+            traffic: Traffic {
+                bytes_in_from_seeds: 10,
+                bytes_in_from_peers: 90,
+                bytes_out: 120,
+                bytes_out_first: 100,
+                bytes_unsolicited: 3,
+                bytes_overhead: [4, 5],
+                limits_bytes_per_second: [None, Some(1_048_576)],
+                releases: vec![ReleaseTraffic {
+                    product: "editor".to_owned(),
+                    version: "1.1.0".to_owned(),
+                    size_bytes: 100,
+                    bytes_sent_first: 100,
+                    bytes_sent_repeat: 20,
+                    ..ReleaseTraffic::default()
+                }],
+                ..Traffic::default()
+            },
             head_version: Some(7),
             head_expires_in_seconds: Some(-5),
             subscriptions_by_state: vec![("idle", 2), ("fetching", 1)],
@@ -294,7 +428,15 @@ mod tests {
             "updraft_connected_peers 3",
             "updraft_received_bytes_total{source=\"seeds\"} 10",
             "updraft_received_bytes_total{source=\"peers\"} 90",
-            "updraft_sent_bytes_total 0",
+            "updraft_sent_bytes_total 120",
+            "updraft_sent_copies_bytes_total{copy=\"first\"} 100",
+            "updraft_sent_copies_bytes_total{copy=\"repeat\"} 20",
+            "updraft_wasted_bytes_total{reason=\"unsolicited\"} 3",
+            "updraft_overhead_bytes_total{direction=\"out\"} 5",
+            "updraft_limit_bytes_per_second{direction=\"upload\"} 1048576",
+            "updraft_release_size_bytes{product=\"editor\",version=\"1.1.0\"} 100",
+            "updraft_release_sent_bytes_total{product=\"editor\",version=\"1.1.0\",copy=\"repeat\"} 20",
+            "updraft_release_received_bytes_total{product=\"editor\",version=\"1.1.0\",source=\"peers\"} 0",
             "updraft_wasted_bytes_total{reason=\"rejected\"} 0",
             "updraft_head_version 7",
             "updraft_head_expires_in_seconds -5",
@@ -312,5 +454,6 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
         assert!(!text.contains("head_age"), "what is not known is left out:\n{text}");
+        assert!(!text.contains("direction=\"download\""), "where there is no limit there is no number:\n{text}");
     }
 }

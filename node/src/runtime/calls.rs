@@ -17,14 +17,14 @@ use updraft_protocol::release::Release;
 use super::open::wall_clock;
 use super::push::push_command;
 use super::worker::Job;
-use super::{Runtime, trust, views};
+use super::{Runtime, traffic, trust, views};
 use crate::atomic;
 use crate::config::Role;
 use crate::control::Call;
 use crate::control::messages::{ErrorBody, ErrorCode, Phase, Progress, PublishRequest, Request, Response};
 use crate::control::reply::ReplySender;
 use crate::control::results::{FetchView, InstallView, PublishView, TicketView};
-use crate::control::views::{HistoryRow, HistoryView, Schema, StatusView, TransferView};
+use crate::control::views::{HistoryRow, HistoryView, Schema, StatusView};
 use crate::engine::effect::{Event, EventKind};
 use crate::engine::input::Input;
 use crate::engine::install::InstallState;
@@ -120,7 +120,6 @@ impl Runtime {
 
     pub(super) fn status(&self, explain: bool) -> StatusView {
         let now = self.now();
-        let totals = self.engine.transfer_totals();
         let fingerprint = self.ticket(&[]).map(|ticket| ticket.fingerprint()).unwrap_or_default();
         StatusView {
             schema: Schema,
@@ -138,15 +137,12 @@ impl Runtime {
                 .iter()
                 .map(|subscription| views::subscription(&self.engine, subscription, explain))
                 .collect(),
-            transfer: TransferView {
-                bytes_in: totals.from_seed + totals.from_peers + totals.duplicate,
-                bytes_out: totals.sent,
-                bytes_duplicate: totals.duplicate,
-                bytes_rejected: totals.rejected,
-            },
+            transfer: traffic::totals(&self.engine, &self.counters),
             warnings: self.warnings(),
             clock: Some(trust::clock(&self.engine, now)),
             signing: self.signing_view(),
+            limits: traffic::limits(&self.engine, now),
+            artifacts: traffic::artifacts(&self.engine),
         }
     }
 

@@ -93,8 +93,9 @@ struct Facts<'a> {
 
 type Check = fn(&Facts<'_>, &mut Vec<Finding>);
 
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     configuration,
+    limits,
     control_socket,
     repository,
     |facts, found| with_repository(facts, found, |keys, trusted, found| expiry(keys, trusted, facts.now, found)),
@@ -169,6 +170,30 @@ fn configuration(facts: &Facts<'_>, found: &mut Vec<Finding>) {
     match config::load(overrides) {
         Ok(_) => add(found, "config", Level::Ok, "the configuration is valid", ""),
         Err(error) => add(found, "config", Level::Problem, error.to_string(), "correct the file: updraft config check"),
+    }
+}
+
+/// Limits that an operator may have forgotten, or has written in vain.
+fn limits(facts: &Facts<'_>, found: &mut Vec<Finding>) {
+    let before = found.len();
+    let overrides = Overrides { data_dir: Some(facts.data_dir.to_owned()), ..Overrides::default() };
+    let effective = config::load(overrides).ok();
+    for window in effective.iter().flat_map(|effective| effective.config.limits.idle_windows()) {
+        let text = format!("the limits of the {window} never hold: a lower one always does");
+        let hint = "in a window the lowest limit holds; lower the window's, or make windows of both";
+        add(found, "limits", Level::Warning, text, hint);
+    }
+    if let Reach::Running(status) = &facts.reach {
+        for (what, limit) in [("sends", &status.limits.upload), ("receives", &status.limits.download)] {
+            if limit.bytes_per_second == Some(0) {
+                let until = limit.until.map(|until| format!(" until {until}")).unwrap_or_default();
+                let text = format!("the node {what} nothing{until}: {}", limit.why);
+                add(found, "limits", Level::Warning, text, "updraft config show tells where the limit is set");
+            }
+        }
+    }
+    if found.len() == before {
+        add(found, "limits", Level::Ok, "no limit stops transfers", "");
     }
 }
 

@@ -8,6 +8,7 @@ use updraft_protocol::tuf::Freshness;
 
 use super::trust;
 use crate::control::messages::{Phase, Progress};
+use crate::control::traffic::Copies;
 use crate::control::views::{
     EquivocationView, GateVerdict, GateView, HeadView, LocalCopy, Mode, PeerObject, PeerRow, PeersView, ReleaseRow,
     ReleasesView, RepositoryView, Schema, SubscriptionState, SubscriptionView, TransferProgress,
@@ -184,6 +185,9 @@ pub(super) fn peers(engine: &Engine, now: Now) -> PeersView {
             rate_out_bytes_per_second: view.link.rate_out_bytes_per_second,
             bytes_in: view.link.bytes_in,
             bytes_out: view.link.bytes_out,
+            bytes_duplicate: view.link.bytes_duplicate,
+            bytes_unsolicited: view.link.bytes_unsolicited,
+            lan_exempt: view.lan_exempt,
             objects: view
                 .link
                 .objects
@@ -218,6 +222,7 @@ pub(super) fn releases(engine: &Engine, product: Option<&Product>, now: Now) -> 
                 .collect();
             let transfer = engine.transfer(&release.artifact);
             let bytes_local = transfer.as_ref().map_or(0, |transfer| transfer.bytes_done);
+            let bytes_sent = transfer.as_ref().map_or(0, |transfer| transfer.counts.sent);
             ReleaseRow {
                 product: release.id.product.clone(),
                 version: release.id.version.to_string(),
@@ -235,6 +240,8 @@ pub(super) fn releases(engine: &Engine, product: Option<&Product>, now: Now) -> 
                     _ => LocalCopy::Partial,
                 },
                 bytes_local,
+                bytes_sent,
+                copies_sent: Copies::of(bytes_sent, release.length),
                 notes: match &release.notes {
                     Notes::Text(text) => Some(text.clone()),
                     Notes::File { .. } | Notes::None => None,

@@ -153,6 +153,8 @@ impl Run {
             agent: "fuzzed".to_owned(),
             random_seed: 7,
             adopt_wait_ms: 0,
+            limits: updraft::engine::limits::Limits::default(),
+            egress_budget_percent: None,
         };
         let spec = SubscriptionSpec {
             product: "app".parse().expect("a name"),

@@ -66,6 +66,8 @@ fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig {
         subscriptions: Vec::new(),
         keep_releases: crate::config::DEFAULT_KEEP_RELEASES,
         adopt_wait_seconds: crate::config::DEFAULT_ADOPT_WAIT_SECONDS,
+        limits: crate::engine::limits::Limits::default(),
+        egress_budget_percent: None,
     }
 }
 

@@ -18,6 +18,8 @@ use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::manifest::Manifest;
 use updraft_protocol::peer::PeerId;
 
+use super::departed::Departed;
+
 /// Bytes under offer while the rate is unknown, and at least.
 const MIN_OPEN_BYTES: u64 = 512 * 1024;
 /// Milliseconds of the node's upload rate that are under offer at once.
@@ -63,32 +65,18 @@ struct Offered {
 /// The offers of one object.
 #[derive(Debug)]
 pub(super) struct Sparing {
-    /// Bytes of each piece that left, in all sessions.
-    left: Vec<u64>,
     /// Neighbours to whom each piece is under offer or on its way.
     open_of: Vec<u16>,
     /// Offers that are not delivered.
     open: u64,
     /// There was nothing to offer: not looked again before this time.
     quiet_until_ms: u64,
-    /// Pieces that never left and are under offer to nobody, in random order.
+    /// Where to look first for pieces that never left, in random order.
     fresh: Vec<u32>,
-    /// Pieces that have not left whole.
-    inside: u32,
     offered: BTreeMap<PeerId, Offered>,
     turns: u64,
     began_ms: Option<u64>,
     out_ms: Option<u64>,
-    pub(super) counts: Departed,
-}
-
-/// What left, in bytes of payload.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Departed {
-    /// The first copy.
-    pub(super) first: u64,
-    /// Everything beyond it.
-    pub(super) repeats: u64,
 }
 
 /// What is known around a piece.
@@ -96,6 +84,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) manifest: &'a Manifest,
     /// Neighbours that hold each piece.
     pub(super) availability: &'a [u32],
+    pub(super) departed: &'a Departed,
     pub(super) rate_bytes_per_second: u64,
     /// Hundredths of a copy that may leave.
     pub(super) budget_percent: Option<u32>,
@@ -110,17 +99,14 @@ impl Sparing {
             fresh.swap(at, rng.random_range(0..=at));
         }
         Self {
-            left: vec![0; count as usize],
             open_of: vec![0; count as usize],
             open: 0,
             quiet_until_ms: 0,
             fresh,
-            inside: count,
             offered: BTreeMap::new(),
             turns: 0,
             began_ms: None,
             out_ms: None,
-            counts: Departed::default(),
         }
     }
 
@@ -147,7 +133,7 @@ impl Sparing {
         let Some(offered) = self.offered.remove(peer) else { return };
         self.open -= offered.open.len() as u64;
         for piece in offered.open.into_keys().chain(offered.landing.into_keys()) {
-            self.closed(piece);
+            self.lost(piece);
         }
     }
 
@@ -156,7 +142,12 @@ impl Sparing {
         self.quiet_until_ms = 0;
         let slot = piece as usize;
         self.open_of[slot] -= 1;
-        if self.open_of[slot] == 0 && self.left[slot] == 0 {
+    }
+
+    /// A piece that was on its way to somebody did not arrive.
+    fn lost(&mut self, piece: u32) {
+        self.closed(piece);
+        if self.open_of[piece as usize] == 0 {
             self.fresh.push(piece);
         }
     }
@@ -178,18 +169,6 @@ impl Sparing {
 
     /// Bytes of a piece left for a neighbour.
     pub(super) fn sent(&mut self, peer: &PeerId, piece: u32, bytes: u64, length: u64, now_ms: u64) {
-        let Some(left) = self.left.get_mut(piece as usize) else { return };
-        let first = bytes.min(length.saturating_sub(*left));
-        *left += bytes;
-        self.counts.first += first;
-        self.counts.repeats += bytes - first;
-        let whole = first > 0 && *left >= length;
-        if whole {
-            self.inside -= 1;
-            if self.inside == 0 {
-                self.out_ms = Some(now_ms);
-            }
-        }
         let Some(offered) = self.offered.get_mut(peer) else { return };
         if let Some(offer) = offered.open.get_mut(&piece) {
             offer.since_ms = now_ms;
@@ -202,11 +181,16 @@ impl Sparing {
         }
     }
 
+    /// The first copy has left whole.
+    pub(super) fn is_out(&mut self, now_ms: u64) {
+        self.out_ms.get_or_insert(now_ms);
+    }
+
     /// Whether a repeat is within the budget.
     fn within_budget(&self, around: &Surroundings<'_>) -> bool {
         let Some(percent) = around.budget_percent else { return true };
         let open = self.open * u64::from(around.manifest.piece_length());
-        let spent = (self.counts.first + self.counts.repeats).saturating_add(open);
+        let spent = around.departed.first() + around.departed.repeats() + open;
         u128::from(spent) * u128::from(WIRE_PERCENT) < u128::from(around.manifest.length()) * u128::from(percent)
     }
 
@@ -221,7 +205,7 @@ impl Sparing {
         }
         let (Some(began_ms), Some(out_ms)) = (self.began_ms, self.out_ms) else { return false };
         let open = self.open * u64::from(around.manifest.piece_length());
-        self.counts.repeats + open < around.manifest.length() / ALLOWANCE_PART
+        around.departed.repeats() + open < around.manifest.length() / ALLOWANCE_PART
             || around.now_ms.saturating_sub(out_ms) >= out_ms - began_ms
     }
 
@@ -288,7 +272,7 @@ impl Sparing {
             around.availability[piece as usize] == 0 && sparing.open_of[piece as usize] == 0
         };
         while let Some(piece) = self.fresh.pop() {
-            if self.left[piece as usize] == 0 && untouched(self, piece) {
+            if !around.departed.has_begun(piece) && untouched(self, piece) {
                 return Some(piece);
             }
         }
@@ -329,7 +313,7 @@ impl Sparing {
             offered.landing.retain(|_, since_ms| !old(*since_ms));
         }
         for piece in stale {
-            self.closed(piece);
+            self.lost(piece);
         }
     }
 

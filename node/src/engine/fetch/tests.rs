@@ -96,3 +96,69 @@ fn a_suspect_that_does_not_deliver_does_not_hold_the_piece_for_ever() {
     }
     assert_eq!(sources, BTreeSet::from(peers));
 }
+
+fn bytes_leaving(outcome: &Outcome) -> u64 {
+    let sent = outcome.effects.iter().filter_map(|effect| match effect {
+        SwarmEffect::SendBlock { block, .. } => Some(u64::from(block.length)),
+        _ => None,
+    });
+    sent.sum()
+}
+
+/// A fetcher that holds 4 MiB, of which a neighbour has asked for everything at once; what left.
+fn asked_for_all(upload_bytes_per_second: Option<u64>, exempt: bool) -> (Fetch, u64) {
+    let mut builder = ManifestBuilder::new();
+    builder.update(&vec![7; 4 << 20]);
+    let manifest = Arc::new(builder.finish().expect("not empty"));
+    let object = ObjectId { kind: ObjectKind::Artifact, digest: *manifest.artifact() };
+    let count = manifest.piece_count();
+    let mut fetch = Fetch::new(false, SmallRng::seed_from_u64(1));
+    assert!(fetch.add(object, manifest.clone(), Bitmap::full(count)));
+    fetch.set_caps(upload_bytes_per_second, None);
+    let _ = fetch.connected(&neighbour(), false);
+    fetch.set_lan(&neighbour(), exempt);
+    let have = Bitmap::empty(count).as_bytes().to_vec();
+    let _ = fetch.control(&neighbour(), Control::Announce { handle: 5, object, wants: true, have }, 0);
+    let mut left = 0;
+    for index in 0..count {
+        let piece = manifest.index(index).expect("it exists");
+        let block = BlockRange::new(manifest.offset_of(piece), manifest.length_of(piece)).expect("a piece is a block");
+        let outcome = fetch.control(&neighbour(), Control::Request { handle: 5, block }, 0);
+        left += bytes_leaving(&outcome);
+    }
+    (fetch, left)
+}
+
+#[test]
+fn an_upload_cap_lets_the_rate_and_one_burst_out_and_all_in_the_end() {
+    const CAP: u64 = 1 << 20;
+    let (mut fetch, mut left) = asked_for_all(Some(CAP), false);
+    for now_ms in (0..10_000).step_by(100) {
+        left += bytes_leaving(&fetch.tick(now_ms));
+        assert!(left <= CAP + CAP * now_ms / 1_000, "{left} bytes at {now_ms} ms");
+    }
+    assert_eq!(left, 4 << 20);
+}
+
+#[test]
+fn a_pause_lets_nothing_out_but_to_neighbours_it_does_not_hold_for() {
+    let (mut fetch, left) = asked_for_all(Some(0), false);
+    assert_eq!(left + bytes_leaving(&fetch.tick(60_000)), 0);
+    fetch.set_caps(None, None);
+    assert_eq!(bytes_leaving(&fetch.tick(60_100)), 4 << 20);
+    assert_eq!(asked_for_all(Some(0), true).1, 4 << 20);
+}
+
+#[test]
+fn what_leaves_a_second_time_is_a_repeat() {
+    let (mut fetch, _) = asked_for_all(None, false);
+    let object = *fetch.transfers.keys().next().expect("one");
+    let block = BlockRange::new(0, 16 * 1024).expect("a leaf");
+    for _ in 0..3 {
+        fetch.block_sent(&neighbour(), object, block, 0);
+    }
+    let totals = fetch.totals();
+    assert_eq!((totals.sent, totals.sent_first), (3 * 16 * 1024, 16 * 1024));
+    let _ = fetch.remove(&object);
+    assert_eq!(fetch.totals(), totals, "counters never go back");
+}

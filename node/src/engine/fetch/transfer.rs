@@ -14,6 +14,7 @@ use updraft_protocol::manifest::Manifest;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, ObjectId};
 
+use super::departed::Departed;
 use super::holder::Holder;
 use super::progress::PieceProgress;
 use super::sparing::{Sparing, Surroundings};
@@ -33,7 +34,8 @@ const TELL_PIECES: u64 = 8;
 /// Bounds of the time for which they are gathered.
 const MIN_TELL_MS: u64 = 20;
 const MAX_TELL_MS: u64 = 200;
-/// Sources whose bytes are counted one by one.
+/// Senders that are told apart in one artifact's account. Bounds what a neighbour that comes under new
+/// names can fill.
 const MAX_SOURCES: usize = 256;
 /// A block is taken from a neighbour that would need this many times as long for it, and more by
 /// [`STEAL_MS`]: what was asked for may have left already, and would come in vain.
@@ -58,8 +60,28 @@ pub struct ByteCounts {
     pub rejected: u64,
     /// Bytes sent to others.
     pub sent: u64,
-    /// Those of them that left this node for the first time.
+    /// Of those, bytes of pieces that left this node for the first time.
     pub sent_first: u64,
+}
+
+impl ByteCounts {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            from_seed: self.from_seed + other.from_seed,
+            from_peers: self.from_peers + other.from_peers,
+            duplicate: self.duplicate + other.duplicate,
+            rejected: self.rejected + other.rejected,
+            sent: self.sent + other.sent,
+            sent_first: self.sent_first + other.sent_first,
+        }
+    }
+
+    /// Nothing was moved.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a wrong piece says about its senders.
@@ -82,6 +104,7 @@ pub(super) struct Transfer {
     pub(super) wanted: bool,
     pub(super) holders: BTreeMap<PeerId, Holder>,
     pub(super) bytes: ByteCounts,
+    departed: Departed,
     /// Why nothing is asked for, where the disk refused.
     pub(super) stopped: Option<String>,
     /// How this node spends its uplink on the object, where it is careful.
@@ -109,10 +132,11 @@ pub(super) struct Uplink {
 }
 
 impl Uplink {
-    fn around<'a>(&self, manifest: &'a Manifest, availability: &'a [u32]) -> Surroundings<'a> {
+    fn around<'a>(&self, manifest: &'a Manifest, availability: &'a [u32], departed: &'a Departed) -> Surroundings<'a> {
         Surroundings {
             manifest,
             availability,
+            departed,
             rate_bytes_per_second: self.rate_bytes_per_second,
             budget_percent: self.budget_percent,
             now_ms: self.now_ms,
@@ -144,6 +168,7 @@ impl Transfer {
             missing: BTreeSet::new(),
             holders: BTreeMap::new(),
             bytes: ByteCounts::default(),
+            departed: Departed::default(),
             stopped: None,
             availability: vec![0; pieces],
             progress: BTreeMap::new(),
@@ -240,26 +265,30 @@ impl Transfer {
 
     /// Pieces to offer now, and to whom.
     pub(super) fn offers(&mut self, around: &Uplink, rng: &mut SmallRng) -> Vec<(PeerId, u32)> {
-        let Self { sparing, manifest, availability, holders, .. } = self;
+        let Self { sparing, manifest, availability, departed, holders, .. } = self;
         let Some(sparing) = sparing else { return Vec::new() };
-        let around = around.around(manifest, availability);
+        let around = around.around(manifest, availability, departed);
         sparing.offers(&around, |peer| holders.get(peer).map(|holder| &holder.have), rng)
     }
 
     /// Whether a request of `peer` for a piece is served now.
     pub(super) fn serves(&self, peer: &PeerId, piece: u32, around: &Uplink) -> bool {
-        let around = around.around(&self.manifest, &self.availability);
+        let around = around.around(&self.manifest, &self.availability, &self.departed);
         self.sparing.as_ref().is_none_or(|sparing| sparing.serves(peer, piece, &around))
     }
 
     /// A block left for `peer`.
     pub(super) fn sent(&mut self, peer: &PeerId, block: BlockRange, now_ms: u64) {
-        let bytes = u64::from(block.length);
-        self.bytes.sent += bytes;
+        self.bytes.sent += u64::from(block.length);
         let Some(piece) = self.manifest.piece_at(block.offset) else { return };
+        self.departed.add(&self.manifest, piece, block.length);
+        self.bytes.sent_first = self.departed.first();
         if let Some(sparing) = &mut self.sparing {
-            sparing.sent(peer, piece.get(), bytes, u64::from(self.manifest.length_of(piece)), now_ms);
-            self.bytes.sent_first = sparing.counts.first;
+            let length = u64::from(self.manifest.length_of(piece));
+            sparing.sent(peer, piece.get(), u64::from(block.length), length, now_ms);
+            if self.departed.whole() == self.manifest.piece_count() {
+                sparing.is_out(now_ms);
+            }
         }
     }
 
@@ -424,13 +453,13 @@ impl Transfer {
     /// A block arrived and was stored. Returns the neighbours whose request for it is now moot.
     pub(super) fn stored(&mut self, peer: &PeerId, block: BlockRange, from_seed: bool, now_ms: u64) -> Vec<PeerId> {
         self.arrived(peer, block, now_ms);
-        if self.sources.len() < MAX_SOURCES || self.sources.contains_key(peer) {
-            *self.sources.entry(peer.clone()).or_default() += u64::from(block.length);
-        }
         if from_seed {
             self.bytes.from_seed += u64::from(block.length);
         } else {
             self.bytes.from_peers += u64::from(block.length);
+        }
+        if self.sources.len() < MAX_SOURCES || self.sources.contains_key(peer) {
+            *self.sources.entry(peer.clone()).or_default() += u64::from(block.length);
         }
         if let Some(piece) = self.manifest.piece_at(block.offset)
             && let Some(progress) = self.progress.get_mut(&piece.get())
