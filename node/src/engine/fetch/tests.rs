@@ -1,5 +1,7 @@
 //! Tests of the fetcher as a whole: what it asks its neighbours for, and takes back.
 
+use std::collections::VecDeque;
+
 use rand::SeedableRng as _;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::manifest::ManifestBuilder;
@@ -97,12 +99,17 @@ fn a_suspect_that_does_not_deliver_does_not_hold_the_piece_for_ever() {
     assert_eq!(sources, BTreeSet::from(peers));
 }
 
-fn bytes_leaving(outcome: &Outcome) -> u64 {
-    let sent = outcome.effects.iter().filter_map(|effect| match effect {
-        SwarmEffect::SendBlock { block, .. } => Some(u64::from(block.length)),
-        _ => None,
-    });
-    sent.sum()
+/// Bytes that leave by `outcome` and by what follows from it over a network that takes everything.
+fn bytes_leaving(fetch: &mut Fetch, outcome: Outcome, now_ms: u64) -> u64 {
+    let mut effects = VecDeque::from(outcome.effects);
+    let mut bytes = 0;
+    while let Some(effect) = effects.pop_front() {
+        if let SwarmEffect::SendBlock { peer, object, block, .. } = effect {
+            bytes += u64::from(block.length);
+            effects.extend(fetch.block_sent(&peer, object, block, now_ms).effects);
+        }
+    }
+    bytes
 }
 
 /// A fetcher that holds 4 MiB, of which a neighbour has asked for everything at once; what left.
@@ -124,7 +131,7 @@ fn asked_for_all(upload_bytes_per_second: Option<u64>, exempt: bool) -> (Fetch, 
         let piece = manifest.index(index).expect("it exists");
         let block = BlockRange::new(manifest.offset_of(piece), manifest.length_of(piece)).expect("a piece is a block");
         let outcome = fetch.control(&neighbour(), Control::Request { handle: 5, block }, 0);
-        left += bytes_leaving(&outcome);
+        left += bytes_leaving(&mut fetch, outcome, 0);
     }
     (fetch, left)
 }
@@ -134,7 +141,8 @@ fn an_upload_cap_lets_the_rate_and_one_burst_out_and_all_in_the_end() {
     const CAP: u64 = 1 << 20;
     let (mut fetch, mut left) = asked_for_all(Some(CAP), false);
     for now_ms in (0..10_000).step_by(100) {
-        left += bytes_leaving(&fetch.tick(now_ms));
+        let outcome = fetch.tick(now_ms);
+        left += bytes_leaving(&mut fetch, outcome, now_ms);
         assert!(left <= CAP + CAP * now_ms / 1_000, "{left} bytes at {now_ms} ms");
     }
     assert_eq!(left, 4 << 20);
@@ -143,22 +151,26 @@ fn an_upload_cap_lets_the_rate_and_one_burst_out_and_all_in_the_end() {
 #[test]
 fn a_pause_lets_nothing_out_but_to_neighbours_it_does_not_hold_for() {
     let (mut fetch, left) = asked_for_all(Some(0), false);
-    assert_eq!(left + bytes_leaving(&fetch.tick(60_000)), 0);
+    let outcome = fetch.tick(60_000);
+    assert_eq!(left + bytes_leaving(&mut fetch, outcome, 60_000), 0);
     fetch.set_caps(None, None);
-    assert_eq!(bytes_leaving(&fetch.tick(60_100)), 4 << 20);
+    let outcome = fetch.tick(60_100);
+    assert_eq!(bytes_leaving(&mut fetch, outcome, 60_100), 4 << 20);
     assert_eq!(asked_for_all(Some(0), true).1, 4 << 20);
 }
 
 #[test]
 fn what_leaves_a_second_time_is_a_repeat() {
-    let (mut fetch, _) = asked_for_all(None, false);
+    let (mut fetch, left) = asked_for_all(None, false);
+    assert_eq!(left, 4 << 20);
     let object = *fetch.transfers.keys().next().expect("one");
     let block = BlockRange::new(0, 16 * 1024).expect("a leaf");
     for _ in 0..3 {
-        fetch.block_sent(&neighbour(), object, block, 0);
+        let outcome = fetch.control(&neighbour(), Control::Request { handle: 5, block }, 0);
+        assert_eq!(bytes_leaving(&mut fetch, outcome, 0), 16 * 1024);
     }
     let totals = fetch.totals();
-    assert_eq!((totals.sent, totals.sent_first), (3 * 16 * 1024, 16 * 1024));
+    assert_eq!((totals.sent, totals.sent_first), ((4 << 20) + 3 * 16 * 1024, 4 << 20));
     let _ = fetch.remove(&object);
     assert_eq!(fetch.totals(), totals, "counters never go back");
 }
