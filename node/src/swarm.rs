@@ -8,7 +8,7 @@
 //! | file | is about |
 //! |---|---|
 //! | `transport.rs` | TCP and QUIC, names |
-//! | `security.rs`, `tls.rs`, `muxer.rs` | TLS or Noise, then yamux, over TCP |
+//! | `read_ahead.rs`, `security.rs`, `tls.rs`, `gather.rs`, `muxer.rs` | TLS or Noise, then yamux, over TCP |
 //! | `behaviour.rs` | what runs on the connections, limits |
 //! | `streams.rs`, `links.rs` | one session per peer, on which connection |
 //! | `session.rs`, `session/` | control messages and blocks of one peer |
@@ -25,6 +25,7 @@ mod buffers;
 mod counters;
 mod dials;
 mod driver;
+mod gather;
 mod gossip;
 mod identify;
 mod kad;
@@ -32,6 +33,7 @@ mod links;
 mod meta;
 mod moderated;
 mod muxer;
+mod read_ahead;
 mod security;
 mod session;
 mod streams;

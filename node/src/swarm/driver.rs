@@ -36,6 +36,8 @@ use crate::engine::input::SwarmInput;
 
 /// Sessions and connections have this long to end in good order.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// Effects carried out before libp2p gets its turn.
+const EFFECTS_AT_ONCE: usize = 64;
 /// A timer that never matters.
 const FAR: Duration = Duration::from_secs(3600);
 
@@ -110,7 +112,7 @@ impl Driver {
                     Err(_) => break,
                 },
                 effect = self.effects.recv() => match effect {
-                    Some(effect) => self.apply(effect),
+                    Some(effect) => self.apply_all(effect),
                     None => break,
                 },
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => {
@@ -148,6 +150,16 @@ impl Driver {
     }
 
     // --- effects ---
+
+    /// Carries out an effect and those that wait behind it: asking libp2p for news in between would
+    /// cost more than most of them.
+    fn apply_all(&mut self, first: SwarmEffect) {
+        self.apply(first);
+        for _ in 1..EFFECTS_AT_ONCE {
+            let Ok(effect) = self.effects.try_recv() else { break };
+            self.apply(effect);
+        }
+    }
 
     fn apply(&mut self, effect: SwarmEffect) {
         match effect {

@@ -14,11 +14,14 @@ use std::task::{Context, Poll, Waker};
 use futures::{AsyncRead, AsyncWrite, ready};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+use updraft_protocol::transfer::BlockHeader;
 use yamux::{Connection, ConnectionError, Mode, Stream};
 
+use super::gather::Gathered;
+
 /// The largest piece of a stream sent at once: other streams wait for so long, and yamux queues ten
-/// for each stream. 256 KiB cost no less CPU.
-const FRAME_BYTES: usize = 64 * 1024;
+/// for each stream. 256 KiB cost no less CPU. A block of 64 KiB and its header fit.
+const FRAME_BYTES: usize = 64 * 1024 + BlockHeader::BYTES;
 /// What yamux grants every stream from the start.
 const FIRST_WINDOW_BYTES: usize = 256 * 1024;
 /// What the streams of a connection may be granted beyond that, together, as they prove fast.
@@ -40,8 +43,17 @@ impl Config {
         Self(yamux)
     }
 
+    /// With other frames than the default, for measurements.
+    #[cfg(test)]
+    pub(super) fn with_frames(mut self, bytes: usize) -> Self {
+        self.0.set_split_send_size(bytes);
+        self
+    }
+
     fn over<C: AsyncRead + AsyncWrite + Unpin>(self, socket: C, mode: Mode) -> Muxer<C> {
-        Muxer { connection: Connection::new(socket, self.0, mode), arrived: VecDeque::new(), taker: None }
+        let socket = Gathered::new(socket);
+        let connection = Connection::new(socket.clone(), self.0, mode);
+        Muxer { connection, socket, arrived: VecDeque::new(), taker: None }
     }
 }
 
@@ -77,7 +89,9 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Config 
 /// A connection and the streams on it.
 #[derive(Debug)]
 pub(super) struct Muxer<C> {
-    connection: Connection<C>,
+    connection: Connection<Gathered<C>>,
+    /// What `connection` writes to.
+    socket: Gathered<C>,
     /// Streams that the remote opened and nobody has taken. yamux moves bytes only while it is asked
     /// for new streams, whether we want one or not. It counts a stream until we drop it, even one
     /// that the remote has reset, and ends a connection with too many: that bounds this queue.
@@ -87,7 +101,17 @@ pub(super) struct Muxer<C> {
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
     fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
-        self.connection.poll_next_inbound(cx).map(|next| next.unwrap_or(Err(ConnectionError::Closed)))
+        let arrival = self.connection.poll_next_inbound(cx);
+        // yamux has written all that its streams had for it.
+        let settled = self.socket.settle(cx);
+        match arrival {
+            Poll::Ready(Some(arrival)) => Poll::Ready(arrival),
+            Poll::Ready(None) => Poll::Ready(Err(ConnectionError::Closed)),
+            Poll::Pending => match settled {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(ConnectionError::Io(error))),
+            },
+        }
     }
 }
 

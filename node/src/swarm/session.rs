@@ -7,14 +7,15 @@
 //! meant for that peer.
 //!
 //! Memory of one session: 64 KiB for the frame being read, [`outbox::MAX_BYTES`] of waiting control
-//! frames, [`MAX_QUEUED_REQUESTS`] entries in each of three tables, and at most
-//! [`DOWNLOAD_BUFFERS`] + [`UPLOAD_BUFFERS`] block buffers (see [`super::buffers`]). Below this
+//! frames, [`MAX_QUEUED_REQUESTS`] entries in each of three tables, and its part of the one budget
+//! for blocks (see [`super::buffers`]), at most [`MOST_IN_BYTES`] and [`MOST_OUT_BYTES`]. Below this
 //! lie the multiplexer's windows (256 KiB a stream, growing with bandwidth x delay as the stream is
 //! *read*), which this task keeps empty unless the store or the engine falls behind.
 
 mod control;
 mod download;
 mod outbox;
+mod storing;
 mod upload;
 mod wanted;
 
@@ -30,23 +31,27 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use updraft_protocol::limits::MAX_QUEUED_REQUESTS;
+use updraft_protocol::limits::{MAX_BLOCK_BYTES, MAX_QUEUED_REQUESTS};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 
 use self::outbox::Outbox;
+use self::storing::Storing;
 use self::wanted::Wanted;
 use super::BlockIo;
-use super::buffers::{Lane, Pool};
+use super::buffers::{Lane, Pool, Way};
 use super::counters::Counters;
 use crate::engine::input::SwarmInput;
 
-/// Blocks that one session receives and stores at once.
-const DOWNLOAD_BUFFERS: usize = 3;
-/// Blocks that one session reads and sends at once.
-const UPLOAD_BUFFERS: usize = 2;
-/// A write that makes no progress for this long ends the session.
+/// Bytes of blocks that one session receives and stores at once.
+const MOST_IN_BYTES: usize = 4 * MAX_BLOCK_BYTES as usize;
+/// Bytes of blocks that one session reads and sends at once.
+const MOST_OUT_BYTES: usize = 2 * MAX_BLOCK_BYTES as usize;
+/// A read or write that makes no progress for this long ends the session.
 const STALL: Duration = Duration::from_secs(60);
+/// A block takes no longer than this, be its peer as slow as it may: it holds memory that others may
+/// wait for. A slow peer is asked for small blocks.
+const BLOCK_DEADLINE: Duration = Duration::from_secs(120);
 /// A silent control stream gets an empty frame after this time.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// A peer that was silent for this long, on both streams, is gone.
@@ -213,9 +218,9 @@ where
 {
     let (control_in, control_out) = control.split();
     let (data_in, data_out) = data.split();
-    let down = Lane::new(&common.pool, DOWNLOAD_BUFFERS);
-    let up = Lane::new(&common.pool, UPLOAD_BUFFERS);
-    let storing = download::Storing::default();
+    let down = Lane::new(&common.pool, Way::In, MOST_IN_BYTES);
+    let up = Lane::new(&common.pool, Way::Out, MOST_OUT_BYTES);
+    let storing = Storing::new(common, handle);
     let reason = {
         let mut hear = Box::pin(control::receive(common, handle, control_in));
         let mut say = pin!(control::send(common, handle, control_out));

@@ -16,6 +16,7 @@ use libp2p::{PeerId, dns, identity, quic, tcp};
 
 use super::counters::{Counted, Counters};
 use super::moderated::Moderated;
+use super::read_ahead::ReadAhead;
 use super::{muxer, security};
 
 /// From the first packet to a multiplexed connection. Bounds half-open connections.
@@ -37,7 +38,7 @@ pub(super) fn build(
 
     let counters = Arc::clone(counters);
     let over_tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
-        .map(move |stream, _| Moderated::new(Counted::new(stream, Arc::clone(&counters))))
+        .map(move |stream, _| ReadAhead::new(Moderated::new(Counted::new(stream, Arc::clone(&counters)))))
         .upgrade(Version::V1Lazy)
         .authenticate(security)
         .multiplex(muxer::Config::new(MAX_STREAMS))

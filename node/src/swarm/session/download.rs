@@ -7,30 +7,19 @@
 use std::sync::Arc;
 
 use futures::{AsyncRead, AsyncReadExt};
-use tokio_util::task::TaskTracker;
-use updraft_protocol::transfer::{BlockHeader, BlockRange, ObjectId};
+use tokio::time::timeout;
+use updraft_protocol::transfer::{BlockHeader, BlockRange};
 
+use super::storing::{Arrived, Storing};
 use super::wanted::Arrival;
-use super::{Common, Handle, Reason, lock, progress};
-use crate::engine::input::{BlockOutcome, SwarmInput};
+use super::{BLOCK_DEADLINE, Common, Handle, Reason, lock, progress};
+use crate::engine::input::SwarmInput;
 use crate::swarm::buffers::{Buffer, Lane};
 
 /// Bytes that nobody asked for before the session ends. Bounds what a peer can make us read.
 const MAX_UNSOLICITED_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes read at once of a block that is dropped.
 const DROP_CHUNK_BYTES: usize = 64 * 1024;
-
-/// The blocks of a session that are being stored.
-#[derive(Debug, Default)]
-pub(super) struct Storing(TaskTracker);
-
-impl Storing {
-    /// Waits until all are stored and reported.
-    pub(super) async fn finish(&self) {
-        self.0.close();
-        self.0.wait().await;
-    }
-}
 
 /// Receives blocks until the stream or the peer fails.
 pub(super) async fn run(
@@ -53,11 +42,13 @@ pub(super) async fn run(
         let arrival = lock(&handle.wanted).arrived(header.handle, header.block);
         let received = match arrival {
             Arrival::Expected(object) => {
-                let mut buffer = lane.buffer().await;
-                let received = receive(handle, &mut stream, &mut buffer, header.block).await;
+                let mut buffer = lane.buffer(header.block.length as usize).await;
+                let receiving = receive(handle, &mut stream, &mut buffer, header.block);
+                let received = timeout(BLOCK_DEADLINE, receiving).await;
+                let received = received.unwrap_or_else(|_| Err("the peer takes too long for a block".to_owned()));
                 if received.is_ok() {
                     common.counters.add_payload_in(u64::from(header.block.length));
-                    storing.0.spawn(store(common.clone(), Arc::clone(handle), object, header.block, buffer));
+                    storing.push(Arrived { object, block: header.block, buffer });
                 }
                 received
             }
@@ -122,22 +113,4 @@ async fn skip(
 #[allow(clippy::needless_pass_by_value, reason = "it is used as a mapping of errors")]
 fn broken(error: std::io::Error) -> Reason {
     format!("the data stream broke inside a block: {error}")
-}
-
-/// Stores a block on the blocking pool and reports what came of it.
-async fn store(common: Common, handle: Arc<Handle>, object: ObjectId, block: BlockRange, buffer: Buffer) {
-    let slot = Arc::clone(&common.io_slots).acquire_owned().await;
-    let io = Arc::clone(&common.io);
-    let written = tokio::task::spawn_blocking(move || {
-        let outcome = io.write(&object, block, &buffer[..block.length as usize]);
-        drop(slot);
-        (outcome, buffer)
-    });
-    let (outcome, buffer) = match written.await {
-        Ok((outcome, buffer)) => (outcome, Some(buffer)),
-        Err(error) => (BlockOutcome::Failed(format!("the store failed: {error}")), None),
-    };
-    let peer = handle.peer.clone();
-    let _ = common.inputs.send(SwarmInput::BlockArrived { peer, object, block, outcome }).await;
-    drop(buffer);
 }
