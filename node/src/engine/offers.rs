@@ -125,6 +125,18 @@ impl Offers {
     }
 }
 
+impl Offers {
+    /// Whether an offer of this peer is being looked at.
+    pub(super) fn concerns(&self, peer: &PeerId) -> bool {
+        self.taking.concerns(peer)
+    }
+
+    /// Whether this node offers something, and needs a seed for that.
+    pub(super) fn is_offering(&self) -> bool {
+        self.making.is_some()
+    }
+}
+
 /// Requests on account of offers have numbers of their own kind.
 const OFFER_IDS: u64 = 1 << 63;
 

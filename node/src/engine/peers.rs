@@ -21,6 +21,7 @@ use updraft_protocol::transfer::Hello;
 
 use self::back_off::{BACK_OFF_MS, FAR_BACK_OFF_MS, back_off_ms};
 use self::neighbours::Neighbourhood;
+pub(crate) use self::neighbours::Tie;
 use super::bucket::{HEADS, REQUESTS, TokenBucket};
 
 mod back_off;

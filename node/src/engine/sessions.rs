@@ -9,6 +9,7 @@ use super::catalog::Blame;
 use super::effect::{Effect, EventKind, GossipVerdict, SwarmEffect};
 use super::fetch::{News, Outcome};
 use super::input::{DiscoverySource, Now, SwarmInput};
+use super::peers::Tie;
 use super::{Engine, MAX_FAULTS};
 
 /// What a peer says it holds.
@@ -173,14 +174,24 @@ impl Engine {
 
     /// Parts from neighbours that this node can spare, and looks for one in place of another.
     pub(super) fn tend_neighbours(&mut self, now: Now) {
-        let fetch = &self.fetch;
-        for peer in self.peers.let_go(now.mono_ms, |peer| fetch.carries(peer)) {
+        let (fetch, offers) = (&self.fetch, &self.offers);
+        let tie = |peer: &PeerId| match () {
+            () if offers.concerns(peer) => Tie::Bound,
+            () if fetch.carries(peer) => Tie::Busy,
+            () => Tie::Idle,
+        };
+        for peer in self.peers.let_go(now.mono_ms, tie) {
             let message = Control::Goodbye { reason: "this node has enough neighbours".to_owned() };
             self.push(SwarmEffect::Control { peer: peer.clone(), message });
             self.push(SwarmEffect::Disconnect { peer });
         }
         if let Some(dial) = self.peers.rotate(now.mono_ms) {
             self.push(dial);
+        }
+        if self.offers.is_offering() {
+            for dial in self.peers.seek_seed(now.mono_ms) {
+                self.push(dial);
+            }
         }
     }
 

@@ -161,6 +161,11 @@ impl Taking {
         self.needs(artifact) || self.leftovers.contains_key(artifact)
     }
 
+    /// Whether an offer of this peer is being looked at.
+    pub(super) fn concerns(&self, peer: &PeerId) -> bool {
+        self.pending.iter().any(|pending| pending.peer == *peer)
+    }
+
     /// A peer offers something, for the first time or again.
     pub(super) fn heard(
         &mut self,

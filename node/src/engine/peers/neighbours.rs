@@ -47,6 +47,8 @@ const SETTLE_MS: (u64, u64) = (1_000, 2_000);
 const VISIT_MS: u64 = 10_000;
 /// The same while there is a crowd at the door: two dials and a round trip.
 const SHORT_VISIT_MS: u64 = 500;
+/// The same for one that has not said hello.
+const MUTE_VISIT_MS: u64 = 2_000;
 /// Least and most milliseconds for which two that parted leave each other alone.
 const PARTED_MS: (u64, u64) = (180_000, 360_000);
 /// The same for a node that has hardly anybody else.
@@ -56,6 +58,17 @@ const ROTATE_MS: (u64, u64) = (300_000, 900_000);
 /// A replacement is from the ticket once in so many times, where none of its peers is a neighbour: halves
 /// of a fleet that know nothing of each other meet there. More often, and a large fleet would besiege it.
 const TICKET_TURN: u32 = 8;
+
+/// What a session is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tie {
+    /// Nothing at the moment.
+    Idle,
+    /// Blocks are under way; others could bring them.
+    Busy,
+    /// Something that would be lost with it.
+    Bound,
+}
 
 /// What is known and planned about the number of neighbours.
 #[derive(Debug)]
@@ -206,11 +219,11 @@ impl Peers {
     }
 
     /// Whom to part from now: there are more neighbours than needed, or one was replaced. Notes that they
-    /// are left alone from now on. `busy` tells of sessions that would be missed.
-    pub(crate) fn let_go(&mut self, now_ms: u64, busy: impl Fn(&PeerId) -> bool) -> Vec<PeerId> {
-        let mut leaving = self.let_go_of_surplus(now_ms, &busy);
+    /// are left alone from now on. `tie` tells of sessions that would be missed.
+    pub(crate) fn let_go(&mut self, now_ms: u64, tie: impl Fn(&PeerId) -> Tie) -> Vec<PeerId> {
+        let mut leaving = self.let_go_of_surplus(now_ms, &tie);
         if leaving.is_empty() {
-            leaving.extend(self.let_go_of_replaced(&busy));
+            leaving.extend(self.let_go_of_replaced(&tie));
         }
         for peer in &leaving {
             self.parted(peer, now_ms);
@@ -218,7 +231,7 @@ impl Peers {
         leaving
     }
 
-    fn let_go_of_surplus(&mut self, now_ms: u64, busy: &impl Fn(&PeerId) -> bool) -> Vec<PeerId> {
+    fn let_go_of_surplus(&mut self, now_ms: u64, tie: &impl Fn(&PeerId) -> Tie) -> Vec<PeerId> {
         let total = self.sessions.len();
         let surplus = total.saturating_sub(self.neighbourhood.many);
         if surplus == 0 {
@@ -227,25 +240,27 @@ impl Peers {
         // With a crowd at the door, who comes next needs the place more than who has been here.
         let crowd = total > self.neighbourhood.most;
         let visit_ms = if crowd { SHORT_VISIT_MS } else { VISIT_MS };
-        let mut order: Vec<(bool, PeerId)> = self
+        let mut order: Vec<(Tie, PeerId)> = self
             .sessions
             .iter()
             .filter(|(peer, session)| {
                 let stayed_ms = now_ms.saturating_sub(session.since_ms);
-                !session.outbound && session.told_others && stayed_ms >= visit_ms && !self.is_of_ticket(peer)
+                // Whoever does not even greet has no claim to a place that others wait for.
+                let served = session.told_others || (crowd && stayed_ms >= MUTE_VISIT_MS);
+                !session.outbound && served && stayed_ms >= visit_ms && !self.is_of_ticket(peer)
             })
-            .map(|(peer, _)| (busy(peer), peer.clone()))
-            .filter(|(busy, _)| !busy || crowd)
+            .map(|(peer, _)| (tie(peer), peer.clone()))
+            .filter(|(tie, _)| *tie == Tie::Idle || (crowd && *tie == Tie::Busy))
             .collect();
         order.shuffle(&mut self.rng);
-        order.sort_by_key(|(busy, _)| *busy);
+        order.sort_by_key(|(tie, _)| *tie);
         // Not all at once: each of them may have to look for another.
         let most = if crowd { total - self.neighbourhood.most } else { surplus.div_ceil(16) };
         order.into_iter().take(most).map(|(_, peer)| peer).collect()
     }
 
     /// The neighbour whose place was taken by a replacement that is here now.
-    fn let_go_of_replaced(&mut self, busy: &impl Fn(&PeerId) -> bool) -> Option<PeerId> {
+    fn let_go_of_replaced(&mut self, tie: &impl Fn(&PeerId) -> Tie) -> Option<PeerId> {
         let replacement = self.neighbourhood.replacement.clone().filter(|peer| self.is_ready(peer))?;
         self.neighbourhood.replacement = None;
         if self.sessions.len() <= FEW {
@@ -253,7 +268,7 @@ impl Peers {
         }
         let mut rng = self.fork();
         let old = self.sessions.iter().filter(|(peer, session)| {
-            session.outbound && **peer != replacement && !busy(peer) && !self.is_of_ticket(peer)
+            session.outbound && **peer != replacement && tie(peer) == Tie::Idle && !self.is_of_ticket(peer)
         });
         old.map(|(peer, _)| peer).choose(&mut rng).cloned()
     }
@@ -264,6 +279,17 @@ impl Peers {
         if let Some(known) = self.known.get_mut(peer) {
             known.parted = Some((now_ms, until_ms));
         }
+    }
+
+    /// Dials of the ticket's peers, where no neighbour is a seed and one is needed: what is to be published
+    /// can be offered to nobody else.
+    pub(crate) fn seek_seed(&mut self, now_ms: u64) -> Vec<SwarmEffect> {
+        if self.sessions.values().any(|session| session.hello.as_ref().is_none_or(|hello| hello.seed)) {
+            return Vec::new();
+        }
+        let due = self.candidates().filter(|(_, known)| known.from_ticket && now_ms >= known.due_ms(true));
+        let due: Vec<PeerId> = due.map(|(peer, _)| peer.clone()).collect();
+        due.into_iter().filter_map(|peer| self.dial(peer, now_ms)).collect()
     }
 
     /// Every few minutes, a dial to somebody new in place of a neighbour that was dialled before.

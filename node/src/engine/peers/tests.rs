@@ -127,3 +127,113 @@ fn a_neighbour_that_invents_peers_crowds_out_nobody_elses_word() {
         .collect();
     assert!(dialled.contains(&Some(peer(77))), "{dialled:?}");
 }
+
+fn visits(peers: &mut Peers, n: u8, now_ms: u64) {
+    peers.connected(&peer(n), format!("/ip4/192.0.2.{n}/tcp/1"), false, now_ms);
+    let hello = Hello { repository: Digest::of(b"repository").as_bytes().to_vec(), ..Hello::default() };
+    peers.hello(&peer(n), hello).expect("the right repository");
+    let _ = peers.introduce(&peer(n), now_ms);
+}
+
+#[test]
+fn visitors_without_end_do_not_fill_the_memory() {
+    let mut peers = peers();
+    peers.add_ticket_addresses(&[format!("/ip4/192.0.2.1/tcp/1/p2p/{}", peer(1))]);
+    for number in 0..3_000_u32 {
+        let visitor = PeerId::from_bytes(&[&[0_u8][..], &number.to_be_bytes()].concat()).expect("in bounds");
+        peers.connected(&visitor, "/ip4/192.0.2.99/tcp/1".to_owned(), false, 0);
+        peers.identified(&visitor, &["/ip4/192.0.2.99/tcp/1".to_owned()]);
+        peers.disconnected(&visitor, 1);
+    }
+    assert!(peers.known.len() <= MAX_KNOWN);
+    assert!(peers.is_of_ticket(&peer(1)), "the ticket is never forgotten");
+}
+
+#[test]
+fn a_stranger_cannot_make_a_node_dial_its_own_machine() {
+    let mut peers = peers();
+    ready(&mut peers, 1, "/ip4/192.0.2.1/tcp/1");
+    ready(&mut peers, 2, "/ip4/127.0.0.1/tcp/1");
+    let mut dialled = |from: u8, about: u8, addresses: &[&str]| {
+        let addresses: Vec<String> = addresses.iter().map(|address| (*address).to_owned()).collect();
+        peers.heard_of(&peer(from), &peer(about), &addresses, false, 0);
+        peers.dials(0)
+    };
+    assert_eq!(dialled(1, 50, &["/ip4/127.0.0.1/tcp/22", "/ip6/::1/tcp/22", "/ip4/169.254.1.1/tcp/80"]), []);
+    let wide = "/ip4/192.0.2.51/tcp/1".to_owned();
+    let only_wide = SwarmEffect::Dial { peer: Some(peer(51)), addresses: vec![wide.clone()] };
+    assert_eq!(dialled(1, 51, &["/ip4/127.0.0.1/tcp/22", &wide]), [only_wide]);
+    assert_eq!(dialled(2, 52, &["/ip4/127.0.0.1/tcp/22"]).len(), 1, "a neighbour on this machine may");
+    assert_eq!(dialled(99, 53, &[&wide]), [], "who has no session says nothing");
+}
+
+#[test]
+fn what_others_say_does_not_replace_where_a_peer_was_reached() {
+    let mut peers = peers();
+    ready(&mut peers, 1, "/ip4/192.0.2.1/tcp/1");
+    ready(&mut peers, 2, "/ip4/192.0.2.2/tcp/1");
+    let rumour = ["/ip4/203.0.113.66/tcp/1".to_owned()];
+    peers.heard_of(&peer(1), &peer(2), &rumour, false, 0);
+    assert_eq!(peers.addresses(&peer(2)), ["/ip4/192.0.2.2/tcp/1"]);
+    peers.disconnected(&peer(2), 0);
+    peers.dial_failed(Some(&peer(2)), &[], 0);
+    peers.heard_of(&peer(1), &peer(2), &rumour, false, 0);
+    assert_eq!(peers.addresses(&peer(2)).len(), 2, "it may have moved");
+}
+
+#[test]
+fn a_node_with_many_neighbours_lets_go_of_visitors_it_does_not_need() {
+    let mut peers = peers();
+    peers.set_limits(64, false);
+    ready(&mut peers, 200, "/ip4/192.0.2.200/tcp/1");
+    for n in 1..=40 {
+        visits(&mut peers, n, 0);
+    }
+    assert_eq!(peers.let_go(1_000, |_| Tie::Idle), [], "they have just come");
+    assert_eq!(peers.let_go(20_000, |_| Tie::Busy), [], "they are at work");
+    let mut left = 41;
+    for step in 0..100 {
+        let leaving = peers.let_go(20_000 + step * 100, |who| if *who == peer(7) { Tie::Bound } else { Tie::Idle });
+        assert!(!leaving.contains(&peer(7)) && !leaving.contains(&peer(200)), "{leaving:?}");
+        left -= leaving.len();
+        for gone in leaving {
+            peers.disconnected(&gone, 20_000 + step * 100);
+        }
+    }
+    assert_eq!(left, 16);
+    assert_eq!(peers.dials(60_000), [], "who was let go of is left alone");
+}
+
+#[test]
+fn in_a_crowd_newcomers_go_before_those_that_are_at_work_or_silent() {
+    let mut peers = peers();
+    peers.set_limits(32, true);
+    for n in 1..=40 {
+        visits(&mut peers, n, 0);
+    }
+    for n in 101..=104 {
+        peers.connected(&peer(n), format!("/ip4/192.0.2.{n}/tcp/1"), false, 0);
+    }
+    assert_eq!(peers.let_go(400, |_| Tie::Busy), []);
+    let leaving = peers.let_go(600, |who| if *who <= peer(20) { Tie::Idle } else { Tie::Busy });
+    assert_eq!(leaving.len(), 12, "down to what a node may have");
+    assert!(leaving.iter().all(|who| *who <= peer(20)), "the idle ones first: {leaving:?}");
+    let silent = peers.let_go(2_500, |who| if *who > peer(100) { Tie::Idle } else { Tie::Bound });
+    assert_eq!(silent.len(), 4, "{silent:?}");
+}
+
+#[test]
+fn who_has_something_to_publish_dials_the_seed_though_they_parted() {
+    let mut peers = peers();
+    peers.add_ticket_addresses(&[format!("/ip4/192.0.2.1/tcp/1/p2p/{}", peer(1))]);
+    for n in 2..=14 {
+        ready(&mut peers, n, &format!("/ip4/192.0.2.{n}/tcp/1"));
+    }
+    ready(&mut peers, 1, "/ip4/192.0.2.1/tcp/1");
+    peers.parted(&peer(1), 10_000);
+    peers.disconnected(&peer(1), 10_000);
+    assert_eq!(peers.dials(20_000), []);
+    assert_eq!(peers.seek_seed(10_500), [], "not at once");
+    assert_eq!(peers.seek_seed(13_000).len(), 1);
+    assert_eq!(peers.seek_seed(13_000), [], "already dialling");
+}
