@@ -15,6 +15,7 @@ use semver::Version;
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::manifest::Manifest;
+use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Platform, Product};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::release::Release;
@@ -231,7 +232,7 @@ impl Engine {
         engine.fetch.set_budget(engine.config.egress_budget_percent);
         engine.apply_limits(now);
         engine.catalog_changed(learned, None, false, now);
-        for (manifest, have) in found.artifacts {
+        for (manifest, have) in engine.most_needed_first(found.artifacts) {
             if !engine.track(&manifest, have) {
                 let text = "there are more artifacts in the store than a node can serve; remove some".to_owned();
                 engine.tell(EventKind::Alarm, None, text);
@@ -363,7 +364,7 @@ impl Engine {
     /// even if nothing names it. False where this node tracks as many artifacts as a session can speak of.
     pub fn add_artifact(&mut self, manifest: &Arc<Manifest>, have: Bitmap) -> bool {
         self.keep_fresh(manifest.artifact());
-        self.track(manifest, have)
+        self.track(manifest, have.clone()) || (self.make_room() && self.track(manifest, have))
     }
 
     /// The store holds (part of) an artifact: it can be served, and fetched further.
@@ -451,8 +452,10 @@ impl Engine {
         for release in &wanted {
             self.supply(release, now);
         }
-        for artifact in self.supplies.retain(|artifact| wanted.iter().any(|release| release.artifact == *artifact)) {
-            let outcome = self.fetch.unwant(&object(&artifact));
+        for release in self.supplies.retain(|artifact| wanted.iter().any(|release| release.artifact == *artifact)) {
+            // Nobody is asked for its manifest any more, and nobody is to blame who still sends it.
+            self.wants.remove(&MetaFile::Manifest { sha256: release.manifest.sha256 });
+            let outcome = self.fetch.unwant(&object(&release.artifact));
             self.effects.extend(outcome.effects.into_iter().map(Effect::Swarm));
         }
         let complete: Vec<Digest> = wanted

@@ -136,21 +136,31 @@ impl Cluster {
     /// # Panics
     /// Where a node does not start.
     pub async fn start(peers: usize) -> Self {
+        let mut cluster = Self::start_seed(|_| {}).await;
+        for _ in 0..peers {
+            cluster.add_peer().await;
+        }
+        cluster
+    }
+
+    /// A seed with the product `app` and a configuration of one's choice.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn start_seed(change: impl FnOnce(&mut NodeConfig)) -> Self {
         let scratch = tempfile::tempdir().expect("a temporary directory");
         let data_dir = scratch.path().join("seed");
         drop(Opened::create(&data_dir, &[product()]).expect("a new repository"));
-        let mut node = start(config(&data_dir, Role::Seed, None)).await.expect("the seed starts");
+        let mut config = config(&data_dir, Role::Seed, None);
+        change(&mut config);
+        let mut node = start(config).await.expect("the seed starts");
         node.listening().await;
         let ticket = match ask(&node, Request::Ticket { addresses: Vec::new() }).await {
             Ok(Response::Ticket(view)) => view.ticket,
             other => panic!("no ticket: {other:?}"),
         };
         let seed = TestNode { node, install_dir: data_dir.join("none"), data_dir };
-        let mut cluster = Self { scratch, seed: Some(seed), peers: Vec::new(), ticket };
-        for _ in 0..peers {
-            cluster.add_peer().await;
-        }
-        cluster
+        Self { scratch, seed: Some(seed), peers: Vec::new(), ticket }
     }
 
     /// The seed.

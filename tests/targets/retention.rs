@@ -12,6 +12,7 @@ use updraft::engine::retention::RetentionEffect;
 use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
+use updraft_protocol::limits::MAX_SESSION_ARTIFACTS;
 use updraft_protocol::manifest::{Manifest, ManifestBuilder};
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Platform};
@@ -339,4 +340,25 @@ fn bytes_of_removed_artifacts_still_count() {
     assert_eq!(node.engine.transfer_totals().sent, 5);
     assert!(node.removed().contains(&object.digest));
     assert_eq!(node.engine.transfer_totals().sent, 5);
+}
+
+#[test]
+fn a_seed_that_holds_more_than_it_can_speak_of_speaks_of_what_the_channels_are_at() {
+    let published = Published::new();
+    let stray = |number: u32| {
+        let mut builder = ManifestBuilder::new();
+        builder.update(&number.to_be_bytes());
+        Arc::new(builder.finish().expect("not empty"))
+    };
+    // More than enough: some are left out, in the order of their digests.
+    let strays: Vec<_> = (0..MAX_SESSION_ARTIFACTS).map(stray).collect();
+    let mut node = published.node(Role::Seed, Memory::default(), &strays);
+    assert!(node.engine.holds(&published.artifact("1.4.0")));
+    assert_eq!(node.alarms(), 1, "somebody is told");
+    for number in 0..10 {
+        let packed = stray(MAX_SESSION_ARTIFACTS + number);
+        assert!(node.engine.add_artifact(&packed, Bitmap::full(packed.piece_count())));
+        assert!(node.engine.holds(packed.artifact()));
+    }
+    assert!(node.engine.holds(&published.artifact("1.4.0")));
 }

@@ -2,8 +2,8 @@
 //! seed publishes one release and every node ends up with it, verified.
 //!
 //! The run of two hundred nodes prints its numbers:
-//! `cargo test --release -p updraft --test scale -- --ignored --nocapture`; `UPDRAFT_SCALE_NODES` and
-//! `UPDRAFT_SCALE_MIB` choose others.
+//! `cargo test --release -p updraft --test scale -- --ignored --nocapture`; `UPDRAFT_SCALE_NODES`,
+//! `UPDRAFT_SCALE_MIB` and `UPDRAFT_SCALE_PLACES` (peers that the seed lets in) choose others.
 
 #![allow(clippy::print_stdout, reason = "a measurement prints what it measured")]
 
@@ -18,8 +18,8 @@ use updraft_tests::cluster::{Cluster, TestNode, status};
 use updraft_tests::forge::noise;
 use updraft_tests::lab::{head_version, open_descriptors, peak_bytes, resident_bytes};
 
-/// Pause between two rounds of looking at every node.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Pause between two rounds of looking at every node, for each of them: looking costs the nodes time.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Threads that nodes keep for their disks: each has two of its own and lends some to its sessions.
 const THREADS_PER_NODE: usize = 8;
 
@@ -88,7 +88,7 @@ async fn all(
             panic!("{what}: {} of {} nodes are still without: {last:#?}", still.len(), peers.len());
         }
         missing = still;
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(PAUSE * u32::try_from(peers.len()).unwrap_or(u32::MAX)).await;
     }
 }
 
@@ -107,9 +107,10 @@ fn since(nodes: &[TestNode], before: &[u64]) -> Vec<u64> {
     sent
 }
 
-async fn run(nodes: usize, bytes: usize, quiet: Duration, deadline: Duration) -> Report {
+/// `places` is how many peers the seed lets in.
+async fn run(nodes: usize, places: usize, bytes: usize, quiet: Duration, deadline: Duration) -> Report {
     let began = Instant::now();
-    let mut cluster = Cluster::start(0).await;
+    let mut cluster = Cluster::start_seed(|config| config.max_peers = places).await;
     for _ in 0..nodes {
         cluster.add_mirror().await;
     }
@@ -209,7 +210,7 @@ impl Report {
 #[test]
 fn every_node_of_a_crowd_gets_the_release_and_says_little() {
     const NODES: usize = 16;
-    let report = runtime(NODES).block_on(run(NODES, 4 << 20, Duration::from_secs(2), Duration::from_secs(90)));
+    let report = runtime(NODES).block_on(run(NODES, 64, 4 << 20, Duration::from_secs(2), Duration::from_secs(90)));
     assert_eq!(report.rejected_bytes, 0, "nobody lies here");
     // A piece is told of once to each neighbour at most, and asked for in no more blocks than it has leaves.
     let leaves = report.bytes / (16 << 10);
@@ -229,7 +230,8 @@ fn two_hundred_nodes() {
     };
     let (nodes, mebibytes) = (number("UPDRAFT_SCALE_NODES", 200), number("UPDRAFT_SCALE_MIB", 16));
     let quiet = Duration::from_secs(10);
-    let report = runtime(nodes).block_on(run(nodes, mebibytes << 20, quiet, Duration::from_secs(600)));
+    let places = number("UPDRAFT_SCALE_PLACES", nodes + 8);
+    let report = runtime(nodes).block_on(run(nodes, places, mebibytes << 20, quiet, Duration::from_secs(900)));
     report.print();
     assert_eq!(report.rejected_bytes, 0, "nobody lies here");
 }

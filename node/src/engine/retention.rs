@@ -10,8 +10,11 @@
 //! not cost anybody the releases that were there before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
+use updraft_protocol::manifest::Manifest;
 use updraft_protocol::names::Platform;
 use updraft_protocol::release::{Notes, Release};
 use updraft_protocol::rollout::ChannelPolicy;
@@ -131,7 +134,7 @@ pub(super) fn needed(view: &CatalogView, keeper: &Keeper<'_>) -> BTreeSet<Digest
         if spec.directory.is_none() {
             // What was current before is not written down anywhere: it is the newest of the others.
             let others = usize::try_from(keeper.depth).unwrap_or(usize::MAX).saturating_sub(1);
-            let may = |release: &&std::sync::Arc<Release>| is_spare(release, subscription, policy, keeper);
+            let may = |release: &&Arc<Release>| is_spare(release, subscription, policy, keeper);
             let newest = view.releases.iter().rev().filter(may).map(|release| release.artifact);
             needed.extend(newest.filter(|artifact| current.is_none_or(|c| c.artifact != *artifact)).take(others));
         }
@@ -186,7 +189,7 @@ impl Engine {
     /// Artifacts here that nothing needs: they go soon, or at once by [`Engine::collect_now`]. Empty while
     /// the set in force is not one to remove anything by.
     pub fn unneeded(&self) -> Vec<Unneeded> {
-        let sound = |view: &&std::sync::Arc<CatalogView>| {
+        let sound = |view: &&Arc<CatalogView>| {
             view.trusted.is_complete() && view.contradictions.is_empty() && view.altered.is_empty()
         };
         let Some(view) = self.catalog.view().filter(sound) else { return Vec::new() };
@@ -225,6 +228,49 @@ impl Engine {
         (unneeded, std::mem::take(&mut self.effects))
     }
 
+    /// Artifacts that any channel is at.
+    fn pointed(&self) -> BTreeSet<Digest> {
+        let Some(view) = self.catalog.view() else { return BTreeSet::new() };
+        let at = |release: &&Arc<Release>| {
+            let id = &release.id;
+            let of_product = view.channels.iter().filter(|((product, _), _)| *product == id.product);
+            let mut versions = of_product.filter_map(|(_, policy)| policy.version.as_ref());
+            versions.any(|version| *version == id.version)
+        };
+        view.releases.iter().filter(at).map(|release| release.artifact).collect()
+    }
+
+    /// The artifacts of a store in the order in which they are taken up: where there are more than a node
+    /// can speak of, those that no channel is at are left out.
+    pub(super) fn most_needed_first(
+        &self,
+        mut artifacts: Vec<(Arc<Manifest>, Bitmap)>,
+    ) -> Vec<(Arc<Manifest>, Bitmap)> {
+        let pointed = self.pointed();
+        artifacts.sort_by_key(|(manifest, _)| !pointed.contains(manifest.artifact()));
+        artifacts
+    }
+
+    /// Stops speaking of one artifact that no channel is at, for one that was just packed. It stays in the
+    /// store. False where there is none.
+    pub(super) fn make_room(&mut self) -> bool {
+        let pointed = self.pointed();
+        let can_go = |artifact: &&Digest| {
+            !pointed.contains(artifact)
+                && self.supplies.get(artifact).is_none()
+                && !self.retention.fresh.contains_key(artifact)
+                && self.fetch.contains(&object(artifact))
+        };
+        let view = self.catalog.view();
+        // What is listed is in the order of versions, and what is not listed comes before all of it.
+        let rank = |artifact: &&Digest| {
+            view.and_then(|view| view.releases.iter().position(|release| release.artifact == **artifact))
+        };
+        let Some(oldest) = self.supplies.known().filter(can_go).min_by_key(rank).copied() else { return false };
+        self.forget_artifact(&oldest);
+        true
+    }
+
     /// Looks at what may go, now and then.
     pub(super) fn collect(&mut self, now: Now) {
         if now.mono_ms < self.retention.look_at_ms {
@@ -242,20 +288,32 @@ impl Engine {
             unneeded.into_iter().partition(|artifact| self.retention.suspects.contains(artifact));
         self.retention.suspects = suspects.into_iter().collect();
         self.remove_artifacts(gone);
+        // Manifests that came for what is not wanted any more, and that the store never opened.
+        let is_stray =
+            |artifact: &&Digest| self.supplies.get(artifact).is_none() && !self.fetch.contains(&object(artifact));
+        let strays: Vec<Digest> = self.supplies.known().filter(is_stray).copied().collect();
+        for artifact in strays {
+            self.supplies.forget(&artifact);
+        }
         self.tidy_small_files();
     }
 
     fn remove_artifacts(&mut self, artifacts: Vec<Digest>) {
         for artifact in &artifacts {
-            let id = object(artifact);
-            let outcome = self.fetch.remove(&id);
-            self.effects.extend(outcome.effects.into_iter().map(Effect::Swarm));
-            self.supplies.forget(artifact);
-            self.retention.suspects.remove(artifact);
+            self.forget_artifact(artifact);
         }
         if !artifacts.is_empty() {
             self.push(Effect::Retention(RetentionEffect::Remove { artifacts }));
         }
+    }
+
+    /// Nothing of an artifact is asked for or served any more; neighbours that heard of it are told.
+    fn forget_artifact(&mut self, artifact: &Digest) {
+        let id = object(artifact);
+        let outcome = self.fetch.remove(&id);
+        self.effects.extend(outcome.effects.into_iter().map(Effect::Swarm));
+        self.supplies.forget(artifact);
+        self.retention.suspects.remove(artifact);
     }
 
     /// Old channel policies and notes are named by nothing once a newer set is in force.

@@ -128,11 +128,16 @@ impl Supplies {
         self.set_stage(artifact, Stage::Refused { reason, retry_at_ms: now_ms + RETRY_MS });
     }
 
-    /// Forgets artifacts that nobody wants any more; returns them.
-    pub(crate) fn retain(&mut self, wanted: impl Fn(&Digest) -> bool) -> Vec<Digest> {
-        let gone: Vec<Digest> = self.map.keys().filter(|artifact| !wanted(artifact)).copied().collect();
-        for artifact in &gone {
-            self.map.remove(artifact);
+    /// Forgets artifacts that nobody wants any more; returns what they were wanted for.
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&Digest) -> bool) -> Vec<Arc<Release>> {
+        let gone: Vec<Arc<Release>> = self
+            .map
+            .iter()
+            .filter(|(artifact, _)| !wanted(artifact))
+            .map(|(_, supply)| supply.release.clone())
+            .collect();
+        for release in &gone {
+            self.map.remove(&release.artifact);
         }
         gone
     }
