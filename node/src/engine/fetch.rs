@@ -652,7 +652,7 @@ impl Fetch {
     fn fill(&mut self, peer: &PeerId, now_ms: u64, outcome: &mut Outcome) {
         let exempt = self.links.get(peer).is_some_and(|link| link.lan_exempt);
         for transfer in self.transfers.values_mut().filter(|transfer| transfer.is_active()) {
-            while exempt || self.paced.may_ask(now_ms) {
+            while exempt || self.paced.may_ask(transfer.manifest.piece_length(), now_ms) {
                 let Some(Ask { block, instead_of }) = transfer.next_request(peer, now_ms, &mut self.rng) else { break };
                 if !exempt {
                     self.paced.asked(block, now_ms);

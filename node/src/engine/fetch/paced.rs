@@ -32,16 +32,17 @@ impl Paced {
             .is_none_or(|bucket| bucket.take(bytes, now_ms))
     }
 
-    /// Whether another block of any length may be asked for now.
-    pub(super) fn may_ask(&mut self, now_ms: u64) -> bool {
+    /// Whether another block may be asked for now, in pieces of that length.
+    pub(super) fn may_ask(&mut self, piece_length: u32, now_ms: u64) -> bool {
+        let most = u64::from(piece_length.min(MAX_BLOCK_BYTES));
         bucket(&mut self.download, self.caps.download_bytes_per_second, now_ms)
-            .is_none_or(|bucket| bucket.next_ms(u64::from(MAX_BLOCK_BYTES)).is_some_and(|next_ms| next_ms <= now_ms))
+            .is_none_or(|bucket| bucket.next_ms(most).is_some_and(|next_ms| next_ms <= now_ms))
     }
 
     /// A block was asked for.
     pub(super) fn asked(&mut self, block: BlockRange, now_ms: u64) {
         if let Some(bucket) = bucket(&mut self.download, self.caps.download_bytes_per_second, now_ms) {
-            // There was room for the largest block.
+            // There was room for it: a block lies in one piece.
             let _ = bucket.take(u64::from(block.length), now_ms);
         }
     }
