@@ -252,7 +252,11 @@ impl Fetch {
         let mut outcome = self.unwant(object);
         let Some(transfer) = self.transfers.remove(object) else { return outcome };
         self.gone = self.gone.plus(transfer.bytes);
-        self.paced.forget(|waiting| waiting.object == *object);
+        for Waiting { peer, handle, block, .. } in self.paced.forget(|waiting| waiting.object == *object) {
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.uploads.remove(&(handle, block));
+            }
+        }
         for (peer, link) in &mut self.links {
             if link.announced.remove(object) {
                 let message = Control::Forget { handle: transfer.handle };
@@ -318,7 +322,7 @@ impl Fetch {
             Control::Cancel { handle, block } => {
                 if let Some(link) = self.links.get_mut(peer)
                     && link.uploads.remove(&(handle, block))
-                    && !self.paced.forget(|w| w.peer == *peer && w.handle == handle && w.block == block)
+                    && self.paced.forget(|w| w.peer == *peer && w.handle == handle && w.block == block).is_empty()
                 {
                     outcome.effects.push(SwarmEffect::DropBlock { peer: peer.clone(), handle, block });
                 }

@@ -47,11 +47,11 @@ impl Paced {
         self.waiting.push_back(waiting);
     }
 
-    /// Nothing of that kind is to be sent any more. Returns whether anything was waiting.
-    pub(super) fn forget(&mut self, gone: impl Fn(&Waiting) -> bool) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|waiting| !gone(waiting));
-        self.waiting.len() < before
+    /// Nothing of that kind is to be sent any more. Returns what was waiting of it.
+    pub(super) fn forget(&mut self, gone: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let (gone, kept): (Vec<Waiting>, Vec<Waiting>) = self.waiting.drain(..).partition(gone);
+        self.waiting = kept.into();
+        gone
     }
 
     /// The next block that may leave now.
