@@ -9,7 +9,7 @@
 //! - [`holder`]: an engine's repository in the hands of whoever has its keys.
 //! - [`software`]: a real release to publish.
 //! - [`shelf`]: files behind a small HTTP server.
-//! - [`swarm_model`]: many schedulers in virtual time.
+//! - [`swarm_model`]: many schedulers in virtual time. [`swarm_scenarios`]: swarms worth a look.
 //! - [`tuf_client`]: a plain TUF client over the nodes' verifier, for judges from outside.
 //! - [`virtual_network`]: many engines in virtual time, over links with rates and latency.
 
@@ -26,6 +26,7 @@ pub mod repository;
 pub mod shelf;
 pub mod software;
 pub mod swarm_model;
+pub mod swarm_scenarios;
 pub mod tuf_client;
 pub mod virtual_network;
 

@@ -257,10 +257,10 @@ impl SwarmModel {
             sent_bytes: 0,
             arrived_us: self.now_us + after_us,
             done_us: is_seed.then_some(0),
-            counted: is_seed,
+            counted: is_seed || host.rotten || host.silent,
             bans: BTreeSet::new(),
         });
-        self.done += usize::from(is_seed);
+        self.done += usize::from(self.nodes[number].counted);
         self.schedule(after_us, number, Event::Join);
         number
     }
@@ -307,6 +307,11 @@ impl SwarmModel {
     /// Those whom a node banned.
     pub fn bans(&self, node: usize) -> &BTreeSet<usize> {
         &self.nodes[node].bans
+    }
+
+    /// Bytes of the artifact.
+    pub fn length(&self) -> u64 {
+        self.world.length
     }
 
     /// Pieces of the artifact.
