@@ -8,7 +8,7 @@
 //! | file | is about |
 //! |---|---|
 //! | `transport.rs` | TCP and QUIC, names |
-//! | `read_ahead.rs`, `security.rs`, `tls.rs`, `gather.rs`, `muxer.rs` | TLS or Noise, then yamux, over TCP |
+//! | `read_ahead.rs`, `security.rs`, `tls.rs`, `gather.rs`, `windows.rs`, `muxer.rs` | TLS or Noise, then yamux, over TCP |
 //! | `behaviour.rs` | what runs on the connections, limits |
 //! | `streams.rs`, `links.rs` | one session per peer, on which connection |
 //! | `session.rs`, `session/` | control messages and blocks of one peer |
@@ -42,6 +42,7 @@ mod tests;
 mod tls;
 mod translate;
 mod transport;
+mod windows;
 
 use std::fmt;
 use std::io;

@@ -191,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn an_idle_connection_gives_its_memory_back() {
         let mut gathered = Gathered::new(Socket { room: usize::MAX, ..Socket::default() });
-        gathered.write_all(&[0; MOST_BYTES]).await.expect("there is room");
+        gathered.write_all(&vec![0; MOST_BYTES]).await.expect("there is room");
         settle(&gathered).await;
         gathered.write_all(b"a sign of life").await.expect("there is room");
         settle(&gathered).await;

@@ -18,42 +18,46 @@ use updraft_protocol::transfer::BlockHeader;
 use yamux::{Connection, ConnectionError, Mode, Stream};
 
 use super::gather::Gathered;
+use super::windows::{Share, Windows};
 
 /// The largest piece of a stream sent at once: other streams wait for so long, and yamux queues ten
 /// for each stream. 256 KiB cost no less CPU. A block of 64 KiB and its header fit.
 const FRAME_BYTES: usize = 64 * 1024 + BlockHeader::BYTES;
 /// What yamux grants every stream from the start.
 const FIRST_WINDOW_BYTES: usize = 256 * 1024;
-/// What the streams of a connection may be granted beyond that, together, as they prove fast.
-const FURTHER_WINDOW_BYTES: usize = 32 * 1024 * 1024;
 
 /// The upgrade from a secured connection to streams.
 #[derive(Debug, Clone)]
-pub(super) struct Config(yamux::Config);
+pub(super) struct Config {
+    max_streams: usize,
+    frame_bytes: usize,
+    windows: Windows,
+}
 
 impl Config {
-    /// With at most so many streams open at once.
+    /// With at most so many streams open at once on each connection.
     pub(super) fn new(max_streams: usize) -> Self {
-        let mut yamux = yamux::Config::default();
-        // The window is only ever checked against the streams, so that their number comes first.
-        yamux
-            .set_max_num_streams(max_streams)
-            .set_max_connection_receive_window(Some(max_streams * FIRST_WINDOW_BYTES + FURTHER_WINDOW_BYTES))
-            .set_split_send_size(FRAME_BYTES);
-        Self(yamux)
+        Self { max_streams, frame_bytes: FRAME_BYTES, windows: Windows::default() }
     }
 
     /// With other frames than the default, for measurements.
     #[cfg(test)]
     pub(super) fn with_frames(mut self, bytes: usize) -> Self {
-        self.0.set_split_send_size(bytes);
+        self.frame_bytes = bytes;
         self
     }
 
     fn over<C: AsyncRead + AsyncWrite + Unpin>(self, socket: C, mode: Mode) -> Muxer<C> {
         let socket = Gathered::new(socket);
-        let connection = Connection::new(socket.clone(), self.0, mode);
-        Muxer { connection, socket, arrived: VecDeque::new(), taker: None }
+        let share = self.windows.share();
+        let mut config = yamux::Config::default();
+        // The window is only ever checked against the streams, so that their number comes first.
+        config
+            .set_max_num_streams(self.max_streams)
+            .set_max_connection_receive_window(Some(self.max_streams * FIRST_WINDOW_BYTES + share.bytes()))
+            .set_split_send_size(self.frame_bytes);
+        let connection = Connection::new(socket.clone(), config, mode);
+        Muxer { connection, socket, arrived: VecDeque::new(), taker: None, _share: share }
     }
 }
 
@@ -97,6 +101,8 @@ pub(super) struct Muxer<C> {
     /// that the remote has reset, and ends a connection with too many: that bounds this queue.
     arrived: VecDeque<Stream>,
     taker: Option<Waker>,
+    /// How far its windows may grow.
+    _share: Share,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {

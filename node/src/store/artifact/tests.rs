@@ -20,7 +20,7 @@ fn whoever_outruns_a_checkpoint_on_a_slow_disk_waits_for_it() {
     let artifact = store.begin(&manifest).expect("room on the disk");
 
     let slow = lock(&artifact.saved);
-    let (writer, (done, ended)) = (Arc::clone(&artifact), mpsc::channel());
+    let (writer, (done, ended)) = (Arc::clone(&artifact), mpsc::sync_channel(1));
     let writing = std::thread::spawn(move || {
         for piece in writer.manifest.indices() {
             let length = writer.manifest.length_of(piece);

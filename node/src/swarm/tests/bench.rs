@@ -242,40 +242,48 @@ async fn over_noise(frame_bytes: usize, mebibytes: u64) -> Cost {
     over_streams(near.expect("it is ours").1, far.expect("it is ours").1, frame_bytes, mebibytes).await
 }
 
-type Run = Pin<Box<dyn Future<Output = Cost>>>;
+/// One way to move bytes, each time it is called.
+type Run = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Cost>>>>;
+
+fn variant<F>(name: &'static str, run: impl Fn() -> F + 'static) -> (Variant, Run)
+where
+    F: Future<Output = Cost> + 'static,
+{
+    (Variant { name, costs: Vec::new() }, Box::new(move || Box::pin(run())))
+}
 
 /// Runs all variants three times, in turns.
-async fn compare(variants: Vec<(&'static str, Box<dyn Fn() -> Run>)>) {
-    let mut measured: Vec<Variant> = variants.iter().map(|(name, _)| Variant { name, costs: Vec::new() }).collect();
+async fn compare(mut variants: Vec<(Variant, Run)>) {
     for _ in 0..3 {
-        for (variant, (_, run)) in measured.iter_mut().zip(&variants) {
+        for (variant, run) in &mut variants {
             variant.costs.push(run().await);
         }
     }
-    print(&measured);
+    let variants: Vec<Variant> = variants.into_iter().map(|(variant, _)| variant).collect();
+    print(&variants);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement, not a check"]
-async fn bench_encryption_and_frames() {
+async fn encryption_and_frames_over_loopback() {
     const KIB: usize = 1024;
     compare(vec![
-        ("TLS AES, 64 KiB frames", Box::new(|| Box::pin(over_tls(true, 64 * KIB, 1024)))),
-        ("TLS AES, 16 KiB frames", Box::new(|| Box::pin(over_tls(true, 16 * KIB, 1024)))),
-        ("TLS AES, 256 KiB frames", Box::new(|| Box::pin(over_tls(true, 256 * KIB, 1024)))),
-        ("TLS ChaCha20, 64 KiB", Box::new(|| Box::pin(over_tls(false, 64 * KIB, 1024)))),
-        ("Noise, 64 KiB frames", Box::new(|| Box::pin(over_noise(64 * KIB, 512)))),
+        variant("TLS AES, 64 KiB frames", || over_tls(true, 64 * KIB, 1024)),
+        variant("TLS AES, 16 KiB frames", || over_tls(true, 16 * KIB, 1024)),
+        variant("TLS AES, 256 KiB frames", || over_tls(true, 256 * KIB, 1024)),
+        variant("TLS ChaCha20, 64 KiB", || over_tls(false, 64 * KIB, 1024)),
+        variant("Noise, 64 KiB frames", || over_noise(64 * KIB, 512)),
     ])
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement, not a check"]
-async fn bench_sessions() {
+async fn throughput_over_loopback() {
     compare(vec![
-        ("session over TCP", Box::new(|| Box::pin(through_shells(TCP, 1024, 8)))),
-        ("session over TCP, deep", Box::new(|| Box::pin(through_shells(TCP, 1024, 32)))),
-        ("session over QUIC", Box::new(|| Box::pin(through_shells(QUIC, 512, 8)))),
+        variant("session over TCP", || through_shells(TCP, 1024, 8)),
+        variant("session over TCP, deep", || through_shells(TCP, 1024, 32)),
+        variant("session over QUIC", || through_shells(QUIC, 512, 8)),
     ])
     .await;
 }
