@@ -128,7 +128,7 @@ impl Driver {
                 }
             }
         }
-        self.farewell().await;
+        Box::pin(self.farewell()).await;
     }
 
     /// Reports an input now if there is room, else as soon as there is.

@@ -18,7 +18,8 @@ use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::kad::{
-    Behaviour as Inner, BucketInserts, Caching, Config, Event as InnerEvent, Mode, PeerInfo, QueryResult, StoreInserts,
+    Behaviour as Inner, BucketInserts, Caching, Config, Event as InnerEvent, Mode, PeerInfo, QueryId, QueryResult,
+    StoreInserts,
 };
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{
@@ -72,7 +73,10 @@ pub(super) struct Behaviour {
     all_local: bool,
     dialled: HashSet<ConnectionId>,
     refused: VecDeque<PeerId>,
+    /// When the next lookup is due.
     lookup: Option<Pin<Box<Sleep>>>,
+    /// The lookup in progress.
+    current: Option<QueryId>,
 }
 
 /// The protocol's name in the network of `repository`.
@@ -109,7 +113,15 @@ impl Behaviour {
         let mut inner = Inner::with_config(me, MemoryStore::with_config(me, nothing), config(protocol.clone()));
         inner.set_mode(Some(mode));
         let all_local = !listen.is_empty() && listen.iter().all(is_local);
-        Some(Self { inner, protocol, all_local, dialled: HashSet::new(), refused: VecDeque::new(), lookup: None })
+        Some(Self {
+            inner,
+            protocol,
+            all_local,
+            dialled: HashSet::new(),
+            refused: VecDeque::new(),
+            lookup: None,
+            current: None,
+        })
     }
 
     /// A peer told over an authenticated connection what it speaks and where it is. Whoever does not
@@ -139,7 +151,16 @@ impl Behaviour {
             // A random peer id is as good a source of chance as any.
             let jitter = f64::from(target.to_bytes().last().copied().unwrap_or(0)) / 512.0;
             lookup.set(sleep_until(Instant::now() + LOOKUP.mul_f64(0.75 + jitter)));
-            self.inner.get_closest_peers(target);
+            self.current = Some(self.inner.get_closest_peers(target));
+        }
+    }
+
+    /// libp2p's Kademlia looks through its whole table each time that it learns of a peer, which cannot be
+    /// switched off and made joining cost a node five times the bytes. Only lookups of ours go on.
+    fn end_other_lookups(&mut self) {
+        let current = self.current;
+        for mut query in self.inner.iter_queries_mut().filter(|query| Some(query.id()) != current) {
+            query.finish();
         }
     }
 
@@ -237,6 +258,7 @@ impl NetworkBehaviour for Behaviour {
                 let failure = DialFailure { peer_id: Some(peer), error: &DialError::Aborted, connection_id };
                 self.inner.on_swarm_event(FromSwarm::DialFailure(failure));
             }
+            self.end_other_lookups();
             match self.inner.poll(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(ToSwarm::Dial { opts }) => {
