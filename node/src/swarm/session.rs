@@ -53,9 +53,9 @@ const STALL: Duration = Duration::from_secs(60);
 /// wait for. A slow peer is asked for small blocks.
 const BLOCK_DEADLINE: Duration = Duration::from_secs(120);
 /// A silent control stream gets an empty frame after this time.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// A peer that was silent for this long, on both streams, is gone.
-const SILENCE: Duration = Duration::from_secs(75);
+const SILENCE: Duration = Duration::from_secs(150);
 /// What is queued at the end of a session, a goodbye say, gets this long to leave.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
