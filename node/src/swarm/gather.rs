@@ -3,14 +3,14 @@
 //! yamux writes a header of 12 bytes and then what it stands for, and flushes each frame. Written as
 //! they come, every one of those becomes a TLS record, a system call, a packet and a wake-up at the
 //! other end. Here bytes gather while yamux is at work, and leave when it has nothing more to say
-//! ([`Gathered::settle`]) or when [`MOST_BYTES`] are there. Nothing waits for a timer.
+//! ([`Settler::settle`]) or when [`MOST_BYTES`] are there. Nothing waits for a timer.
 //!
 //! It must never keep bytes once the connection's task has gone to rest: they leave then, or the
 //! task is woken when there is room.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use futures::{AsyncRead, AsyncWrite, ready};
@@ -48,14 +48,17 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
     }
 }
 
-/// A connection whose writes gather. Both its ends hold it: yamux writes, the muxer settles.
+/// A connection whose writes gather: yamux's end of it. It closes when yamux lets go of it.
 #[derive(Debug)]
 pub(super) struct Gathered<S>(Arc<Mutex<Gather<S>>>);
 
-impl<S> Clone for Gathered<S> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
+/// The muxer's end.
+#[derive(Debug)]
+pub(super) struct Settler<S>(Weak<Mutex<Gather<S>>>);
+
+/// One task uses both ends; the lock is never contended.
+fn lock<S>(shared: &Mutex<Gather<S>>) -> MutexGuard<'_, Gather<S>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S> Gathered<S> {
@@ -63,16 +66,21 @@ impl<S> Gathered<S> {
         Self(Arc::new(Mutex::new(Gather { socket, waiting: Vec::new(), left: 0 })))
     }
 
-    /// One task uses it; the lock is never contended.
+    pub(super) fn settler(&self) -> Settler<S> {
+        Settler(Arc::downgrade(&self.0))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Gather<S>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 
-impl<S: AsyncWrite + Unpin> Gathered<S> {
-    /// Sends what has gathered, as far as the socket takes it; the task is woken for the rest.
+impl<S: AsyncWrite + Unpin> Settler<S> {
+    /// Sends what has gathered, as far as the socket takes it; the task is woken for the rest. Does
+    /// nothing where yamux has let go of the connection.
     pub(super) fn settle(&self, cx: &mut Context<'_>) -> io::Result<()> {
-        let mut gather = self.lock();
+        let Some(shared) = self.0.upgrade() else { return Ok(()) };
+        let mut gather = lock(&shared);
         match gather.poll_drain(cx)? {
             Poll::Ready(()) => match Pin::new(&mut gather.socket).poll_flush(cx) {
                 Poll::Ready(flushed) => flushed,
@@ -117,6 +125,7 @@ mod tests {
     use std::future::poll_fn;
 
     use futures::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
     use super::*;
 
@@ -150,7 +159,7 @@ mod tests {
     }
 
     async fn settle<S: AsyncWrite + Unpin>(gathered: &Gathered<S>) {
-        poll_fn(|cx| Poll::Ready(gathered.settle(cx))).await.expect("the socket works");
+        poll_fn(|cx| Poll::Ready(gathered.settler().settle(cx))).await.expect("the socket works");
     }
 
     #[tokio::test]
@@ -196,6 +205,17 @@ mod tests {
         gathered.write_all(b"a sign of life").await.expect("there is room");
         settle(&gathered).await;
         assert!(gathered.lock().waiting.capacity() <= IDLE_BYTES);
+    }
+
+    #[tokio::test]
+    async fn the_socket_closes_when_yamux_lets_go_of_it() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let gathered = Gathered::new(near.compat());
+        let settler = gathered.settler();
+        drop(gathered);
+        poll_fn(|cx| Poll::Ready(settler.settle(cx))).await.expect("nothing is left to do");
+        let read = tokio::io::AsyncReadExt::read(&mut far, &mut [0; 16]).await.expect("an end");
+        assert_eq!(read, 0);
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 use updraft_protocol::transfer::BlockHeader;
 use yamux::{Connection, ConnectionError, Mode, Stream};
 
-use super::gather::Gathered;
+use super::gather::{Gathered, Settler};
 use super::windows::{Share, Windows};
 
 /// The largest piece of a stream sent at once: other streams wait for so long, and yamux queues ten
@@ -56,8 +56,9 @@ impl Config {
             .set_max_num_streams(self.max_streams)
             .set_max_connection_receive_window(Some(self.max_streams * FIRST_WINDOW_BYTES + share.bytes()))
             .set_split_send_size(self.frame_bytes);
-        let connection = Connection::new(socket.clone(), config, mode);
-        Muxer { connection, socket, arrived: VecDeque::new(), taker: None, _share: share }
+        let settler = socket.settler();
+        let connection = Connection::new(socket, config, mode);
+        Muxer { connection, settler, arrived: VecDeque::new(), taker: None, _share: share }
     }
 }
 
@@ -94,8 +95,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Config 
 #[derive(Debug)]
 pub(super) struct Muxer<C> {
     connection: Connection<Gathered<C>>,
-    /// What `connection` writes to.
-    socket: Gathered<C>,
+    /// Sends what `connection` has written.
+    settler: Settler<C>,
     /// Streams that the remote opened and nobody has taken. yamux moves bytes only while it is asked
     /// for new streams, whether we want one or not. It counts a stream until we drop it, even one
     /// that the remote has reset, and ends a connection with too many: that bounds this queue.
@@ -109,7 +110,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
     fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
         let arrival = self.connection.poll_next_inbound(cx);
         // yamux has written all that its streams had for it.
-        let settled = self.socket.settle(cx);
+        let settled = self.settler.settle(cx);
         match arrival {
             Poll::Ready(Some(arrival)) => Poll::Ready(arrival),
             Poll::Ready(None) => Poll::Ready(Err(ConnectionError::Closed)),
