@@ -48,6 +48,9 @@ const MAX_FAILURES: u32 = 12;
 /// of us as well and in greater need, so that it dials first and the two do not meet half way.
 const NEWCOMER_MS: (u64, u64) = (300, 800);
 
+/// A node that has known the teller for less than this is a newcomer itself.
+const YOUNG_MS: u64 = 2_000;
+
 /// One live session.
 #[derive(Debug, Clone)]
 pub struct Session {
@@ -164,9 +167,13 @@ impl Peers {
             return;
         }
         self.discovered(peer, &addresses);
+        // Of two that came at the same time, one goes ahead.
+        let is_young =
+            self.sessions.get(from).is_some_and(|session| now_ms.saturating_sub(session.since_ms) < YOUNG_MS);
+        let waits = alone && !(is_young && self.me < *peer);
         if let Some(known) = self.known.get_mut(peer).filter(|_| is_new) {
             known.told_by = Some(from.clone());
-            if alone {
+            if waits {
                 known.next_dial_ms = now_ms + self.rng.random_range(NEWCOMER_MS.0..=NEWCOMER_MS.1);
             }
         }

@@ -7,15 +7,15 @@ use updraft_tests::malicious::{Behaviour, Honest, Peer, Serve};
 
 use super::attack::{Paced, repository_of};
 
-/// The least that makes pieces of two leaves, and a bit: slow holders are asked for one leaf at a time.
-const MIXED_BYTES: usize = 20 << 20;
-const PIECE_BYTES: u64 = 32 << 10;
+/// The least that makes pieces of four leaves, and a bit: slow holders are asked for two or three at a time.
+const MIXED_BYTES: usize = 34 << 20;
+const PIECE_BYTES: u64 = 64 << 10;
 /// So slow that blocks are smaller than pieces, and pieces have several sources.
-const SLOW: u64 = 1_200_000;
+const SLOW: u64 = 2_000_000;
 /// Where pieces are single leaves.
 const BYTES: usize = 8 << 20;
 
-/// Whether a block is the last leaf of a piece, and not the rest of it.
+/// Whether a block is the end of a piece, and not all of it.
 fn last_leaf(block: BlockRange) -> bool {
     u64::from(block.length) < PIECE_BYTES && block.end().is_multiple_of(PIECE_BYTES)
 }
