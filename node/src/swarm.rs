@@ -31,7 +31,6 @@ mod identify;
 mod kad;
 mod links;
 mod meta;
-mod moderated;
 mod muxer;
 mod read_ahead;
 mod security;

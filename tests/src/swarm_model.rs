@@ -299,7 +299,6 @@ impl SwarmModel {
     }
 
     /// The part of the artifact that a node has.
-    #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
     pub fn progress(&self, node: usize) -> f64 {
         f64::from(self.nodes[node].have.ones()) / f64::from(self.manifest.piece_count())
     }

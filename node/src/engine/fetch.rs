@@ -347,7 +347,10 @@ impl Fetch {
         }
         match message {
             Control::Announce { handle, object, wants, have } => {
-                self.heard_announce(peer, handle, object, wants, &have, now_ms, &mut outcome);
+                if let Some(link) = self.links.get_mut(peer) {
+                    link.theirs.insert(handle, object);
+                }
+                self.heard_announce(peer, object, wants, &have, now_ms, &mut outcome);
                 self.fill(peer, now_ms, &mut outcome);
             }
             Control::Have { handle, pieces } => {
@@ -403,7 +406,6 @@ impl Fetch {
     fn heard_announce(
         &mut self,
         peer: &PeerId,
-        handle: u32,
         object: ObjectId,
         wants: bool,
         have: &[u8],
@@ -411,7 +413,6 @@ impl Fetch {
         outcome: &mut Outcome,
     ) {
         let Some(link) = self.links.get_mut(peer) else { return };
-        link.theirs.insert(handle, object);
         let Some(transfer) = self.transfers.get_mut(&object) else { return };
         let Some(have) = Bitmap::from_bytes(have, transfer.manifest.piece_count()) else {
             outcome.news.push(News::Misbehaved { peer: peer.clone(), what: "announced a bitmap of the wrong length" });
@@ -523,7 +524,7 @@ impl Fetch {
         }
         if let Some(transfer) = self.transfers.get_mut(&object) {
             for (peer, pieces) in transfer.take_untold(now_ms) {
-                push_have(&mut outcome, &peer, transfer.handle, pieces);
+                push_have(&mut outcome, &peer, transfer.handle, &pieces);
             }
         }
         self.fill(peer, now_ms, &mut outcome);
@@ -597,8 +598,8 @@ impl Fetch {
         offers.sort_unstable();
         for offered in offers.chunk_by(|(one, _), (other, _)| one == other) {
             let Some((peer, _)) = offered.first() else { continue };
-            let pieces = offered.iter().map(|(_, piece)| *piece).collect();
-            push_have(outcome, peer, handle, pieces);
+            let pieces: Vec<u32> = offered.iter().map(|(_, piece)| *piece).collect();
+            push_have(outcome, peer, handle, &pieces);
         }
     }
 
@@ -623,7 +624,7 @@ impl Fetch {
         for transfer in self.transfers.values_mut() {
             transfer.tick(now_ms);
             for (peer, pieces) in transfer.take_untold(now_ms) {
-                push_have(&mut outcome, &peer, transfer.handle, pieces);
+                push_have(&mut outcome, &peer, transfer.handle, &pieces);
             }
             for (peer, block) in transfer.take_late(now_ms) {
                 outcome.effects.push(SwarmEffect::Cancel { peer, handle: transfer.handle, block });
@@ -735,7 +736,7 @@ fn announcement(peer: &PeerId, transfer: &Transfer) -> SwarmEffect {
 }
 
 /// Tells a neighbour of pieces.
-fn push_have(outcome: &mut Outcome, peer: &PeerId, handle: u32, pieces: Vec<u32>) {
+fn push_have(outcome: &mut Outcome, peer: &PeerId, handle: u32, pieces: &[u32]) {
     for pieces in pieces.chunks(MAX_HAVE_PIECES) {
         let message = Control::Have { handle, pieces: pieces.to_vec() };
         outcome.effects.push(SwarmEffect::Control { peer: peer.clone(), message });

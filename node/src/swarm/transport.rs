@@ -15,7 +15,6 @@ use libp2p::core::upgrade::Version;
 use libp2p::{PeerId, dns, identity, quic, tcp};
 
 use super::counters::{Counted, Counters};
-use super::moderated::Moderated;
 use super::read_ahead::ReadAhead;
 use super::{muxer, security};
 
@@ -38,7 +37,7 @@ pub(super) fn build(
 
     let counters = Arc::clone(counters);
     let over_tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
-        .map(move |stream, _| ReadAhead::new(Moderated::new(Counted::new(stream, Arc::clone(&counters)))))
+        .map(move |stream, _| ReadAhead::new(Counted::new(stream, Arc::clone(&counters))))
         .upgrade(Version::V1Lazy)
         .authenticate(security)
         .multiplex(muxer::Config::new(MAX_STREAMS))
