@@ -2,7 +2,7 @@
 //! served next, with links and stores that are models.
 //!
 //! Everything follows from one seed, so a run can be replayed. What must always hold is checked at every
-//! step: see [`Waste`] and [`SwarmModel::check`].
+//! step; what was wasted is counted in [`Waste`].
 //!
 //! The model of a link: every node sends through one uplink of a fixed rate, on which its sessions take
 //! turns in 16 KiB parts, as TCP flows do; a session takes 256 KiB from the scheduler before it pushes
