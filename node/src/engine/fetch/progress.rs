@@ -74,6 +74,11 @@ impl PieceProgress {
         self.leaves.contains(&Leaf::Missing)
     }
 
+    /// Whether every leaf is known to be stored.
+    pub(super) fn is_whole(&self) -> bool {
+        self.leaves.iter().all(|leaf| *leaf == Leaf::Stored)
+    }
+
     /// Leaves that are stored.
     pub(super) fn stored(&self) -> usize {
         self.leaves.iter().filter(|leaf| **leaf == Leaf::Stored).count()

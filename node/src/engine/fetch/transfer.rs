@@ -121,6 +121,8 @@ pub(super) struct Transfer {
     missing: BTreeSet<u32>,
     suspect_pieces: BTreeSet<u32>,
     duplicates: BTreeSet<(PeerId, BlockRange)>,
+    /// Requests for blocks of a piece that was dropped since: what came of them does not count.
+    outdated: BTreeSet<(PeerId, BlockRange)>,
 }
 
 /// What the node knows of its uplink.
@@ -174,6 +176,7 @@ impl Transfer {
             progress: BTreeMap::new(),
             suspect_pieces: BTreeSet::new(),
             duplicates: BTreeSet::new(),
+            outdated: BTreeSet::new(),
         }
     }
 
@@ -314,6 +317,9 @@ impl Transfer {
 
     fn release(&mut self, peer: &PeerId, block: BlockRange) {
         self.duplicates.remove(&(peer.clone(), block));
+        if self.outdated.remove(&(peer.clone(), block)) {
+            return;
+        }
         if let Some(piece) = self.manifest.piece_at(block.offset)
             && let Some(progress) = self.progress.get_mut(&piece.get())
         {
@@ -461,6 +467,9 @@ impl Transfer {
         if self.sources.len() < MAX_SOURCES || self.sources.contains_key(peer) {
             *self.sources.entry(peer.clone()).or_default() += u64::from(block.length);
         }
+        if self.outdated.remove(&(peer.clone(), block)) {
+            return Vec::new();
+        }
         if let Some(piece) = self.manifest.piece_at(block.offset)
             && let Some(progress) = self.progress.get_mut(&piece.get())
         {
@@ -581,8 +590,14 @@ impl Transfer {
         if let Some(index) = self.manifest.index(piece) {
             self.bytes.rejected += u64::from(self.manifest.length_of(index));
         }
-        let contributors = progress.map(|p| p.contributors).unwrap_or_default();
-        if let [only] = contributors.iter().collect::<Vec<_>>()[..] {
+        // News of blocks comes in another order than the store wrote them: what is not accounted for yet
+        // may be somebody else's, and its news is about bytes that are gone.
+        for (peer, holder) in &self.holders {
+            let here = |block: &&BlockRange| self.manifest.piece_at(block.offset).is_some_and(|p| p.get() == piece);
+            self.outdated.extend(holder.outstanding.keys().filter(here).map(|block| (peer.clone(), *block)));
+        }
+        let whole = progress.filter(PieceProgress::is_whole).map(|p| p.contributors).unwrap_or_default();
+        if let [only] = whole.iter().collect::<Vec<_>>()[..] {
             return Blame::Proven(only.clone());
         }
         self.suspect_pieces.insert(piece);
