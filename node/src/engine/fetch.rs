@@ -17,7 +17,8 @@ use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 
 use self::holder::Holder;
 use self::paced::Paced;
-use self::transfer::{Ask, Blame, Transfer, Uplink};
+use self::sparing::Uplink;
+use self::transfer::{Ask, Blame, Transfer};
 use self::uploads::{Queued, Upload, Uploads, Withdrawn};
 use super::effect::SwarmEffect;
 use super::input::BlockOutcome;
@@ -236,7 +237,8 @@ impl Fetch {
         self.next_handle = (handle + 1) % MAX_SESSION_ARTIFACTS;
         let mut transfer = Transfer::new(object, manifest, handle, have);
         if self.spares {
-            transfer.spare(&mut self.rng);
+            // Nobody knows of it yet: the time does not matter.
+            transfer.spare(0, &mut self.rng);
         }
         self.transfers.insert(object, transfer);
         true
@@ -457,7 +459,7 @@ impl Fetch {
             let end = transfer.manifest.offset_of(piece) + u64::from(transfer.manifest.length_of(piece));
             (block.end() <= end && transfer.have.get(piece.get())).then_some(piece)
         });
-        let spared = piece.zip(transfer).is_some_and(|(piece, transfer)| !transfer.serves(peer, piece.get(), &uplink));
+        let spared = piece.zip(transfer).is_some_and(|(piece, transfer)| !transfer.serves(peer, piece.get(), uplink));
         if piece.is_some() && !spared && self.uploads.push(peer, Upload { handle, object, block }) != Queued::Full {
             return;
         }
@@ -516,8 +518,8 @@ impl Fetch {
                     outcome.effects.push(SwarmEffect::Cancel { peer: other, handle, block });
                 }
                 match kept {
-                    BlockOutcome::PieceVerified(piece) => self.piece_verified(object, piece, &mut outcome),
-                    BlockOutcome::PieceRejected(piece) => self.piece_rejected(object, piece, &mut outcome),
+                    BlockOutcome::PieceVerified(piece) => self.piece_verified(object, piece, now_ms, &mut outcome),
+                    BlockOutcome::PieceRejected(piece) => self.piece_rejected(object, piece, now_ms, &mut outcome),
                     _ => {}
                 }
             }
@@ -531,20 +533,27 @@ impl Fetch {
         outcome
     }
 
-    fn piece_verified(&mut self, object: ObjectId, piece: u32, outcome: &mut Outcome) {
+    fn piece_verified(&mut self, object: ObjectId, piece: u32, now_ms: u64, outcome: &mut Outcome) {
         let Some(transfer) = self.transfers.get_mut(&object) else { return };
         transfer.verified(piece);
         transfer.tell(piece);
         if transfer.have.is_full() {
             transfer.wanted = false;
             cancel_all(transfer, outcome);
+            if self.spares {
+                transfer.spare(now_ms, &mut self.rng);
+            }
             outcome.news.push(News::Complete(object));
         }
     }
 
-    fn piece_rejected(&mut self, object: ObjectId, piece: u32, outcome: &mut Outcome) {
+    fn piece_rejected(&mut self, object: ObjectId, piece: u32, now_ms: u64, outcome: &mut Outcome) {
         let Some(transfer) = self.transfers.get_mut(&object) else { return };
-        if let Blame::Proven(peer) = transfer.rejected(piece) {
+        let (blame, open) = transfer.rejected(piece, now_ms);
+        for (peer, block) in open {
+            outcome.effects.push(SwarmEffect::Cancel { peer, handle: transfer.handle, block });
+        }
+        if let Blame::Proven(peer) = blame {
             outcome.news.push(News::Poisoned { peer, object, piece });
         }
     }
@@ -594,7 +603,7 @@ impl Fetch {
         let uplink = self.uplink(now_ms);
         let Some(transfer) = self.transfers.get_mut(object) else { return };
         let handle = transfer.handle;
-        let mut offers = transfer.offers(&uplink, &mut self.rng);
+        let mut offers = transfer.offers(uplink, &mut self.rng);
         offers.sort_unstable();
         for offered in offers.chunk_by(|(one, _), (other, _)| one == other) {
             let Some((peer, _)) = offered.first() else { continue };

@@ -407,6 +407,7 @@ impl Peers {
         for peer in peers {
             if let Some(known) = self.known.get_mut(peer).filter(|known| known.failures == 0) {
                 known.next_dial_ms = 0;
+                self.neighbourhood.look_again();
             }
         }
     }

@@ -10,10 +10,11 @@
 //!
 //! An egress budget caps all repeats but the last kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
+use rand::seq::SliceRandom as _;
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::manifest::Manifest;
 use updraft_protocol::peer::PeerId;
@@ -79,25 +80,29 @@ pub(super) struct Sparing {
     out_ms: Option<u64>,
 }
 
-/// What is known around a piece.
-pub(super) struct Surroundings<'a> {
-    pub(super) manifest: &'a Manifest,
-    /// Neighbours that hold each piece.
-    pub(super) availability: &'a [u32],
-    pub(super) departed: &'a Departed,
+/// What the node knows of its uplink, and the time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Uplink {
     pub(super) rate_bytes_per_second: u64,
     /// Hundredths of a copy that may leave.
     pub(super) budget_percent: Option<u32>,
     pub(super) now_ms: u64,
 }
 
+/// What is known around a piece.
+pub(super) struct Surroundings<'a> {
+    pub(super) manifest: &'a Manifest,
+    /// Neighbours that hold each piece.
+    pub(super) availability: &'a [u32],
+    pub(super) departed: &'a Departed,
+    pub(super) uplink: Uplink,
+}
+
 impl Sparing {
     pub(super) fn new(manifest: &Manifest, rng: &mut SmallRng) -> Self {
         let count = manifest.piece_count();
         let mut fresh: Vec<u32> = (0..count).collect();
-        for at in (1..fresh.len()).rev() {
-            fresh.swap(at, rng.random_range(0..=at));
-        }
+        fresh.shuffle(rng);
         Self {
             open_of: vec![0; count as usize],
             open: 0,
@@ -115,11 +120,11 @@ impl Sparing {
         self.offered.get(peer).map_or_else(|| Bitmap::empty(count), |offered| offered.told.clone())
     }
 
-    /// A neighbour wants the object (again), and holds what `have` says.
-    pub(super) fn wanted_by(&mut self, peer: &PeerId, count: u32, now_ms: u64) {
+    /// A neighbour wants the object (again). It was `told` of these pieces before.
+    pub(super) fn wanted_by(&mut self, peer: &PeerId, told: &Bitmap, now_ms: u64) {
         self.turns += 1;
         self.offered.entry(peer.clone()).or_insert_with(|| Offered {
-            told: Bitmap::empty(count),
+            told: told.clone(),
             open: BTreeMap::new(),
             landing: BTreeMap::new(),
             gained_ms: now_ms,
@@ -188,7 +193,7 @@ impl Sparing {
 
     /// Whether a repeat is within the budget.
     fn within_budget(&self, around: &Surroundings<'_>) -> bool {
-        let Some(percent) = around.budget_percent else { return true };
+        let Some(percent) = around.uplink.budget_percent else { return true };
         let open = self.open * u64::from(around.manifest.piece_length());
         let spent = around.departed.first() + around.departed.repeats() + open;
         u128::from(spent) * u128::from(WIRE_PERCENT) < u128::from(around.manifest.length()) * u128::from(percent)
@@ -196,7 +201,7 @@ impl Sparing {
 
     /// Whether `peer` may have a piece that others hold.
     fn may_repeat(&self, offered: &Offered, around: &Surroundings<'_>) -> bool {
-        let starved_ms = around.now_ms.saturating_sub(offered.gained_ms);
+        let starved_ms = around.uplink.now_ms.saturating_sub(offered.gained_ms);
         if !self.within_budget(around) {
             return starved_ms >= CUT_OFF_MS;
         }
@@ -206,7 +211,7 @@ impl Sparing {
         let (Some(began_ms), Some(out_ms)) = (self.began_ms, self.out_ms) else { return false };
         let open = self.open * u64::from(around.manifest.piece_length());
         around.departed.repeats() + open < around.manifest.length() / ALLOWANCE_PART
-            || around.now_ms.saturating_sub(out_ms) >= out_ms - began_ms
+            || around.uplink.now_ms.saturating_sub(out_ms) >= out_ms - began_ms
     }
 
     /// Whether a request for a piece that was not offered is served.
@@ -225,12 +230,12 @@ impl Sparing {
         rng: &mut SmallRng,
     ) -> Vec<(PeerId, u32)> {
         let piece_length = u64::from(around.manifest.piece_length());
-        let most = (around.rate_bytes_per_second * OPEN_MS / 1_000).max(MIN_OPEN_BYTES).max(4 * piece_length);
+        let most = (around.uplink.rate_bytes_per_second * OPEN_MS / 1_000).max(MIN_OPEN_BYTES).max(4 * piece_length);
         let most = (most / piece_length).max(4);
         let mut made = Vec::new();
         if self.offered.is_empty()
             || self.open >= most
-            || (self.fresh.is_empty() && around.now_ms < self.quiet_until_ms)
+            || (self.fresh.is_empty() && around.uplink.now_ms < self.quiet_until_ms)
         {
             return made;
         }
@@ -242,7 +247,7 @@ impl Sparing {
             .map(|(peer, offered)| (offered.open.len(), offered.turn, peer.clone()))
             .collect();
         turns.sort_unstable();
-        let mut turns: std::collections::VecDeque<PeerId> = turns.into_iter().map(|(_, _, peer)| peer).collect();
+        let mut turns: VecDeque<PeerId> = turns.into_iter().map(|(_, _, peer)| peer).collect();
         while self.open < most {
             let Some(peer) = turns.pop_front() else { break };
             let Some(have) = have_of(&peer) else { continue };
@@ -251,18 +256,18 @@ impl Sparing {
             self.turns += 1;
             offered.turn = self.turns;
             offered.told.set(piece);
-            offered.open.insert(piece, Offer { since_ms: around.now_ms, bytes: 0 });
+            offered.open.insert(piece, Offer { since_ms: around.uplink.now_ms, bytes: 0 });
             let more = (offered.open.len() as u64) < each;
             self.open += 1;
             self.open_of[piece as usize] += 1;
-            self.began_ms.get_or_insert(around.now_ms);
+            self.began_ms.get_or_insert(around.uplink.now_ms);
             made.push((peer.clone(), piece));
             if more {
                 turns.push_back(peer);
             }
         }
         if self.open < most {
-            self.quiet_until_ms = around.now_ms + QUIET_MS;
+            self.quiet_until_ms = around.uplink.now_ms + QUIET_MS;
         }
         made
     }
@@ -294,7 +299,7 @@ impl Sparing {
             }
         }
         let (_, piece) = best?;
-        if around.now_ms.saturating_sub(offered.gained_ms) >= STARVED_MS {
+        if around.uplink.now_ms.saturating_sub(offered.gained_ms) >= STARVED_MS {
             self.offered.get_mut(peer)?.alone = true;
         }
         Some(piece)
@@ -317,7 +322,7 @@ impl Sparing {
         }
     }
 
-    /// Neighbours that offers are made to.
+    /// Whether offers are made to nobody.
     pub(super) fn is_idle(&self) -> bool {
         self.offered.is_empty()
     }

@@ -17,7 +17,7 @@ use updraft_protocol::transfer::{BlockRange, ObjectId};
 use super::departed::Departed;
 use super::holder::Holder;
 use super::progress::PieceProgress;
-use super::sparing::{Sparing, Surroundings};
+use super::sparing::{Sparing, Surroundings, Uplink};
 
 /// Neighbours that one block may be asked from at once, in the endgame.
 const MAX_ASKED: u8 = 2;
@@ -44,6 +44,8 @@ const STEAL_MS: u64 = 1_000;
 /// The same once nothing is left to begin.
 const END_FACTOR: u64 = 2;
 const END_MS: u64 = 150;
+/// Milliseconds within which the news of a stored block is here.
+const NEWS_MS: u64 = 2_000;
 /// Milliseconds for which a neighbour whose blocks are late is not asked.
 const REST_MS: u64 = 2_000;
 
@@ -121,29 +123,9 @@ pub(super) struct Transfer {
     missing: BTreeSet<u32>,
     suspect_pieces: BTreeSet<u32>,
     duplicates: BTreeSet<(PeerId, BlockRange)>,
-    /// Requests for blocks of a piece that was dropped since: what came of them does not count.
-    outdated: BTreeSet<(PeerId, BlockRange)>,
-}
-
-/// What the node knows of its uplink.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Uplink {
-    pub(super) rate_bytes_per_second: u64,
-    pub(super) budget_percent: Option<u32>,
-    pub(super) now_ms: u64,
-}
-
-impl Uplink {
-    fn around<'a>(&self, manifest: &'a Manifest, availability: &'a [u32], departed: &'a Departed) -> Surroundings<'a> {
-        Surroundings {
-            manifest,
-            availability,
-            departed,
-            rate_bytes_per_second: self.rate_bytes_per_second,
-            budget_percent: self.budget_percent,
-            now_ms: self.now_ms,
-        }
-    }
+    /// Who was asked for blocks of a piece that was dropped since, and until when news of them may come:
+    /// it is about bytes that are gone. They are not asked for that piece meanwhile.
+    outdated: BTreeMap<(PeerId, u32), u64>,
 }
 
 /// What is asked of a neighbour next.
@@ -176,7 +158,7 @@ impl Transfer {
             progress: BTreeMap::new(),
             suspect_pieces: BTreeSet::new(),
             duplicates: BTreeSet::new(),
-            outdated: BTreeSet::new(),
+            outdated: BTreeMap::new(),
         }
     }
 
@@ -206,6 +188,10 @@ impl Transfer {
         for piece in self.progress.keys() {
             self.taken.set(*piece);
         }
+        if !have.is_full() {
+            // What is damaged here must not be offered.
+            self.sparing = None;
+        }
         self.have = have;
     }
 
@@ -226,7 +212,7 @@ impl Transfer {
         }
         if let Some(sparing) = &mut self.sparing {
             if wants && !holder.have.is_full() {
-                sparing.wanted_by(peer, self.manifest.piece_count(), now_ms);
+                sparing.wanted_by(peer, &Bitmap::empty(self.manifest.piece_count()), now_ms);
             } else {
                 sparing.forget(peer);
             }
@@ -259,24 +245,30 @@ impl Transfer {
         }
     }
 
-    /// From now on the object is offered piece by piece.
-    pub(super) fn spare(&mut self, rng: &mut SmallRng) {
-        if self.sparing.is_none() && self.have.is_full() {
-            self.sparing = Some(Sparing::new(&self.manifest, rng));
+    /// From now on the object is offered piece by piece, to those who do not know that all of it is here.
+    pub(super) fn spare(&mut self, now_ms: u64, rng: &mut SmallRng) {
+        if self.sparing.is_some() || !self.have.is_full() {
+            return;
         }
+        let mut sparing = Sparing::new(&self.manifest, rng);
+        for (peer, _) in self.holders.iter().filter(|(_, holder)| holder.wants) {
+            sparing.wanted_by(peer, &self.have, now_ms);
+        }
+        self.sparing = Some(sparing);
     }
 
     /// Pieces to offer now, and to whom.
-    pub(super) fn offers(&mut self, around: &Uplink, rng: &mut SmallRng) -> Vec<(PeerId, u32)> {
+    pub(super) fn offers(&mut self, uplink: Uplink, rng: &mut SmallRng) -> Vec<(PeerId, u32)> {
         let Self { sparing, manifest, availability, departed, holders, .. } = self;
         let Some(sparing) = sparing else { return Vec::new() };
-        let around = around.around(manifest, availability, departed);
+        let around = Surroundings { manifest, availability, departed, uplink };
         sparing.offers(&around, |peer| holders.get(peer).map(|holder| &holder.have), rng)
     }
 
     /// Whether a request of `peer` for a piece is served now.
-    pub(super) fn serves(&self, peer: &PeerId, piece: u32, around: &Uplink) -> bool {
-        let around = around.around(&self.manifest, &self.availability, &self.departed);
+    pub(super) fn serves(&self, peer: &PeerId, piece: u32, uplink: Uplink) -> bool {
+        let Self { manifest, availability, departed, .. } = self;
+        let around = Surroundings { manifest, availability, departed, uplink };
         self.sparing.as_ref().is_none_or(|sparing| sparing.serves(peer, piece, &around))
     }
 
@@ -312,14 +304,12 @@ impl Transfer {
         for progress in self.progress.values_mut().filter(|p| p.sole_source.as_ref() == Some(peer)) {
             progress.sole_source = None;
         }
+        self.outdated.retain(|(other, _), _| other != peer);
         open
     }
 
     fn release(&mut self, peer: &PeerId, block: BlockRange) {
         self.duplicates.remove(&(peer.clone(), block));
-        if self.outdated.remove(&(peer.clone(), block)) {
-            return;
-        }
         if let Some(piece) = self.manifest.piece_at(block.offset)
             && let Some(progress) = self.progress.get_mut(&piece.get())
         {
@@ -371,6 +361,7 @@ impl Transfer {
 
     fn usable(&self, peer: &PeerId, piece: u32) -> bool {
         self.holders.get(peer).is_some_and(|holder| holder.have.get(piece))
+            && !self.outdated.contains_key(&(peer.clone(), piece))
             && self.progress.get(&piece).is_none_or(|p| p.sole_source.as_ref().is_none_or(|sole| sole == peer))
     }
 
@@ -388,7 +379,8 @@ impl Transfer {
         let start = rng.random_range(0..self.manifest.piece_count());
         let mut best: Option<(u32, u32)> = None;
         let mut ties = 0_u32;
-        for piece in holder.have.without(&self.taken, start).take(MAX_CANDIDATES) {
+        let candidates = holder.have.without(&self.taken, start).filter(|piece| self.usable(peer, *piece));
+        for piece in candidates.take(MAX_CANDIDATES) {
             let availability = self.availability[piece as usize];
             match best {
                 Some((least, _)) if availability > least => {}
@@ -467,10 +459,11 @@ impl Transfer {
         if self.sources.len() < MAX_SOURCES || self.sources.contains_key(peer) {
             *self.sources.entry(peer.clone()).or_default() += u64::from(block.length);
         }
-        if self.outdated.remove(&(peer.clone(), block)) {
+        let piece = self.manifest.piece_at(block.offset);
+        if piece.is_some_and(|piece| self.outdated.contains_key(&(peer.clone(), piece.get()))) {
             return Vec::new();
         }
-        if let Some(piece) = self.manifest.piece_at(block.offset)
+        if let Some(piece) = piece
             && let Some(progress) = self.progress.get_mut(&piece.get())
         {
             progress.mark_stored(block, peer);
@@ -562,6 +555,7 @@ impl Transfer {
             }
         }
         self.urgency = self.lag();
+        self.outdated.retain(|_, until_ms| now_ms < *until_ms);
         if let Some(sparing) = &mut self.sparing {
             sparing.tick(now_ms);
         }
@@ -580,8 +574,8 @@ impl Transfer {
     }
 
     /// A piece is complete and wrong: it is fetched again, and if its bytes came from one neighbour
-    /// that neighbour lied.
-    pub(super) fn rejected(&mut self, piece: u32) -> Blame {
+    /// that neighbour lied. Returns what to cancel, too.
+    pub(super) fn rejected(&mut self, piece: u32, now_ms: u64) -> (Blame, Vec<(PeerId, BlockRange)>) {
         let progress = self.progress.remove(&piece);
         self.missing.remove(&piece);
         if !self.have.get(piece) {
@@ -590,18 +584,31 @@ impl Transfer {
         if let Some(index) = self.manifest.index(piece) {
             self.bytes.rejected += u64::from(self.manifest.length_of(index));
         }
-        // News of blocks comes in another order than the store wrote them: what is not accounted for yet
-        // may be somebody else's, and its news is about bytes that are gone.
-        for (peer, holder) in &self.holders {
-            let here = |block: &&BlockRange| self.manifest.piece_at(block.offset).is_some_and(|p| p.get() == piece);
-            self.outdated.extend(holder.outstanding.keys().filter(here).map(|block| (peer.clone(), *block)));
+        // News of blocks comes in another order than the store wrote them: what is not accounted for yet may
+        // be somebody else's.
+        let open = self.open_in(piece);
+        for (peer, block) in &open {
+            if let Some(holder) = self.holders.get_mut(peer) {
+                holder.settle(*block);
+            }
+            self.duplicates.remove(&(peer.clone(), *block));
+            self.outdated.insert((peer.clone(), piece), now_ms + NEWS_MS);
         }
         let whole = progress.filter(PieceProgress::is_whole).map(|p| p.contributors).unwrap_or_default();
         if let [only] = whole.iter().collect::<Vec<_>>()[..] {
-            return Blame::Proven(only.clone());
+            return (Blame::Proven(only.clone()), open);
         }
         self.suspect_pieces.insert(piece);
-        Blame::Suspects
+        (Blame::Suspects, open)
+    }
+
+    /// Open requests for blocks of a piece.
+    fn open_in(&self, piece: u32) -> Vec<(PeerId, BlockRange)> {
+        let is_here = |block: &&BlockRange| self.manifest.piece_at(block.offset).is_some_and(|at| at.get() == piece);
+        let of = |(peer, holder): (&PeerId, &Holder)| -> Vec<(PeerId, BlockRange)> {
+            holder.outstanding.keys().filter(is_here).map(|block| (peer.clone(), *block)).collect()
+        };
+        self.holders.iter().flat_map(of).collect()
     }
 
     /// The request for `block` is over without its bytes; false where there was none.
