@@ -101,6 +101,19 @@ pub fn replace_symlink(link: &Path, target: &Path) -> io::Result<()> {
     put_in_place(temp, link)
 }
 
+/// Makes `path` another name of the file `existing` (same file system), replacing a file that has this
+/// name.
+pub fn replace_by_link(existing: &Path, path: &Path) -> io::Result<()> {
+    let ((), temp) = with_temp_name(parent_of(path)?, |name| fs::hard_link(existing, name))?;
+    let name = temp.0.clone();
+    put_in_place(temp, path)?;
+    // Where `path` was a name of this very file, renaming does nothing.
+    name.map_or(Ok(()), |name| match fs::remove_file(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    })
+}
+
 /// Makes the entries of `directory` (renames, new names, removals) survive a power cut.
 pub fn sync_dir(directory: &Path) -> io::Result<()> {
     if cfg!(windows) {
@@ -224,6 +237,19 @@ mod tests {
         replace_symlink(&link, Path::new("releases/2")).expect("replaced");
         assert_eq!(fs::read_link(&link).expect("a link"), Path::new("releases/2"));
         assert_eq!(names(directory.path()), ["current"]);
+    }
+
+    #[test]
+    fn a_file_gets_another_name_again_and_again() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (data, name) = (directory.path().join("data"), directory.path().join("name"));
+        fs::write(&data, b"bytes").expect("written");
+        fs::write(&name, b"something else").expect("written");
+        for _ in 0..2 {
+            replace_by_link(&data, &name).expect("linked");
+            assert_eq!(fs::read(&name).expect("there"), b"bytes");
+        }
+        assert_eq!(names(directory.path()).len(), 2);
     }
 
     #[test]

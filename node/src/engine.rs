@@ -6,7 +6,7 @@
 //!
 //! This file routes; the decisions are in the modules, in the order of an update's path.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rand::rngs::SmallRng;
@@ -70,6 +70,8 @@ const ANNOUNCE_MS: u64 = 30_000;
 /// Seconds after which a seed signs its timestamp again, a tenth more or less: seeds that were started
 /// together do not sign together, and nobody can tell the minute beforehand.
 const RESIGN_S: i64 = 6 * 3_600;
+/// Milliseconds before an artifact of which a block could not be read is looked at again.
+const CHECK_AGAIN_MS: u64 = 60_000;
 /// Sessions that a node may have where nobody says otherwise.
 const DEFAULT_SESSIONS: usize = 64;
 /// Milliseconds between two looks at everything that depends on the time.
@@ -159,6 +161,8 @@ pub struct Engine {
     watch: Watch,
     bans: Bans,
     retention: Retention,
+    /// Artifacts that were looked at because a block could not be read, and when that may be done again.
+    checks: BTreeMap<Digest, u64>,
     limited: RateLimited,
     limits: limits::Applied,
     effects: Vec<Effect>,
@@ -210,6 +214,7 @@ impl Engine {
             watch: Watch::default(),
             bans: Bans::restore(found.bans),
             retention: Retention::default(),
+            checks: BTreeMap::new(),
             limited: RateLimited::default(),
             limits: limits::Applied::new(config.limits.clone()),
             fetch: Fetch::new(config.is_seed, SmallRng::seed_from_u64(rng.random())),
@@ -373,8 +378,23 @@ impl Engine {
         self.fetch.add(object(manifest.artifact()), manifest.clone(), have)
     }
 
+    /// A stored block could not be read: finds out what is left of its artifact.
+    fn check_artifact(&mut self, artifact: Digest, reason: &str, now: Now) {
+        self.checks.retain(|_, again_ms| now.mono_ms < *again_ms);
+        if self.checks.contains_key(&artifact) {
+            return;
+        }
+        self.checks.insert(artifact, now.mono_ms + CHECK_AGAIN_MS);
+        let text = format!("a stored block cannot be read: {reason}; the artifact {} is checked", artifact.short());
+        self.tell(EventKind::Alarm, None, text);
+        self.push(Effect::CheckArtifact { artifact });
+    }
+
     /// The store looked again at what it holds of an artifact, and lost some of it.
     fn artifact_checked(&mut self, artifact: &Digest, have: Bitmap, now: Now) {
+        if have.is_full() {
+            return;
+        }
         self.fetch.replace_have(&object(artifact), have);
         self.supplies.set_stage(artifact, Stage::NeedManifest);
         self.review(now);

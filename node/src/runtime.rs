@@ -46,6 +46,7 @@ use crate::swarm::{self, Counters, SwarmConfig, SwarmError, SwarmHandle};
 mod blocks;
 mod calls;
 pub mod ceremony;
+mod delivery;
 pub mod descriptors;
 pub mod doctor;
 mod events;
@@ -486,6 +487,7 @@ impl Runtime {
         for effect in effects {
             match effect {
                 Effect::Swarm(effect) => self.swarm_effect(effect).await,
+                Effect::CheckArtifact { artifact } => self.file_job(Job::Check(artifact)).await,
                 Effect::Save(saves) => self.file_job(Job::Save(saves)).await,
                 Effect::OpenArtifact { manifest } => self.file_job(Job::Open(manifest)).await,
                 Effect::AnswerFromStore { channel, file } => {

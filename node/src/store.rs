@@ -5,7 +5,7 @@
 //! <data>/lock                                      one node at a time
 //! <data>/state.db                                  see `state`
 //! <data>/metadata/<repository id>/...              exact signed bytes
-//! <data>/artifacts/<sha256>/{manifest,data,have}   see `artifact`
+//! <data>/artifacts/<sha256>/{manifest,data,have,lent}   see `artifact`
 //! <data>/targets/<sha256>                          small verified files
 //! <data>/tmp/                                      emptied at start-up
 //! ```
@@ -49,6 +49,7 @@ pub use self::metadata::MetadataDir;
 pub use self::pieces::MAX_OPEN_PIECES;
 pub use self::targets::MAX_TARGET_BYTES;
 
+use self::artifact::lend;
 use self::files::{ReadFiles, lock};
 use self::have::Have;
 use self::load::Loaded;
@@ -144,9 +145,9 @@ impl Store {
         load::remove_leftovers(data_dir)?;
         let mut index = Index::default();
         let mut warnings = Vec::new();
-        for Loaded { manifest, directory, have, recoverable } in load::artifacts(&artifacts, &temporary, &mut warnings)?
-        {
-            index.add(Arc::new(Artifact::new(manifest, directory, have, recoverable, Arc::clone(&shared))));
+        for loaded in load::artifacts(&artifacts, &temporary, &mut warnings)? {
+            let Loaded { manifest, directory, have, recoverable, lent } = loaded;
+            index.add(Arc::new(Artifact::new(manifest, directory, have, recoverable, lent, Arc::clone(&shared))));
         }
         let inner = Inner {
             root: data_dir.to_owned(),
@@ -186,7 +187,8 @@ impl Store {
         // Unlisted after its manifest rotted: its data may still be good.
         let adopted = self.get(manifest.artifact()).is_none()
             && fs::symlink_metadata(home.join("data"))
-                .is_ok_and(|found| found.is_file() && found.len() == manifest.length());
+                .is_ok_and(|found| found.is_file() && found.len() == manifest.length())
+            && matches!(lend::look(&home), Ok(lend::Lent::No));
         if adopted {
             atomic::rename(&home.join("data"), &data)
         } else {
@@ -348,7 +350,7 @@ impl Store {
         atomic::rename(staged.path(), &home).map_err(|source| StoreError::io("create", &home, 0, source))?;
         // Nothing is left at its path.
         let _ = staged.keep();
-        let artifact = Artifact::new(manifest.clone(), home, pieces, recoverable, Arc::clone(&self.inner.shared));
+        let artifact = Artifact::new(manifest.clone(), home, pieces, recoverable, None, Arc::clone(&self.inner.shared));
         let artifact = Arc::new(artifact);
         self.change_index(|index| index.add(Arc::clone(&artifact)));
         // What cannot be deleted now is deleted with all of `tmp` at the next start.

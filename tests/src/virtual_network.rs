@@ -518,6 +518,7 @@ impl VirtualNetwork {
                 }
                 Effect::Journal(_)
                 | Effect::Retention(_)
+                | Effect::CheckArtifact { .. }
                 | Effect::RememberPeer { .. }
                 | Effect::RememberBan(_)
                 | Effect::ForgetBan { .. }

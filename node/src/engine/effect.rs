@@ -363,6 +363,11 @@ pub enum Effect {
     Journal(JournalEntry),
     /// For the installer shell.
     Install(InstallEffect),
+    /// Hash what is held of an artifact: a block of it could not be read. Answered by `ArtifactChecked`.
+    CheckArtifact {
+        /// The artifact.
+        artifact: Digest,
+    },
     /// Remember where a peer was reached.
     RememberPeer {
         /// Who.

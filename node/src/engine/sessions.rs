@@ -73,7 +73,7 @@ impl Engine {
                 self.absorb(outcome, now);
                 // What was removed while it waited to be sent is no sign of a bad disk.
                 if self.fetch.contains(&object) {
-                    self.tell(EventKind::Alarm, None, format!("a stored block cannot be read: {reason}"));
+                    self.check_artifact(object.digest, &reason, now);
                 }
             }
             SwarmInput::Gossip { message, peer, payload } => {

@@ -3,22 +3,20 @@
 //! Waiters are kept here, outside the engine: it does not know who asked, and whoever asked may have
 //! gone away.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::{fs, io};
 
 use semver::Version;
 use tokio::sync::oneshot;
 use updraft_protocol::bitmap::Bitmap;
-use updraft_protocol::digest::{Digest, Hasher};
+use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Platform, Product, ReleaseId};
 use updraft_protocol::release::Release;
 
 use super::open::wall_clock;
 use super::push::push_command;
 use super::worker::Job;
-use super::{Runtime, traffic, trust, views};
-use crate::atomic;
+use super::{Runtime, delivery, traffic, trust, views};
 use crate::config::Role;
 use crate::control::Call;
 use crate::control::messages::{ErrorBody, ErrorCode, Phase, Progress, PublishRequest, Request, Response};
@@ -365,9 +363,11 @@ impl Runtime {
     /// Writes a complete artifact where it was asked for, checked once more as a whole.
     fn deliver(&self, release: Arc<Release>, output: Option<PathBuf>, reply: ReplySender) {
         let store = self.opened.store.clone();
+        // What a seed publishes may be nowhere else: nobody gets a name of its own files.
+        let may_lend = self.config.role == Role::Peer;
         tokio::task::spawn_blocking(move || {
             let end = match store.get(&release.artifact) {
-                Some(artifact) => write_out(artifact.path(), &release.artifact, output.as_deref(), &reply),
+                Some(artifact) => delivery::deliver(&artifact, may_lend, output.as_deref(), &reply),
                 None => Err(error(ErrorCode::Error, "the artifact is not in the store any more")),
             };
             reply.finish(end.map(|path| {
@@ -563,34 +563,4 @@ pub(crate) fn published(prepared: &publisher::Prepared, timestamp_version: Optio
         timestamp_version,
         warnings,
     }
-}
-
-fn write_out(data: &Path, sha256: &Digest, output: Option<&Path>, reply: &ReplySender) -> Result<PathBuf, ErrorBody> {
-    let Some(output) = output else { return Ok(data.to_owned()) };
-    let failed = |cause: io::Error| error(ErrorCode::Error, format!("cannot write {}: {cause}", output.display()));
-    let directory = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("/"));
-    let mut temp = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    let mut source = fs::File::open(data).map_err(failed)?;
-    let total = source.metadata().map_err(failed)?.len();
-    let (mut hasher, mut buffer, mut done) = (Hasher::new(), vec![0; 1 << 20], 0_u64);
-    loop {
-        let count = io::Read::read(&mut source, &mut buffer).map_err(failed)?;
-        if count == 0 {
-            break;
-        }
-        hasher.update(&buffer[..count]);
-        io::Write::write_all(&mut temp, &buffer[..count]).map_err(failed)?;
-        done += count as u64;
-        reply.progress(Progress::local(Phase::Writing, done, Some(total)));
-    }
-    if hasher.finish() != *sha256 {
-        let body = error(ErrorCode::VerificationFailed, "the artifact in the store is damaged");
-        return Err(body.with_hint("check the disk; remove the artifact's directory and fetch it again"));
-    }
-    temp.as_file().sync_all().map_err(failed)?;
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    fs::set_permissions(temp.path(), permissions).map_err(failed)?;
-    temp.persist(output).map_err(|cause| failed(cause.error))?;
-    atomic::sync_dir(directory).map_err(failed)?;
-    Ok(output.to_owned())
 }

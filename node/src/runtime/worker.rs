@@ -24,10 +24,10 @@ use crate::engine::input::Input;
 use crate::engine::install::{InstallState, Installed, JournalEntry, Recovered, StepFailure};
 use crate::engine::retention::RetentionEffect;
 use crate::installer::InstallDir;
-use crate::store::Artifact;
 use crate::store::state::{
     HistoryRow, InstallRow, InstalledRow, KnownPeer, QuarantineRow, ReleaseRef, StateDb, StateError,
 };
+use crate::store::{Artifact, StoreError};
 
 /// Jobs that may wait. More wait with whoever asks.
 const QUEUE: usize = 256;
@@ -47,6 +47,7 @@ const ROLLBACK: &str = "rollback-";
 pub(super) enum Job {
     Save(Vec<Save>),
     Open(Arc<Manifest>),
+    Check(Digest),
     RememberPeer {
         peer: PeerId,
         addresses: Vec<String>,
@@ -116,9 +117,31 @@ impl Worker {
         match job {
             Job::Save(saves) => self.save(&saves),
             Job::Open(manifest) => {
-                let result = self.opened.store.begin(&manifest).map(|artifact| artifact.have());
-                let result = result.map_err(|error| error.to_string());
-                self.answer(Input::ArtifactOpened { manifest, result });
+                let result = self.opened.store.begin(&manifest);
+                let done = self.done.clone();
+                let answer = move |result: Result<Arc<Artifact>, StoreError>| {
+                    let result = result.map(|artifact| artifact.have()).map_err(|error| error.to_string());
+                    let _ = done.blocking_send(Input::ArtifactOpened { manifest, result });
+                };
+                match result {
+                    // Hashing takes as long as the disk does: nothing else waits for it.
+                    Ok(artifact) if artifact.is_recoverable() => drop(tokio::task::spawn_blocking(move || {
+                        answer(artifact.recover(&mut |_, _| {}).map(|_| artifact));
+                    })),
+                    result => answer(result),
+                }
+            }
+            Job::Check(artifact) => {
+                let (artifact, done) = (self.opened.store.get(&artifact), self.done.clone());
+                let Some(artifact) = artifact else { return };
+                drop(tokio::task::spawn_blocking(move || {
+                    if let Err(error) = artifact.verify(&mut |_, _| {}) {
+                        tracing::error!(%error, "an artifact could not be checked");
+                    }
+                    let have = artifact.have();
+                    let _ =
+                        done.blocking_send(Input::ArtifactChecked { artifact: *artifact.manifest().artifact(), have });
+                }));
             }
             Job::RememberPeer { peer, addresses } => {
                 let known = KnownPeer { peer, addresses, last_connected_at: wall_clock() };

@@ -20,6 +20,7 @@ use updraft_protocol::limits::LEAF_BYTES;
 use updraft_protocol::manifest::{Manifest, PieceIndex, leaf_digest};
 use updraft_protocol::transfer::BlockRange;
 
+use self::lend::Stamp;
 use super::Shared;
 use super::error::StoreError;
 use super::files::{self, lock};
@@ -27,6 +28,8 @@ use super::have::Have;
 use super::pieces::{Claim, Leaves, MAX_OPEN_PIECES, Pieces, Settled};
 use crate::atomic;
 use updraft_protocol::bitmap::Bitmap;
+
+pub(super) mod lend;
 
 /// Bytes that are hashed and then written while they are still in the processor's cache. A multiple of
 /// a leaf.
@@ -92,6 +95,10 @@ pub struct Artifact {
     /// Number of this handle among the open files.
     id: u64,
     recoverable: AtomicBool,
+    /// This process verified every piece that is claimed.
+    proven: AtomicBool,
+    /// The data file has another name, and looked like this when it got that.
+    lent: Mutex<Option<Stamp>>,
     state: Mutex<State>,
     /// A writer settled.
     settled: Condvar,
@@ -127,12 +134,13 @@ fn byte(leaf: usize) -> usize {
 
 impl Artifact {
     /// The artifact in `directory`, of which `have` is on disk. `recoverable`: the data file may
-    /// hold more than that.
+    /// hold more than that. `lent`: how a data file looks that has another name.
     pub(super) fn new(
         manifest: Manifest,
         directory: PathBuf,
         have: Bitmap,
         recoverable: bool,
+        lent: Option<Stamp>,
         shared: Arc<Shared>,
     ) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -142,6 +150,8 @@ impl Artifact {
             directory,
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             recoverable: AtomicBool::new(recoverable),
+            proven: AtomicBool::new(have.ones() == 0),
+            lent: Mutex::new(lent),
             state: Mutex::new(State {
                 pieces: Pieces::new(have.clone(), &manifest),
                 unsaved_bytes: 0,
@@ -191,6 +201,12 @@ impl Artifact {
     /// its data file may still hold them: [`Artifact::recover`] finds out.
     pub fn is_recoverable(&self) -> bool {
         self.recoverable.load(Ordering::Relaxed) && !self.is_complete()
+    }
+
+    /// Whether this process verified every piece that is claimed; else the disk may have lost some of them
+    /// since.
+    pub fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
     }
 
     /// Appends `block` to `buffer`. The block may span pieces; each must be verified.
@@ -272,6 +288,7 @@ impl Artifact {
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, StoreError> {
         let have = self.have();
         let total = self.bytes_done();
+        let lent = self.look_at_lent().map_err(|source| StoreError::io("look at", &self.data, 0, source))?;
         let mut report = VerifyReport::default();
         let (mut done, mut buffer, mut lies) = (0, Vec::new(), Vec::new());
         for piece in have.iter().filter_map(|index| self.manifest.index(index)) {
@@ -296,7 +313,10 @@ impl Artifact {
         for piece in lies {
             state.pieces.clear(&self.manifest, piece);
         }
-        outcome.map(|()| report)
+        drop(state);
+        outcome?;
+        self.still_lent(lent)?;
+        Ok(report)
     }
 
     /// Hashes every piece that is not claimed and claims those whose bytes are in the data file
@@ -305,6 +325,7 @@ impl Artifact {
     pub fn recover(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, StoreError> {
         let have = self.have();
         let total = self.manifest.length() - self.bytes_done();
+        let lent = self.look_at_lent().map_err(|source| StoreError::io("look at", &self.data, 0, source))?;
         let mut report = VerifyReport::default();
         let (mut done, mut buffer) = (0, Vec::new());
         for piece in have.iter_missing().filter_map(|index| self.manifest.index(index)) {
@@ -318,8 +339,13 @@ impl Artifact {
         }
         let _alive = self.alive()?;
         self.save(&mut lock(&self.saved), &[])?;
+        self.still_lent(lent)?;
         self.recoverable.store(false, Ordering::Relaxed);
         Ok(report)
+    }
+
+    fn still_lent(&self, stamp: Option<Stamp>) -> Result<(), StoreError> {
+        self.note_lent(stamp).map_err(|source| StoreError::io("note what was lent of", &self.directory, 0, source))
     }
 
     /// Claims `piece` if its bytes are on disk; leaves it alone while somebody writes it.
@@ -457,7 +483,7 @@ impl Artifact {
         if pieces == saved.pieces && !saved.claims_more {
             return Ok(());
         }
-        if let Err(source) = self.writer().and_then(|file| file.sync_data()) {
+        if let Err(source) = self.sync_data() {
             let mut state = lock(&self.state);
             state.losses += 1;
             state.writer = None;
@@ -479,18 +505,29 @@ impl Artifact {
         Ok(())
     }
 
+    fn sync_data(&self) -> io::Result<()> {
+        if self.is_lent() {
+            // Nothing was written to it since.
+            return Ok(());
+        }
+        self.writer()?.sync_data()
+    }
+
     fn writer(&self) -> io::Result<Arc<File>> {
         let mut state = lock(&self.state);
         if let Some(file) = &state.writer {
             return Ok(Arc::clone(file));
         }
+        self.take_back()?;
         let file = Arc::new(OpenOptions::new().read(true).write(true).open(&self.data)?);
         state.writer = Some(Arc::clone(&file));
         Ok(file)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        files::read_exact_at(&*self.shared.readers.get(self.id, &self.data)?, buffer, offset)
+        let file = self.shared.readers.get(self.id, &self.data)?;
+        files::read_exact_at(&file, buffer, offset)?;
+        self.check_lent(&file)
     }
 
     /// Whether the bytes of `piece` in the data file are the signed ones; they are in `buffer` then.

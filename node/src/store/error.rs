@@ -158,6 +158,12 @@ pub enum StoreWarning {
         /// What is wrong with it.
         reason: String,
     },
+    /// The data file was changed through another name that it has: no piece counts as held.
+    #[error("'{}' was changed through its name outside the store; its pieces are checked again", .file.display())]
+    Changed {
+        /// The data file.
+        file: PathBuf,
+    },
     /// The data file has another length than its manifest says: no piece counts as held.
     #[error("'{}' has {found} bytes instead of {expected}; its pieces are checked or fetched again", .file.display())]
     Data {

@@ -11,6 +11,7 @@ use updraft_protocol::digest::Digest;
 use updraft_protocol::limits::MAX_MANIFEST_BYTES;
 use updraft_protocol::manifest::Manifest;
 
+use super::artifact::lend::{self, Lent, Stamp};
 use super::error::{StoreError, StoreWarning};
 use super::files;
 use super::have::{Have, MAX_HAVE_BYTES};
@@ -25,6 +26,8 @@ pub(super) struct Loaded {
     pub(super) have: Bitmap,
     /// The data file may hold pieces that `have` does not name.
     pub(super) recoverable: bool,
+    /// The data file has another name, and looks like this.
+    pub(super) lent: Option<Stamp>,
 }
 
 /// Removes temporary files that a crash left beside state files in `data_dir`.
@@ -133,17 +136,31 @@ fn reconcile(
     );
     let data = directory.join("data");
     let found = fs::metadata(&data).map_or(0, |metadata| metadata.len());
+    let looks = lend::look(&directory);
     if found == manifest.length() {
-        return Some(Loaded { manifest, directory, have, recoverable });
+        return Some(match looks {
+            Ok(Lent::No) => Loaded { manifest, directory, have, recoverable, lent: None },
+            Ok(Lent::Unchanged(stamp)) => Loaded { manifest, directory, have, recoverable, lent: Some(stamp) },
+            Ok(Lent::Changed(stamp)) => {
+                warnings.push(StoreWarning::Changed { file: data });
+                Loaded { manifest, directory, have: Bitmap::empty(count), recoverable: true, lent: Some(stamp) }
+            }
+            Err(error) => {
+                warnings.push(StoreWarning::Manifest { directory, reason: format!("it cannot be read ({error})") });
+                return None;
+            }
+        });
     }
     warnings.push(StoreWarning::Data { file: data.clone(), expected: manifest.length(), found });
     recoverable = found > 0;
-    if let Err(error) = start_over(&manifest, &directory, &data) {
+    // What somebody else may read is not written to.
+    let left = if matches!(looks, Ok(Lent::No)) { Ok(()) } else { lend::leave(&directory) };
+    if let Err(error) = left.and_then(|()| start_over(&manifest, &directory, &data)) {
         warnings
             .push(StoreWarning::Manifest { directory, reason: format!("its data file cannot be mended ({error})") });
         return None;
     }
-    Some(Loaded { manifest, directory, have: Bitmap::empty(count), recoverable })
+    Some(Loaded { manifest, directory, have: Bitmap::empty(count), recoverable, lent: None })
 }
 
 fn start_over(manifest: &Manifest, directory: &Path, data: &Path) -> io::Result<()> {
