@@ -71,20 +71,18 @@ impl Holder {
         self.delay_ms.unwrap_or(FIRST_DELAY_MS).min(MAX_DELAY_MS)
     }
 
-    fn window_bytes(&self, urgency: u64) -> u64 {
+    fn window_bytes(&self) -> u64 {
         match self.rate.bytes_per_second() {
             0 => FIRST_WINDOW_BYTES,
             rate => {
-                let wanted = rate * (self.delay_ms() + urgency * WINDOW_MS) / 1_000;
-                wanted.clamp(urgency * MIN_WINDOW_BYTES, MAX_WINDOW_BYTES)
+                (rate * (self.delay_ms() + WINDOW_MS) / 1_000).clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES)
             }
         }
     }
 
-    /// Whether another block may be asked for now. Neighbours share an uplink by what they have in
-    /// flight on it: an `urgency` above 1 gets more of it.
-    pub(super) fn has_room(&self, urgency: u64, now_ms: u64) -> bool {
-        now_ms >= self.rest_until_ms && self.outstanding_bytes < self.window_bytes(urgency)
+    /// Whether another block may be asked for now.
+    pub(super) fn has_room(&self, now_ms: u64) -> bool {
+        now_ms >= self.rest_until_ms && self.outstanding_bytes < self.window_bytes()
     }
 
     /// Leaves that the next request should cover.

@@ -25,10 +25,6 @@ const MAX_ASKED: u8 = 2;
 const MAX_DUPLICATES: usize = 4;
 /// Candidates that one pick looks at. Bounds the work of a pick in an artifact of many pieces.
 const MAX_CANDIDATES: usize = 4_096;
-/// Hundredths of the object behind the mean that make a node ask for more.
-const LAG_PERCENT: u64 = 2;
-/// The most that a node asks for, in usual windows.
-const MOST_URGENT: u64 = 4;
 /// Pieces that neighbours are told of at once, where they come fast.
 const TELL_PIECES: u64 = 8;
 /// Bounds of the time for which they are gathered.
@@ -117,8 +113,6 @@ pub(super) struct Transfer {
     progress: BTreeMap<u32, PieceProgress>,
     /// Pieces that are held or begun.
     taken: Bitmap,
-    /// How many times the usual is kept in flight: more than once where this node lags behind others.
-    urgency: u64,
     /// Pieces of which some block was asked of nobody.
     missing: BTreeSet<u32>,
     suspect_pieces: BTreeSet<u32>,
@@ -146,7 +140,6 @@ impl Transfer {
             taken: have.clone(),
             have,
             wanted: false,
-            urgency: 1,
             sparing: None,
             sources: BTreeMap::new(),
             missing: BTreeSet::new(),
@@ -331,7 +324,7 @@ impl Transfer {
             return None;
         }
         let holder =
-            self.holders.get(peer).filter(|holder| holder.has_room(self.urgency, now_ms) && holder.have.ones() > 0)?;
+            self.holders.get(peer).filter(|holder| holder.has_room(now_ms) && holder.have.ones() > 0)?;
         let leaves = holder.block_leaves();
         let block =
             self.pick_begun(peer, leaves).or_else(|| self.pick_rarest(peer, rng).and_then(|p| self.begin(p, leaves)));
@@ -554,23 +547,10 @@ impl Transfer {
                 holder.rate.settle(now_ms);
             }
         }
-        self.urgency = self.lag();
         self.outdated.retain(|_, until_ms| now_ms < *until_ms);
         if let Some(sparing) = &mut self.sparing {
             sparing.tick(now_ms);
         }
-    }
-
-    /// 1 plus how far this node is behind the mean of its neighbours, in steps of [`LAG_PERCENT`].
-    fn lag(&self) -> u64 {
-        let (sum, count) = self
-            .holders
-            .values()
-            .filter(|holder| holder.wants)
-            .fold((0_u64, 0_u64), |(sum, count), holder| (sum + u64::from(holder.have.ones()), count + 1));
-        let mine = count * u64::from(self.have.ones());
-        let step = count * u64::from(self.manifest.piece_count()) * LAG_PERCENT / 100;
-        1 + (sum.saturating_sub(mine) / step.max(1)).min(MOST_URGENT - 1)
     }
 
     /// A piece is complete and wrong: it is fetched again, and if its bytes came from one neighbour
