@@ -16,6 +16,7 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 
 use self::holder::Holder;
+use self::locality::Standing;
 use self::paced::Paced;
 use self::sparing::Uplink;
 use self::transfer::{Ask, Blame, Transfer};
@@ -24,10 +25,12 @@ use super::effect::SwarmEffect;
 use super::input::BlockOutcome;
 use super::limits::Caps;
 
+mod availability;
 mod counts;
 mod departed;
 mod heard;
 mod holder;
+mod locality;
 mod paced;
 mod progress;
 pub(crate) mod rate;
@@ -42,7 +45,7 @@ pub use self::report::{LinkView, News, Outcome, TransferView};
 /// One session, as the fetcher sees it.
 #[derive(Debug, Default)]
 struct Link {
-    seed: bool,
+    standing: Standing,
     /// The neighbour's handles.
     theirs: BTreeMap<u32, ObjectId>,
     /// Objects that we told it about.
@@ -60,6 +63,7 @@ struct Link {
 /// All transfers of a node.
 #[derive(Debug)]
 pub struct Fetch {
+    me: PeerId,
     /// This node is careful with its uplink: it offers what it holds piece by piece.
     spares: bool,
     budget_percent: Option<u32>,
@@ -75,9 +79,10 @@ pub struct Fetch {
 }
 
 impl Fetch {
-    /// No transfers. A seed `spares` its uplink.
-    pub fn new(spares: bool, rng: SmallRng) -> Self {
+    /// No transfers of the node `me`. A seed `spares` its uplink.
+    pub fn new(me: PeerId, spares: bool, rng: SmallRng) -> Self {
         Self {
+            me,
             spares,
             budget_percent: None,
             transfers: BTreeMap::new(),
@@ -99,6 +104,18 @@ impl Fetch {
     pub fn set_lan(&mut self, peer: &PeerId, exempt: bool) {
         if let Some(link) = self.links.get_mut(peer) {
             link.lan_exempt = exempt;
+        }
+    }
+
+    /// Whether a neighbour is at the site of this node.
+    pub fn set_near(&mut self, peer: &PeerId, is_near: bool) {
+        if let Some(link) = self.links.get_mut(peer)
+            && link.standing.is_near != is_near
+        {
+            link.standing.is_near = is_near;
+            for transfer in self.transfers.values_mut() {
+                transfer.set_near(peer, is_near);
+            }
         }
     }
 
@@ -145,7 +162,7 @@ impl Fetch {
             return false;
         };
         self.next_handle = (handle + 1) % MAX_SESSION_ARTIFACTS;
-        let mut transfer = Transfer::new(object, manifest, handle, have);
+        let mut transfer = Transfer::new(&self.me, object, manifest, handle, have);
         if self.spares {
             // Nobody knows of it yet: the time does not matter.
             transfer.spare(0, &mut self.rng);
@@ -229,7 +246,7 @@ impl Fetch {
     pub fn connected(&mut self, peer: &PeerId, seed: bool) -> Outcome {
         let mut outcome = Outcome::default();
         let link = self.links.entry(peer.clone()).or_default();
-        link.seed = seed;
+        link.standing.is_seed = seed;
         for transfer in self.transfers.values().filter(|transfer| transfer.is_active()) {
             link.announced.insert(transfer.object);
             outcome.effects.push(announcement(peer, transfer));
@@ -263,7 +280,7 @@ impl Fetch {
         let mut outcome = Outcome::default();
         let mut seed = false;
         if let Some(link) = self.links.get_mut(peer) {
-            seed = link.seed;
+            seed = link.standing.is_seed;
             link.bytes_in += u64::from(block.length);
             link.rate_in.add(u64::from(block.length), now_ms);
             if block_outcome == BlockOutcome::Duplicate {
@@ -302,7 +319,7 @@ impl Fetch {
 
     fn piece_verified(&mut self, object: ObjectId, piece: u32, now_ms: u64, outcome: &mut Outcome) {
         let Some(transfer) = self.transfers.get_mut(&object) else { return };
-        transfer.verified(piece);
+        transfer.verified(piece, now_ms);
         transfer.tell(piece);
         if transfer.have.is_full() {
             transfer.wanted = false;

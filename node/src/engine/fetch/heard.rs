@@ -100,7 +100,8 @@ impl Fetch {
         };
         // A neighbour heard of for the first time knows nothing of us, or only what we held long ago.
         let first = !transfer.holders.contains_key(peer);
-        transfer.announce(peer, have, wants, now_ms);
+        transfer.announce(peer, link.standing, have, wants, now_ms);
+        transfer.look_around(now_ms);
         if link.announced.insert(object) || first {
             outcome.effects.push(announcement(peer, transfer));
         }

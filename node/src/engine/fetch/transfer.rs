@@ -14,9 +14,11 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, ObjectId};
 
 pub(super) use self::pick::Ask;
+use super::availability::Availability;
 use super::counts::ByteCounts;
 use super::departed::Departed;
 use super::holder::Holder;
+use super::locality::{Locality, Standing, rank};
 use super::progress::PieceProgress;
 use super::sparing::{Sparing, Surroundings, Uplink};
 
@@ -62,7 +64,8 @@ pub(super) struct Transfer {
     pub(super) sparing: Option<Sparing>,
     /// Useful bytes by who sent them.
     pub(super) sources: BTreeMap<PeerId, u64>,
-    availability: Vec<u32>,
+    availability: Availability,
+    locality: Locality,
     progress: BTreeMap<u32, PieceProgress>,
     /// Pieces that are held or begun.
     taken: Bitmap,
@@ -76,8 +79,8 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    pub(super) fn new(object: ObjectId, manifest: Arc<Manifest>, handle: u32, have: Bitmap) -> Self {
-        let pieces = manifest.piece_count() as usize;
+    pub(super) fn new(me: &PeerId, object: ObjectId, manifest: Arc<Manifest>, handle: u32, have: Bitmap) -> Self {
+        let pieces = manifest.piece_count();
         Self {
             object,
             manifest,
@@ -92,7 +95,8 @@ impl Transfer {
             bytes: ByteCounts::default(),
             departed: Departed::default(),
             stopped: None,
-            availability: vec![0; pieces],
+            availability: Availability::new(pieces),
+            locality: Locality::new(rank(&object, me)),
             progress: BTreeMap::new(),
             suspect_pieces: BTreeSet::new(),
             duplicates: BTreeSet::new(),
@@ -134,20 +138,18 @@ impl Transfer {
     }
 
     /// Takes over what a neighbour says it has; replaces what it said before.
-    pub(super) fn announce(&mut self, peer: &PeerId, have: Bitmap, wants: bool, now_ms: u64) {
+    pub(super) fn announce(&mut self, peer: &PeerId, standing: Standing, have: Bitmap, wants: bool, now_ms: u64) {
         if let Some(holder) = self.holders.get_mut(peer) {
-            for piece in holder.have.iter() {
-                self.availability[piece as usize] -= 1;
-            }
+            self.availability.remove(&holder.have, holder.standing.is_near);
+            holder.standing = standing;
             holder.have = have;
             holder.wants = wants;
         } else {
-            self.holders.insert(peer.clone(), Holder::new(have, wants));
+            let rank = rank(&self.object, peer);
+            self.holders.insert(peer.clone(), Holder::new(standing, rank, have, wants));
         }
         let holder = &self.holders[peer];
-        for piece in holder.have.iter() {
-            self.availability[piece as usize] += 1;
-        }
+        self.availability.add(&holder.have, standing.is_near);
         if let Some(sparing) = &mut self.sparing {
             if wants && !holder.have.is_full() {
                 sparing.wanted_by(peer, &Bitmap::empty(self.manifest.piece_count()), now_ms);
@@ -157,12 +159,26 @@ impl Transfer {
         }
     }
 
+    /// A neighbour is near, or is not.
+    pub(super) fn set_near(&mut self, peer: &PeerId, is_near: bool) {
+        if let Some(holder) = self.holders.get_mut(peer).filter(|holder| holder.standing.is_near != is_near) {
+            self.availability.remove(&holder.have, holder.standing.is_near);
+            holder.standing.is_near = is_near;
+            self.availability.add(&holder.have, is_near);
+        }
+    }
+
+    /// Looks at where its neighbours are again.
+    pub(super) fn look_around(&mut self, now_ms: u64) {
+        self.locality.look(&self.holders, now_ms);
+    }
+
     /// A neighbour has one more piece.
     pub(super) fn heard_have(&mut self, peer: &PeerId, piece: u32, now_ms: u64) {
         if let Some(holder) = self.holders.get_mut(peer)
             && holder.have.set(piece)
         {
-            self.availability[piece as usize] += 1;
+            self.availability.gain(piece, holder.standing.is_near);
             if let Some(sparing) = &mut self.sparing {
                 sparing.gained(peer, piece, now_ms);
             }
@@ -199,13 +215,15 @@ impl Transfer {
     pub(super) fn offers(&mut self, uplink: Uplink, rng: &mut SmallRng) -> Vec<(PeerId, u32)> {
         let Self { sparing, manifest, availability, departed, holders, .. } = self;
         let Some(sparing) = sparing else { return Vec::new() };
+        let availability = availability.all();
         let around = Surroundings { manifest, availability, departed, uplink };
         sparing.offers(&around, |peer| holders.get(peer).map(|holder| &holder.have), rng)
     }
 
     /// Whether a request of `peer` for a piece is served now.
     pub(super) fn serves(&self, peer: &PeerId, piece: u32, uplink: Uplink) -> bool {
-        let Self { manifest, availability, departed, .. } = self;
+        let Self { manifest, departed, .. } = self;
+        let availability = self.availability.all();
         let around = Surroundings { manifest, availability, departed, uplink };
         self.sparing.as_ref().is_none_or(|sparing| sparing.serves(peer, piece, &around))
     }
@@ -232,9 +250,7 @@ impl Transfer {
             sparing.forget(peer);
         }
         let Some(holder) = self.holders.remove(peer) else { return Vec::new() };
-        for piece in holder.have.iter() {
-            self.availability[piece as usize] -= 1;
-        }
+        self.availability.remove(&holder.have, holder.standing.is_near);
         let open: Vec<BlockRange> = holder.outstanding.keys().copied().collect();
         for block in &open {
             self.release(peer, *block);
@@ -315,7 +331,10 @@ impl Transfer {
     }
 
     /// A piece is complete and right.
-    pub(super) fn verified(&mut self, piece: u32) {
+    pub(super) fn verified(&mut self, piece: u32, now_ms: u64) {
+        let is_near = |peer: &PeerId| self.holders.get(peer).is_some_and(|holder| holder.standing.is_near);
+        let from_near = self.progress.get(&piece).is_some_and(|progress| progress.contributors.iter().all(is_near));
+        self.locality.gained(from_near, now_ms);
         self.have.set(piece);
         self.taken.set(piece);
         self.missing.remove(&piece);
@@ -368,6 +387,7 @@ impl Transfer {
                 holder.rate.settle(now_ms);
             }
         }
+        self.look_around(now_ms);
         self.outdated.retain(|_, until_ms| now_ms < *until_ms);
         if let Some(sparing) = &mut self.sparing {
             sparing.tick(now_ms);

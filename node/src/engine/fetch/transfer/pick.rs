@@ -21,6 +21,8 @@ const MAX_CANDIDATES: usize = 4_096;
 /// [`STEAL_MS`]: what was asked for may have left already, and would come in vain.
 const STEAL_FACTOR: u64 = 3;
 const STEAL_MS: u64 = 1_000;
+/// Milliseconds for which a neighbour that lost a block is not asked: it has enough to do.
+const ROBBED_MS: u64 = 500;
 /// The same once nothing is left to begin.
 const END_FACTOR: u64 = 2;
 const END_MS: u64 = 150;
@@ -45,8 +47,11 @@ impl Transfer {
         if !self.is_active() {
             return None;
         }
-        let holder =
-            self.holders.get(peer).filter(|holder| holder.has_room(now_ms) && holder.have.ones() > 0)?;
+        let holder = self.holders.get(peer).filter(|holder| holder.have.ones() > 0)?;
+        let standing = holder.standing;
+        if !self.locality.asks(standing) || !holder.has_room(self.locality.is_careful(standing), now_ms) {
+            return None;
+        }
         let leaves = holder.block_leaves();
         let block =
             self.pick_begun(peer, leaves).or_else(|| self.pick_rarest(peer, rng).and_then(|p| self.begin(p, leaves)));
@@ -57,6 +62,7 @@ impl Transfer {
         if let Some(other) = &instead_of {
             if let Some(holder) = self.holders.get_mut(other) {
                 holder.settle(block);
+                holder.rest_until_ms = holder.rest_until_ms.max(now_ms + ROBBED_MS);
             }
             self.release(other, block);
         }
@@ -75,8 +81,9 @@ impl Transfer {
     }
 
     fn usable(&self, peer: &PeerId, piece: u32) -> bool {
-        self.holders.get(peer).is_some_and(|holder| holder.have.get(piece))
-            && !self.outdated.contains_key(&(peer.clone(), piece))
+        self.holders.get(peer).is_some_and(|holder| {
+            holder.have.get(piece) && self.locality.asks_for(holder.standing, self.availability.near(piece))
+        }) && !self.outdated.contains_key(&(peer.clone(), piece))
             && self.progress.get(&piece).is_none_or(|p| p.sole_source.as_ref().is_none_or(|sole| sole == peer))
     }
 
@@ -96,7 +103,7 @@ impl Transfer {
         let mut ties = 0_u32;
         let candidates = holder.have.without(&self.taken, start).filter(|piece| self.usable(peer, *piece));
         for piece in candidates.take(MAX_CANDIDATES) {
-            let availability = self.availability[piece as usize];
+            let availability = self.availability.all()[piece as usize];
             match best {
                 Some((least, _)) if availability > least => {}
                 Some((least, _)) if availability == least => {
