@@ -217,7 +217,7 @@ impl Engine {
             checks: BTreeMap::new(),
             limited: RateLimited::default(),
             limits: limits::Applied::new(config.limits.clone()),
-            fetch: Fetch::new(config.is_seed, SmallRng::seed_from_u64(rng.random())),
+            fetch: Fetch::new(config.me.clone(), config.is_seed, SmallRng::seed_from_u64(rng.random())),
             catalog,
             peers,
             wants: Wants::default(),

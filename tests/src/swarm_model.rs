@@ -11,6 +11,7 @@
 //! session for three latencies. Control messages have the latency only. Headers cost nothing, so times
 //! compare to the fluid bound.
 
+use core::net::{IpAddr, Ipv4Addr};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use updraft::engine::effect::SwarmEffect;
 use updraft::engine::fetch::{Fetch, News, Outcome};
 use updraft::engine::input::BlockOutcome;
+use updraft::engine::limits::is_near;
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::limits::{LEAF_BYTES, MAX_QUEUED_REQUESTS};
 use updraft_protocol::manifest::{Manifest, ManifestBuilder};
@@ -238,7 +240,7 @@ impl SwarmModel {
         let number = self.nodes.len();
         let count = self.manifest.piece_count();
         let have = if is_seed { Bitmap::full(count) } else { Bitmap::empty(count) };
-        let mut fetch = Fetch::new(is_seed, SmallRng::seed_from_u64(self.rng.random()));
+        let mut fetch = Fetch::new(id(number), is_seed, SmallRng::seed_from_u64(self.rng.random()));
         if is_seed {
             fetch.set_budget(self.world.budget_percent);
         }
@@ -362,7 +364,7 @@ impl SwarmModel {
 
     /// A node that died starts again with the pieces that it has.
     pub fn revive(&mut self, node: usize) {
-        let mut fetch = Fetch::new(node == 0, SmallRng::seed_from_u64(self.rng.random()));
+        let mut fetch = Fetch::new(id(node), node == 0, SmallRng::seed_from_u64(self.rng.random()));
         assert!(fetch.add(self.object, self.manifest.clone(), self.nodes[node].have.clone()), "there is room");
         self.nodes[node].fetch = fetch;
         self.schedule(0, node, Event::Join);
@@ -433,6 +435,9 @@ impl SwarmModel {
                 if self.nodes[node].sessions.contains(&with) {
                     let peer = self.nodes[with].id.clone();
                     let outcome = self.nodes[node].fetch.connected(&peer, with == 0);
+                    let (here, there) = (self.address(node), self.address(with));
+                    let is_near = is_near(&format!("/ip4/{there}/tcp/4880"), &BTreeSet::from([here]));
+                    self.nodes[node].fetch.set_near(&peer, is_near);
                     self.carry_out(node, outcome);
                 }
             }
@@ -472,6 +477,12 @@ impl SwarmModel {
             node.asked.len(),
             node.sessions.len()
         );
+    }
+
+    /// Where a node is, as others see it: in 10.0.0.0/16 or in 10.1.0.0/16, 250 to a subnet.
+    fn address(&self, node: usize) -> IpAddr {
+        let byte = |number: usize| u8::try_from(number).expect("at most 62,500 nodes");
+        Ipv4Addr::new(10, self.nodes[node].host.site, byte(node / 250), byte(1 + node % 250)).into()
     }
 
     fn connected(&self, one: usize, other: usize) -> bool {

@@ -2,8 +2,8 @@
 //!
 //! Pure: blocks never pass through here, only the news that one arrived and what the store made of
 //! it. Per-object state is in `transfer`, the order in which blocks leave in `uploads`, what a seed offers
-//! to whom in `sparing`; this module routes between sessions and objects and keeps the numbers that both
-//! ends use for objects (handles).
+//! to whom in `sparing`, what neighbours say in `heard`; this module routes between sessions and objects
+//! and keeps the numbers that both ends use for objects (handles).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,94 +16,36 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 
 use self::holder::Holder;
+use self::locality::Standing;
 use self::paced::Paced;
 use self::sparing::Uplink;
 use self::transfer::{Ask, Blame, Transfer};
-use self::uploads::{Queued, Upload, Uploads, Withdrawn};
+use self::uploads::{Upload, Uploads};
 use super::effect::SwarmEffect;
 use super::input::BlockOutcome;
 use super::limits::Caps;
 
+mod availability;
+mod counts;
 mod departed;
+mod heard;
 mod holder;
+mod locality;
 mod paced;
 mod progress;
 pub(crate) mod rate;
+mod report;
 mod sparing;
 mod transfer;
 mod uploads;
 
-pub use self::transfer::ByteCounts;
-
-/// Milliseconds after which a peer without upload slots may ask again.
-const BUSY_MS: u32 = 500;
-/// Milliseconds for which a neighbour that does not have a block it announced is not asked.
-const ABSENT_MS: u64 = 5_000;
-/// Milliseconds after which a peer may ask again for a piece that others hold.
-const SPARED_MS: u32 = 1_000;
-/// Peers named in a busy answer.
-const MAX_ASK: usize = 4;
-
-/// What the fetcher found out that others care about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// Every piece of a wanted object is verified.
-    Complete(ObjectId),
-    /// A neighbour sent a wrong piece, provably.
-    Poisoned {
-        /// Who.
-        peer: PeerId,
-        /// Of what.
-        object: ObjectId,
-        /// Which one.
-        piece: u32,
-    },
-    /// A neighbour broke the protocol.
-    Misbehaved {
-        /// Who.
-        peer: PeerId,
-        /// How, for people.
-        what: &'static str,
-    },
-    /// The disk refused a block; fetching stopped.
-    Stopped {
-        /// What was fetched.
-        object: ObjectId,
-        /// Why, for people.
-        reason: String,
-    },
-    /// A busy neighbour names others that hold what is wanted.
-    Holders {
-        /// They.
-        peers: Vec<PeerId>,
-    },
-}
-
-/// Where a transfer stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TransferView {
-    /// The object.
-    pub object: ObjectId,
-    /// Verified bytes.
-    pub bytes_done: u64,
-    /// Bytes in all.
-    pub bytes_total: u64,
-    /// Bytes by source and fate.
-    pub counts: ByteCounts,
-    /// Bytes per second, now.
-    pub rate_bytes_per_second: u64,
-    /// Neighbours that hold at least one piece.
-    pub holders: usize,
-    /// Still fetching.
-    pub active: bool,
-    /// Why fetching stopped, where it did.
-    pub stopped: Option<String>,
-}
+pub use self::counts::ByteCounts;
+pub use self::report::{LinkView, News, Outcome, TransferView};
 
 /// One session, as the fetcher sees it.
 #[derive(Debug, Default)]
 struct Link {
-    seed: bool,
+    standing: Standing,
     /// The neighbour's handles.
     theirs: BTreeMap<u32, ObjectId>,
     /// Objects that we told it about.
@@ -118,28 +60,10 @@ struct Link {
     rate_out: rate::Rate,
 }
 
-/// One session's figures.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LinkView {
-    /// Block bytes received.
-    pub bytes_in: u64,
-    /// Block bytes sent.
-    pub bytes_out: u64,
-    /// Of those received, bytes that were there already.
-    pub bytes_duplicate: u64,
-    /// Bytes received beyond those: nobody wanted them any more.
-    pub bytes_unsolicited: u64,
-    /// Bytes per second received.
-    pub rate_in_bytes_per_second: u64,
-    /// Bytes per second sent.
-    pub rate_out_bytes_per_second: u64,
-    /// Objects that it holds: pieces held and in all.
-    pub objects: Vec<(ObjectId, u32, u32)>,
-}
-
 /// All transfers of a node.
 #[derive(Debug)]
 pub struct Fetch {
+    me: PeerId,
     /// This node is careful with its uplink: it offers what it holds piece by piece.
     spares: bool,
     budget_percent: Option<u32>,
@@ -154,20 +78,11 @@ pub struct Fetch {
     rng: SmallRng,
 }
 
-/// What a call decided: effects for the network and news for the engine.
-#[derive(Debug, Default)]
-#[must_use]
-pub struct Outcome {
-    /// For the network.
-    pub effects: Vec<SwarmEffect>,
-    /// For the engine.
-    pub news: Vec<News>,
-}
-
 impl Fetch {
-    /// No transfers. A seed `spares` its uplink.
-    pub fn new(spares: bool, rng: SmallRng) -> Self {
+    /// No transfers of the node `me`. A seed `spares` its uplink.
+    pub fn new(me: PeerId, spares: bool, rng: SmallRng) -> Self {
         Self {
+            me,
             spares,
             budget_percent: None,
             transfers: BTreeMap::new(),
@@ -189,6 +104,18 @@ impl Fetch {
     pub fn set_lan(&mut self, peer: &PeerId, exempt: bool) {
         if let Some(link) = self.links.get_mut(peer) {
             link.lan_exempt = exempt;
+        }
+    }
+
+    /// Whether a neighbour is at the site of this node.
+    pub fn set_near(&mut self, peer: &PeerId, is_near: bool) {
+        if let Some(link) = self.links.get_mut(peer)
+            && link.standing.is_near != is_near
+        {
+            link.standing.is_near = is_near;
+            for transfer in self.transfers.values_mut() {
+                transfer.set_near(peer, is_near);
+            }
         }
     }
 
@@ -235,7 +162,7 @@ impl Fetch {
             return false;
         };
         self.next_handle = (handle + 1) % MAX_SESSION_ARTIFACTS;
-        let mut transfer = Transfer::new(object, manifest, handle, have);
+        let mut transfer = Transfer::new(&self.me, object, manifest, handle, have);
         if self.spares {
             // Nobody knows of it yet: the time does not matter.
             transfer.spare(0, &mut self.rng);
@@ -319,7 +246,7 @@ impl Fetch {
     pub fn connected(&mut self, peer: &PeerId, seed: bool) -> Outcome {
         let mut outcome = Outcome::default();
         let link = self.links.entry(peer.clone()).or_default();
-        link.seed = seed;
+        link.standing.is_seed = seed;
         for transfer in self.transfers.values().filter(|transfer| transfer.is_active()) {
             link.announced.insert(transfer.object);
             outcome.effects.push(announcement(peer, transfer));
@@ -341,149 +268,6 @@ impl Fetch {
         outcome
     }
 
-    /// A transfer message of a neighbour.
-    pub fn control(&mut self, peer: &PeerId, message: Control, now_ms: u64) -> Outcome {
-        let mut outcome = Outcome::default();
-        if !self.links.contains_key(peer) {
-            return outcome;
-        }
-        match message {
-            Control::Announce { handle, object, wants, have } => {
-                if let Some(link) = self.links.get_mut(peer) {
-                    link.theirs.insert(handle, object);
-                }
-                self.heard_announce(peer, object, wants, &have, now_ms, &mut outcome);
-                self.fill(peer, now_ms, &mut outcome);
-            }
-            Control::Have { handle, pieces } => {
-                self.heard_have(peer, handle, &pieces, now_ms, &mut outcome);
-                self.fill(peer, now_ms, &mut outcome);
-            }
-            Control::Forget { handle } => {
-                if let Some(object) = self.links.get_mut(peer).and_then(|link| link.theirs.remove(&handle))
-                    && let Some(transfer) = self.transfers.get_mut(&object)
-                {
-                    // The shell would expect them for the rest of the session, and it counts.
-                    for block in transfer.forget(peer) {
-                        let (peer, handle) = (peer.clone(), transfer.handle);
-                        outcome.effects.push(SwarmEffect::Cancel { peer, handle, block });
-                    }
-                }
-            }
-            Control::Request { handle, block } => {
-                self.heard_request(peer, handle, block, now_ms, &mut outcome);
-                self.serve(now_ms, &mut outcome);
-            }
-            Control::Cancel { handle, block } => {
-                if self.uploads.withdraw(peer, handle, block) == Withdrawn::Sending {
-                    outcome.effects.push(SwarmEffect::DropBlock { peer: peer.clone(), handle, block });
-                }
-                self.serve(now_ms, &mut outcome);
-            }
-            Control::Busy { handle, block, retry_after_ms, ask } => {
-                if !ask.is_empty() {
-                    outcome.news.push(News::Holders { peers: ask });
-                }
-                let object = self.links.get(peer).and_then(|link| link.theirs.get(&handle)).copied();
-                if let Some(transfer) = object.and_then(|object| self.transfers.get_mut(&object)) {
-                    let rest_ms = if retry_after_ms == 0 { ABSENT_MS } else { u64::from(retry_after_ms.min(60_000)) };
-                    // As above: what was refused is not to be expected any more.
-                    if transfer.refused(peer, block, now_ms + rest_ms) {
-                        let (peer, handle) = (peer.clone(), transfer.handle);
-                        outcome.effects.push(SwarmEffect::Cancel { peer, handle, block });
-                    }
-                }
-                self.fill_all(now_ms, &mut outcome);
-            }
-            Control::Hello(_)
-            | Control::Peers(_)
-            | Control::Head { .. }
-            | Control::Evidence { .. }
-            | Control::Goodbye { .. }
-            | Control::Unknown => {}
-        }
-        outcome
-    }
-
-    fn heard_announce(
-        &mut self,
-        peer: &PeerId,
-        object: ObjectId,
-        wants: bool,
-        have: &[u8],
-        now_ms: u64,
-        outcome: &mut Outcome,
-    ) {
-        let Some(link) = self.links.get_mut(peer) else { return };
-        let Some(transfer) = self.transfers.get_mut(&object) else { return };
-        let Some(have) = Bitmap::from_bytes(have, transfer.manifest.piece_count()) else {
-            outcome.news.push(News::Misbehaved { peer: peer.clone(), what: "announced a bitmap of the wrong length" });
-            return;
-        };
-        // A neighbour heard of for the first time knows nothing of us, or only what we held long ago.
-        let first = !transfer.holders.contains_key(peer);
-        transfer.announce(peer, have, wants, now_ms);
-        if link.announced.insert(object) || first {
-            outcome.effects.push(announcement(peer, transfer));
-        }
-        self.offer(&object, now_ms, outcome);
-    }
-
-    fn heard_have(&mut self, peer: &PeerId, handle: u32, pieces: &[u32], now_ms: u64, outcome: &mut Outcome) {
-        let Some(link) = self.links.get(peer) else { return };
-        let Some(object) = link.theirs.get(&handle).copied() else {
-            outcome.news.push(News::Misbehaved { peer: peer.clone(), what: "used a handle that it never announced" });
-            return;
-        };
-        let Some(transfer) = self.transfers.get_mut(&object) else { return };
-        for piece in pieces {
-            if transfer.manifest.index(*piece).is_none() {
-                outcome.news.push(News::Misbehaved { peer: peer.clone(), what: "has a piece that does not exist" });
-                return;
-            }
-            transfer.heard_have(peer, *piece, now_ms);
-        }
-        self.offer(&object, now_ms, outcome);
-    }
-
-    fn heard_request(&mut self, peer: &PeerId, handle: u32, block: BlockRange, now_ms: u64, outcome: &mut Outcome) {
-        let uplink = self.uplink(now_ms);
-        let Some(link) = self.links.get(peer) else { return };
-        let Some(object) = link.theirs.get(&handle).copied() else {
-            outcome.news.push(News::Misbehaved { peer: peer.clone(), what: "used a handle that it never announced" });
-            return;
-        };
-        let transfer = self.transfers.get(&object);
-        let piece = transfer.and_then(|transfer| {
-            let piece = transfer.manifest.piece_at(block.offset)?;
-            let end = transfer.manifest.offset_of(piece) + u64::from(transfer.manifest.length_of(piece));
-            (block.end() <= end && transfer.have.get(piece.get())).then_some(piece)
-        });
-        let spared = piece.zip(transfer).is_some_and(|(piece, transfer)| !transfer.serves(peer, piece.get(), uplink));
-        if piece.is_some() && !spared && self.uploads.push(peer, Upload { handle, object, block }) != Queued::Full {
-            return;
-        }
-        let ask = match (transfer, piece) {
-            (Some(transfer), Some(piece)) => {
-                let mut ask = transfer.holders_of(piece.get(), MAX_ASK + 1);
-                ask.retain(|other| other != peer);
-                ask.truncate(MAX_ASK);
-                ask
-            }
-            _ => Vec::new(),
-        };
-        let retry_after_ms = match piece {
-            Some(_) if spared => SPARED_MS,
-            Some(_) => BUSY_MS,
-            None => 0,
-        };
-        // The answer names our own handle; an object that was never announced has none to name.
-        if let Some(transfer) = transfer {
-            let message = Control::Busy { handle: transfer.handle, block, retry_after_ms, ask };
-            outcome.effects.push(SwarmEffect::Control { peer: peer.clone(), message });
-        }
-    }
-
     /// A block arrived and went to the store.
     pub fn block_arrived(
         &mut self,
@@ -496,7 +280,7 @@ impl Fetch {
         let mut outcome = Outcome::default();
         let mut seed = false;
         if let Some(link) = self.links.get_mut(peer) {
-            seed = link.seed;
+            seed = link.standing.is_seed;
             link.bytes_in += u64::from(block.length);
             link.rate_in.add(u64::from(block.length), now_ms);
             if block_outcome == BlockOutcome::Duplicate {
@@ -535,7 +319,7 @@ impl Fetch {
 
     fn piece_verified(&mut self, object: ObjectId, piece: u32, now_ms: u64, outcome: &mut Outcome) {
         let Some(transfer) = self.transfers.get_mut(&object) else { return };
-        transfer.verified(piece);
+        transfer.verified(piece, now_ms);
         transfer.tell(piece);
         if transfer.have.is_full() {
             transfer.wanted = false;

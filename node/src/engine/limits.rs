@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use updraft_protocol::time::UtcTime;
 
-pub use self::lan::is_lan;
+pub use self::lan::{is_lan, is_near};
 pub use self::text::{InvalidRate, parse_rate, rate_text};
 pub use self::window::{Days, InvalidDays, InvalidTimeOfDay, InvalidWindow, TimeOfDay, Window};
 pub use self::zone::{InvalidOffset, Zone};

@@ -131,7 +131,7 @@ impl Engine {
                 self.heard_head(peer, heard, now);
                 self.spread_evidence(Some(peer));
                 let outcome = self.fetch.connected(peer, seed);
-                self.exempt_if_local(peer);
+                self.place(peer);
                 self.absorb(outcome, now);
             }
             _ if !self.peers.is_ready(peer) => self.fault(peer, "spoke before its hello", now),

@@ -6,10 +6,13 @@ use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::limits::{LEAF_BYTES, MAX_BLOCK_BYTES};
 use updraft_protocol::transfer::BlockRange;
 
+use super::locality::Standing;
 use super::rate::Rate;
 
 /// Bytes in flight to a neighbour of unknown speed.
 const FIRST_WINDOW_BYTES: u64 = 256 * 1024;
+/// The same where it may be behind a thin link that others use.
+const CAREFUL_WINDOW_BYTES: u64 = 64 * 1024;
 /// Fewest bytes in flight: one block must always fit, and two hide a round trip.
 const MIN_WINDOW_BYTES: u64 = 32 * 1024;
 /// Most bytes in flight to one neighbour: 1 Gbit/s at 130 ms.
@@ -32,6 +35,9 @@ const LEAST_RATE: u64 = 16 * 1024;
 /// One neighbour's part in one transfer.
 #[derive(Debug)]
 pub(super) struct Holder {
+    pub(super) standing: Standing,
+    /// Its place in the order in which a site fetches from afar.
+    pub(super) rank: u64,
     /// Verified pieces that it holds, or offers.
     pub(super) have: Bitmap,
     /// It still wants pieces of this object.
@@ -52,8 +58,10 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    pub(super) fn new(have: Bitmap, wants: bool) -> Self {
+    pub(super) fn new(standing: Standing, rank: u64, have: Bitmap, wants: bool) -> Self {
         Self {
+            standing,
+            rank,
             have,
             wants,
             outstanding: BTreeMap::new(),
@@ -71,20 +79,17 @@ impl Holder {
         self.delay_ms.unwrap_or(FIRST_DELAY_MS).min(MAX_DELAY_MS)
     }
 
-    fn window_bytes(&self, urgency: u64) -> u64 {
+    fn window_bytes(&self, is_careful: bool) -> u64 {
         match self.rate.bytes_per_second() {
+            0 if is_careful => CAREFUL_WINDOW_BYTES,
             0 => FIRST_WINDOW_BYTES,
-            rate => {
-                let wanted = rate * (self.delay_ms() + urgency * WINDOW_MS) / 1_000;
-                wanted.clamp(urgency * MIN_WINDOW_BYTES, MAX_WINDOW_BYTES)
-            }
+            rate => (rate * (self.delay_ms() + WINDOW_MS) / 1_000).clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES),
         }
     }
 
-    /// Whether another block may be asked for now. Neighbours share an uplink by what they have in
-    /// flight on it: an `urgency` above 1 gets more of it.
-    pub(super) fn has_room(&self, urgency: u64, now_ms: u64) -> bool {
-        now_ms >= self.rest_until_ms && self.outstanding_bytes < self.window_bytes(urgency)
+    /// Whether another block may be asked for now.
+    pub(super) fn has_room(&self, is_careful: bool, now_ms: u64) -> bool {
+        now_ms >= self.rest_until_ms && self.outstanding_bytes < self.window_bytes(is_careful)
     }
 
     /// Leaves that the next request should cover.

@@ -13,6 +13,10 @@ fn neighbour() -> PeerId {
     PeerId::from_bytes(Digest::of(b"neighbour").as_bytes()).expect("32 bytes")
 }
 
+fn me() -> PeerId {
+    PeerId::from_bytes(Digest::of(b"me").as_bytes()).expect("32 bytes")
+}
+
 fn requests(outcome: &Outcome) -> BTreeSet<BlockRange> {
     let asked = outcome.effects.iter().filter_map(|effect| match effect {
         SwarmEffect::Request { block, .. } => Some(*block),
@@ -36,7 +40,7 @@ fn asking() -> (Fetch, BTreeSet<BlockRange>) {
     let manifest = Arc::new(builder.finish().expect("not empty"));
     let object = ObjectId { kind: ObjectKind::Artifact, digest: *manifest.artifact() };
     let count = manifest.piece_count();
-    let mut fetch = Fetch::new(false, SmallRng::seed_from_u64(1));
+    let mut fetch = Fetch::new(me(), false, SmallRng::seed_from_u64(1));
     assert!(fetch.add(object, manifest, Bitmap::empty(count)));
     let _ = fetch.want(object, 0);
     let _ = fetch.connected(&neighbour(), false);
@@ -72,7 +76,7 @@ fn a_suspect_that_does_not_deliver_does_not_hold_the_piece_for_ever() {
     let count = manifest.piece_count();
     let mut have = Bitmap::full(count);
     have.clear(0);
-    let mut fetch = Fetch::new(false, SmallRng::seed_from_u64(1));
+    let mut fetch = Fetch::new(me(), false, SmallRng::seed_from_u64(1));
     assert!(fetch.add(object, manifest, have));
     let _ = fetch.want(object, 0);
     let peers = [neighbour(), PeerId::from_bytes(Digest::of(b"other").as_bytes()).expect("32 bytes")];
@@ -119,7 +123,7 @@ fn asked_for_all(upload_bytes_per_second: Option<u64>, exempt: bool) -> (Fetch, 
     let manifest = Arc::new(builder.finish().expect("not empty"));
     let object = ObjectId { kind: ObjectKind::Artifact, digest: *manifest.artifact() };
     let count = manifest.piece_count();
-    let mut fetch = Fetch::new(false, SmallRng::seed_from_u64(1));
+    let mut fetch = Fetch::new(me(), false, SmallRng::seed_from_u64(1));
     assert!(fetch.add(object, manifest.clone(), Bitmap::full(count)));
     fetch.set_caps(upload_bytes_per_second, None);
     let _ = fetch.connected(&neighbour(), false);

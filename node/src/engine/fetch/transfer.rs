@@ -1,34 +1,29 @@
-//! One object on its way: who has which pieces, which block is asked from whom next.
+//! One object on its way: who has which pieces, what is asked of whom, and what came of it.
 //!
-//! Rarest piece first with random ties; a piece that was begun is finished first; every block is
-//! asked for once. Where a neighbour could have it much sooner than the one that was asked, the block is
-//! taken from that one, and where it may be under way already both are asked and the loser is told.
+//! Every block is asked for once. Where a neighbour could have it much sooner than the one that was asked,
+//! the block is taken from that one, and where it may be under way already both are asked and the loser
+//! is told. Which block is next is decided in `pick`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::manifest::Manifest;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, ObjectId};
 
+pub(super) use self::pick::Ask;
+use super::availability::Availability;
+use super::counts::ByteCounts;
 use super::departed::Departed;
 use super::holder::Holder;
+use super::locality::{Locality, Standing, rank};
 use super::progress::PieceProgress;
 use super::sparing::{Sparing, Surroundings, Uplink};
 
-/// Neighbours that one block may be asked from at once, in the endgame.
-const MAX_ASKED: u8 = 2;
-/// Blocks that may be asked for twice at once. Bounds what an endgame can waste.
-const MAX_DUPLICATES: usize = 4;
-/// Candidates that one pick looks at. Bounds the work of a pick in an artifact of many pieces.
-const MAX_CANDIDATES: usize = 4_096;
-/// Hundredths of the object behind the mean that make a node ask for more.
-const LAG_PERCENT: u64 = 2;
-/// The most that a node asks for, in usual windows.
-const MOST_URGENT: u64 = 4;
+mod pick;
+
 /// Pieces that neighbours are told of at once, where they come fast.
 const TELL_PIECES: u64 = 8;
 /// Bounds of the time for which they are gathered.
@@ -37,54 +32,10 @@ const MAX_TELL_MS: u64 = 200;
 /// Senders that are told apart in one artifact's account. Bounds what a neighbour that comes under new
 /// names can fill.
 const MAX_SOURCES: usize = 256;
-/// A block is taken from a neighbour that would need this many times as long for it, and more by
-/// [`STEAL_MS`]: what was asked for may have left already, and would come in vain.
-const STEAL_FACTOR: u64 = 3;
-const STEAL_MS: u64 = 1_000;
-/// The same once nothing is left to begin.
-const END_FACTOR: u64 = 2;
-const END_MS: u64 = 150;
 /// Milliseconds within which the news of a stored block is here.
 const NEWS_MS: u64 = 2_000;
 /// Milliseconds for which a neighbour whose blocks are late is not asked.
 const REST_MS: u64 = 2_000;
-
-/// Where bytes came from and what became of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ByteCounts {
-    /// Useful bytes from seeds.
-    pub from_seed: u64,
-    /// Useful bytes from peers.
-    pub from_peers: u64,
-    /// Bytes that were there already.
-    pub duplicate: u64,
-    /// Bytes of pieces that were wrong.
-    pub rejected: u64,
-    /// Bytes sent to others.
-    pub sent: u64,
-    /// Of those, bytes of pieces that left this node for the first time.
-    pub sent_first: u64,
-}
-
-impl ByteCounts {
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self {
-            from_seed: self.from_seed + other.from_seed,
-            from_peers: self.from_peers + other.from_peers,
-            duplicate: self.duplicate + other.duplicate,
-            rejected: self.rejected + other.rejected,
-            sent: self.sent + other.sent,
-            sent_first: self.sent_first + other.sent_first,
-        }
-    }
-
-    /// Nothing was moved.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// What a wrong piece says about its senders.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,12 +64,11 @@ pub(super) struct Transfer {
     pub(super) sparing: Option<Sparing>,
     /// Useful bytes by who sent them.
     pub(super) sources: BTreeMap<PeerId, u64>,
-    availability: Vec<u32>,
+    availability: Availability,
+    locality: Locality,
     progress: BTreeMap<u32, PieceProgress>,
     /// Pieces that are held or begun.
     taken: Bitmap,
-    /// How many times the usual is kept in flight: more than once where this node lags behind others.
-    urgency: u64,
     /// Pieces of which some block was asked of nobody.
     missing: BTreeSet<u32>,
     suspect_pieces: BTreeSet<u32>,
@@ -128,17 +78,9 @@ pub(super) struct Transfer {
     outdated: BTreeMap<(PeerId, u32), u64>,
 }
 
-/// What is asked of a neighbour next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ask {
-    pub(super) block: BlockRange,
-    /// Who was asked for it before and is not any more.
-    pub(super) instead_of: Option<PeerId>,
-}
-
 impl Transfer {
-    pub(super) fn new(object: ObjectId, manifest: Arc<Manifest>, handle: u32, have: Bitmap) -> Self {
-        let pieces = manifest.piece_count() as usize;
+    pub(super) fn new(me: &PeerId, object: ObjectId, manifest: Arc<Manifest>, handle: u32, have: Bitmap) -> Self {
+        let pieces = manifest.piece_count();
         Self {
             object,
             manifest,
@@ -146,7 +88,6 @@ impl Transfer {
             taken: have.clone(),
             have,
             wanted: false,
-            urgency: 1,
             sparing: None,
             sources: BTreeMap::new(),
             missing: BTreeSet::new(),
@@ -154,7 +95,8 @@ impl Transfer {
             bytes: ByteCounts::default(),
             departed: Departed::default(),
             stopped: None,
-            availability: vec![0; pieces],
+            availability: Availability::new(pieces),
+            locality: Locality::new(rank(&object, me)),
             progress: BTreeMap::new(),
             suspect_pieces: BTreeSet::new(),
             duplicates: BTreeSet::new(),
@@ -196,20 +138,18 @@ impl Transfer {
     }
 
     /// Takes over what a neighbour says it has; replaces what it said before.
-    pub(super) fn announce(&mut self, peer: &PeerId, have: Bitmap, wants: bool, now_ms: u64) {
+    pub(super) fn announce(&mut self, peer: &PeerId, standing: Standing, have: Bitmap, wants: bool, now_ms: u64) {
         if let Some(holder) = self.holders.get_mut(peer) {
-            for piece in holder.have.iter() {
-                self.availability[piece as usize] -= 1;
-            }
+            self.availability.remove(&holder.have, holder.standing.is_near);
+            holder.standing = standing;
             holder.have = have;
             holder.wants = wants;
         } else {
-            self.holders.insert(peer.clone(), Holder::new(have, wants));
+            let rank = rank(&self.object, peer);
+            self.holders.insert(peer.clone(), Holder::new(standing, rank, have, wants));
         }
         let holder = &self.holders[peer];
-        for piece in holder.have.iter() {
-            self.availability[piece as usize] += 1;
-        }
+        self.availability.add(&holder.have, standing.is_near);
         if let Some(sparing) = &mut self.sparing {
             if wants && !holder.have.is_full() {
                 sparing.wanted_by(peer, &Bitmap::empty(self.manifest.piece_count()), now_ms);
@@ -219,12 +159,26 @@ impl Transfer {
         }
     }
 
+    /// A neighbour is near, or is not.
+    pub(super) fn set_near(&mut self, peer: &PeerId, is_near: bool) {
+        if let Some(holder) = self.holders.get_mut(peer).filter(|holder| holder.standing.is_near != is_near) {
+            self.availability.remove(&holder.have, holder.standing.is_near);
+            holder.standing.is_near = is_near;
+            self.availability.add(&holder.have, is_near);
+        }
+    }
+
+    /// Looks at where its neighbours are again.
+    pub(super) fn look_around(&mut self, now_ms: u64) {
+        self.locality.look(&self.holders, now_ms);
+    }
+
     /// A neighbour has one more piece.
     pub(super) fn heard_have(&mut self, peer: &PeerId, piece: u32, now_ms: u64) {
         if let Some(holder) = self.holders.get_mut(peer)
             && holder.have.set(piece)
         {
-            self.availability[piece as usize] += 1;
+            self.availability.gain(piece, holder.standing.is_near);
             if let Some(sparing) = &mut self.sparing {
                 sparing.gained(peer, piece, now_ms);
             }
@@ -261,13 +215,15 @@ impl Transfer {
     pub(super) fn offers(&mut self, uplink: Uplink, rng: &mut SmallRng) -> Vec<(PeerId, u32)> {
         let Self { sparing, manifest, availability, departed, holders, .. } = self;
         let Some(sparing) = sparing else { return Vec::new() };
+        let availability = availability.all();
         let around = Surroundings { manifest, availability, departed, uplink };
         sparing.offers(&around, |peer| holders.get(peer).map(|holder| &holder.have), rng)
     }
 
     /// Whether a request of `peer` for a piece is served now.
     pub(super) fn serves(&self, peer: &PeerId, piece: u32, uplink: Uplink) -> bool {
-        let Self { manifest, availability, departed, .. } = self;
+        let Self { manifest, departed, .. } = self;
+        let availability = self.availability.all();
         let around = Surroundings { manifest, availability, departed, uplink };
         self.sparing.as_ref().is_none_or(|sparing| sparing.serves(peer, piece, &around))
     }
@@ -294,9 +250,7 @@ impl Transfer {
             sparing.forget(peer);
         }
         let Some(holder) = self.holders.remove(peer) else { return Vec::new() };
-        for piece in holder.have.iter() {
-            self.availability[piece as usize] -= 1;
-        }
+        self.availability.remove(&holder.have, holder.standing.is_near);
         let open: Vec<BlockRange> = holder.outstanding.keys().copied().collect();
         for block in &open {
             self.release(peer, *block);
@@ -322,130 +276,6 @@ impl Transfer {
                 progress.sole_source = None;
             }
         }
-    }
-
-    /// The next block to ask `peer` for, marked as asked; `None` where it has nothing for us or
-    /// enough to do.
-    pub(super) fn next_request(&mut self, peer: &PeerId, now_ms: u64, rng: &mut SmallRng) -> Option<Ask> {
-        if !self.is_active() {
-            return None;
-        }
-        let holder =
-            self.holders.get(peer).filter(|holder| holder.has_room(self.urgency, now_ms) && holder.have.ones() > 0)?;
-        let leaves = holder.block_leaves();
-        let block =
-            self.pick_begun(peer, leaves).or_else(|| self.pick_rarest(peer, rng).and_then(|p| self.begin(p, leaves)));
-        let (block, instead_of) = match block {
-            Some(block) => (block, None),
-            None => self.take_over(peer, now_ms)?,
-        };
-        if let Some(other) = &instead_of {
-            if let Some(holder) = self.holders.get_mut(other) {
-                holder.settle(block);
-            }
-            self.release(other, block);
-        }
-        let piece = self.manifest.piece_at(block.offset)?;
-        let suspect = self.suspect_pieces.contains(&piece.get());
-        let progress = self.progress.get_mut(&piece.get())?;
-        if suspect && progress.sole_source.is_none() {
-            progress.sole_source = Some(peer.clone());
-        }
-        progress.mark_asked(block);
-        if !progress.has_missing() {
-            self.missing.remove(&piece.get());
-        }
-        self.holders.get_mut(peer)?.ask(block, now_ms);
-        Some(Ask { block, instead_of })
-    }
-
-    fn usable(&self, peer: &PeerId, piece: u32) -> bool {
-        self.holders.get(peer).is_some_and(|holder| holder.have.get(piece))
-            && !self.outdated.contains_key(&(peer.clone(), piece))
-            && self.progress.get(&piece).is_none_or(|p| p.sole_source.as_ref().is_none_or(|sole| sole == peer))
-    }
-
-    fn pick_begun(&self, peer: &PeerId, leaves: usize) -> Option<BlockRange> {
-        self.missing
-            .iter()
-            .filter(|piece| self.usable(peer, **piece))
-            .filter_map(|piece| self.progress.get(piece))
-            .max_by_key(|progress| progress.stored())
-            .and_then(|progress| progress.next_missing(leaves))
-    }
-
-    fn pick_rarest(&self, peer: &PeerId, rng: &mut SmallRng) -> Option<u32> {
-        let holder = self.holders.get(peer)?;
-        let start = rng.random_range(0..self.manifest.piece_count());
-        let mut best: Option<(u32, u32)> = None;
-        let mut ties = 0_u32;
-        let candidates = holder.have.without(&self.taken, start).filter(|piece| self.usable(peer, *piece));
-        for piece in candidates.take(MAX_CANDIDATES) {
-            let availability = self.availability[piece as usize];
-            match best {
-                Some((least, _)) if availability > least => {}
-                Some((least, _)) if availability == least => {
-                    ties += 1;
-                    if rng.random_range(0..=ties) == 0 {
-                        best = Some((availability, piece));
-                    }
-                }
-                _ => {
-                    ties = 0;
-                    best = Some((availability, piece));
-                }
-            }
-        }
-        best.map(|(_, piece)| piece)
-    }
-
-    fn begin(&mut self, piece: u32, leaves: usize) -> Option<BlockRange> {
-        let index = self.manifest.index(piece)?;
-        let progress = PieceProgress::new(&self.manifest, index);
-        let block = progress.next_missing(leaves);
-        self.progress.insert(piece, progress);
-        self.taken.set(piece);
-        self.missing.insert(piece);
-        block
-    }
-
-    /// A block that another neighbour was asked for and that `peer` can have here much sooner. The last
-    /// in the other's queue is taken from it; the only one may be under way, and is asked for twice.
-    fn take_over(&mut self, peer: &PeerId, now_ms: u64) -> Option<(BlockRange, Option<PeerId>)> {
-        let mine = self.holders.get(peer)?;
-        let is_end = self.taken.is_full();
-        let (factor, margin_ms) = if is_end { (END_FACTOR, END_MS) } else { (STEAL_FACTOR, STEAL_MS) };
-        let mut best: Option<(u64, BlockRange, PeerId, bool)> = None;
-        for (other, holder) in self.holders.iter().filter(|(other, _)| *other != peer) {
-            let theirs_ms = holder.eta_ms(0, now_ms);
-            if best.as_ref().is_some_and(|(most_ms, ..)| *most_ms >= theirs_ms) {
-                continue;
-            }
-            let fits = |block: &BlockRange| {
-                mine.eta_ms(u64::from(block.length), now_ms) * factor + margin_ms < theirs_ms
-                    && self.manifest.piece_at(block.offset).is_some_and(|piece| {
-                        self.usable(peer, piece.get())
-                            && self
-                                .progress
-                                .get(&piece.get())
-                                .is_some_and(|progress| progress.asked(*block).is_some_and(|asked| asked < MAX_ASKED))
-                    })
-            };
-            let last =
-                holder.outstanding.iter().filter(|(block, _)| fits(block)).max_by_key(|(_, asked_ms)| **asked_ms);
-            if let Some((block, _)) = last {
-                best = Some((theirs_ms, *block, other.clone(), holder.outstanding.len() == 1));
-            }
-        }
-        let (_, block, other, is_only) = best?;
-        if !is_only {
-            return Some((block, Some(other)));
-        }
-        if !is_end || self.duplicates.len() >= MAX_DUPLICATES {
-            return None;
-        }
-        self.duplicates.insert((peer.clone(), block));
-        Some((block, None))
     }
 
     /// A block arrived and was stored. Returns the neighbours whose request for it is now moot.
@@ -501,7 +331,10 @@ impl Transfer {
     }
 
     /// A piece is complete and right.
-    pub(super) fn verified(&mut self, piece: u32) {
+    pub(super) fn verified(&mut self, piece: u32, now_ms: u64) {
+        let is_near = |peer: &PeerId| self.holders.get(peer).is_some_and(|holder| holder.standing.is_near);
+        let from_near = self.progress.get(&piece).is_some_and(|progress| progress.contributors.iter().all(is_near));
+        self.locality.gained(from_near, now_ms);
         self.have.set(piece);
         self.taken.set(piece);
         self.missing.remove(&piece);
@@ -554,23 +387,11 @@ impl Transfer {
                 holder.rate.settle(now_ms);
             }
         }
-        self.urgency = self.lag();
+        self.look_around(now_ms);
         self.outdated.retain(|_, until_ms| now_ms < *until_ms);
         if let Some(sparing) = &mut self.sparing {
             sparing.tick(now_ms);
         }
-    }
-
-    /// 1 plus how far this node is behind the mean of its neighbours, in steps of [`LAG_PERCENT`].
-    fn lag(&self) -> u64 {
-        let (sum, count) = self
-            .holders
-            .values()
-            .filter(|holder| holder.wants)
-            .fold((0_u64, 0_u64), |(sum, count), holder| (sum + u64::from(holder.have.ones()), count + 1));
-        let mine = count * u64::from(self.have.ones());
-        let step = count * u64::from(self.manifest.piece_count()) * LAG_PERCENT / 100;
-        1 + (sum.saturating_sub(mine) / step.max(1)).min(MOST_URGENT - 1)
     }
 
     /// A piece is complete and wrong: it is fetched again, and if its bytes came from one neighbour

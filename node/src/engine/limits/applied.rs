@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::time::UtcTime;
 
-use super::lan::{MAX_OWN, ip_of, is_lan};
+use super::lan::{MAX_OWN, ip_of, is_lan, is_near};
 use super::{InForce, Limit, Limits, rate_text};
 use crate::engine::Engine;
 use crate::engine::effect::EventKind;
@@ -46,6 +46,11 @@ impl Applied {
     /// Whether caps do not hold for a session with the remote end at `address`.
     pub(crate) fn exempts(&self, address: &str) -> bool {
         self.limits.lan_exempt && is_lan(address, &self.own)
+    }
+
+    /// Whether the remote end at `address` is at the site of this node.
+    fn is_near(&self, address: &str) -> bool {
+        is_near(address, &self.own)
     }
 
     /// Looks at the hours. Returns what held before, where it is another now and something held.
@@ -94,13 +99,16 @@ impl Engine {
         self.fetch.set_caps(in_force.upload.bytes_per_second, in_force.download.bytes_per_second);
         for (peer, session) in self.peers.sessions() {
             self.fetch.set_lan(peer, self.limits.exempts(&session.address));
+            self.fetch.set_near(peer, self.limits.is_near(&session.address));
         }
     }
 
-    /// A session is up: whether caps hold for it is known before the first block is asked for.
-    pub(in crate::engine) fn exempt_if_local(&mut self, peer: &PeerId) {
+    /// A session is up: whether caps hold for it, and whether it is near, is known before the first block is
+    /// asked for.
+    pub(in crate::engine) fn place(&mut self, peer: &PeerId) {
         if let Some(session) = self.peers.sessions().get(peer) {
             self.fetch.set_lan(peer, self.limits.exempts(&session.address));
+            self.fetch.set_near(peer, self.limits.is_near(&session.address));
         }
     }
 

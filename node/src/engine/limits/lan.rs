@@ -38,6 +38,35 @@ pub fn is_lan(address: &str, own: &BTreeSet<IpAddr>) -> bool {
     }
 }
 
+/// Whether the remote end at the multiaddress `address` is at the site of a node that listens on `own`: on
+/// the same machine, link or subnet, or in what one site has of a large private network. All of a
+/// private network may span the world, so that it makes nobody near.
+pub fn is_near(address: &str, own: &BTreeSet<IpAddr>) -> bool {
+    if address.contains("/p2p-circuit") {
+        return false;
+    }
+    match ip_of(address) {
+        Some(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_link_local() || own.iter().any(|own| is_site_v4(*own, ip)),
+        Some(IpAddr::V6(ip)) => {
+            ip.is_loopback() || ip.is_unicast_link_local() || own.iter().any(|own| is_site_v6(*own, ip))
+        }
+        None => false,
+    }
+}
+
+/// A site rarely has more than two bytes' worth of the large private networks; in 192.168.0.0/16
+/// every third byte may be another site.
+fn is_site_v4(own: IpAddr, ip: Ipv4Addr) -> bool {
+    let large = |ip: Ipv4Addr| ip.is_private() && ip.octets()[0] != 192;
+    is_next_to_v4(own, ip) || matches!(own, IpAddr::V4(own) if large(ip) && own.octets()[..2] == ip.octets()[..2])
+}
+
+/// The first 48 bits of a unique local address are one site (RFC 4193 3.2).
+fn is_site_v6(own: IpAddr, ip: Ipv6Addr) -> bool {
+    is_next_to_v6(own, ip)
+        || matches!(own, IpAddr::V6(own) if ip.is_unique_local() && own.octets()[..6] == ip.octets()[..6])
+}
+
 fn is_local_v4(ip: Ipv4Addr) -> bool {
     ip.is_loopback() || ip.is_private() || ip.is_link_local()
 }
@@ -99,10 +128,36 @@ mod tests {
         assert!(!is_lan("/ip6/2001:db8:1:3::1/tcp/1", &own));
     }
 
+    #[test]
+    fn the_same_site_is_near_and_the_rest_of_a_private_network_is_not() {
+        let own = own(&["10.1.2.3", "192.168.1.1", "198.51.100.1", "2001:db8:1:2::1", "fd12:3456:789a:1::1"]);
+        for (address, near) in [
+            ("/ip4/127.0.0.1/tcp/1", true),
+            ("/ip4/10.1.2.200/udp/1/quic-v1", true),
+            ("/ip4/10.1.3.1/tcp/1", true),
+            ("/ip4/10.2.2.3/tcp/1", false),
+            ("/ip4/192.168.1.2/tcp/1", true),
+            ("/ip4/192.168.0.1/tcp/1", false),
+            ("/ip4/169.254.1.1/tcp/1", true),
+            ("/ip4/198.51.100.7/tcp/1", true),
+            ("/ip4/198.51.101.7/tcp/1", false),
+            ("/ip6/fe80::1/tcp/1", true),
+            ("/ip6/2001:db8:1:2:ffff::1/tcp/1", true),
+            ("/ip6/2001:db8:1:3::1/tcp/1", false),
+            ("/ip6/fd12:3456:789a:2::1/tcp/1", true),
+            ("/ip6/fd12:3456:789b:1::1/tcp/1", false),
+            ("/dns4/host.local/tcp/1", false),
+            ("/ip4/10.1.2.4/tcp/1/p2p/12D3KooW/p2p-circuit", false),
+        ] {
+            assert_eq!(is_near(address, &own), near, "{address}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_address_makes_it_panic(address in "(/(ip4|ip6|ip6zone|dns|tcp)?(/[0-9a-f.:]{0,12})?){0,4}|.{0,40}") {
             let _ = is_lan(&address, &BTreeSet::new());
+            let _ = is_near(&address, &BTreeSet::new());
         }
     }
 }
