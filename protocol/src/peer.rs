@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// Bytes of the longest peer id: a multihash over 64 bytes would hold a key type nobody uses.
 pub const MAX_PEER_ID_BYTES: usize = 64;
 
-/// A node's identity on the network: a libp2p peer id in binary form.
+/// A node's identity on the network: a libp2p peer id in binary form. Whatever goes to or comes from a peer
+/// carries a copy, so that copies cost nothing.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerId(Vec<u8>);
+pub struct PeerId(Arc<[u8]>);
 
 /// Bytes or text that cannot be a peer id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +20,7 @@ pub struct InvalidPeerId;
 impl PeerId {
     /// From the binary form. Only its length is checked: the network shell knows the rest.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidPeerId> {
-        if (2..=MAX_PEER_ID_BYTES).contains(&bytes.len()) { Ok(Self(bytes.to_vec())) } else { Err(InvalidPeerId) }
+        if (2..=MAX_PEER_ID_BYTES).contains(&bytes.len()) { Ok(Self(bytes.into())) } else { Err(InvalidPeerId) }
     }
 
     /// The binary form.

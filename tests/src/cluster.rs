@@ -221,12 +221,29 @@ impl Cluster {
     /// # Panics
     /// Where it does not start.
     pub async fn add_mirror(&mut self) {
-        let data_dir = self.scratch.path().join(format!("peer-{}", self.peers.len()));
-        let mut config = config(&data_dir, Role::Peer, Some(self.ticket.clone()));
-        config.subscriptions = vec![Subscription { product: product(), channel: Channel::stable(), directory: None }];
-        let mut node = start(config).await.expect("the mirror starts");
-        node.listening().await;
-        self.peers.push(TestNode { node, install_dir: data_dir.join("none"), data_dir });
+        self.add_mirrors(1, |_| {}).await;
+    }
+
+    /// Adds such peers, with a configuration of one's choice, and starts them all at once.
+    ///
+    /// # Panics
+    /// Where one of them does not start.
+    pub async fn add_mirrors(&mut self, count: usize, change: impl Fn(&mut NodeConfig)) {
+        let first = self.peers.len();
+        let mut starting = Vec::new();
+        for number in first..first + count {
+            let data_dir = self.scratch.path().join(format!("peer-{number}"));
+            let mut config = config(&data_dir, Role::Peer, Some(self.ticket.clone()));
+            config.subscriptions =
+                vec![Subscription { product: product(), channel: Channel::stable(), directory: None }];
+            change(&mut config);
+            starting.push((tokio::spawn(start(config)), data_dir));
+        }
+        for (node, data_dir) in starting {
+            let mut node = node.await.expect("no panic").expect("the mirror starts");
+            node.listening().await;
+            self.peers.push(TestNode { node, install_dir: data_dir.join("none"), data_dir });
+        }
     }
 
     /// Starts a peer on a directory that may have been used before.

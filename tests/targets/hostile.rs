@@ -3,6 +3,7 @@
 
 mod hostile {
     mod attack;
+    mod bans;
     mod delegation;
     mod flood;
     mod freshness;

@@ -10,6 +10,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use mimalloc::MiMalloc;
 use updraft::control::messages::Response;
 use updraft::control::views::{StatusView, SubscriptionState};
 use updraft::runtime::descriptors;
@@ -17,6 +18,10 @@ use updraft_protocol::digest::Digest;
 use updraft_tests::cluster::{Cluster, TestNode, status};
 use updraft_tests::forge::noise;
 use updraft_tests::lab::{head_version, open_descriptors, peak_bytes, resident_bytes};
+
+/// What the program uses: the system's allocator keeps what many threads have freed.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Pause between two rounds of looking at every node, for each of them: looking costs the nodes time.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -45,6 +50,8 @@ struct Report {
     quiet: Vec<u64>,
     seed_out_bytes: u64,
     duplicate_bytes: u64,
+    /// Bytes that came after they were cancelled.
+    unsolicited_bytes: u64,
     rejected_bytes: u64,
 }
 
@@ -111,9 +118,7 @@ fn since(nodes: &[TestNode], before: &[u64]) -> Vec<u64> {
 async fn run(nodes: usize, places: usize, bytes: usize, quiet: Duration, deadline: Duration) -> Report {
     let began = Instant::now();
     let mut cluster = Cluster::start_seed(|config| config.max_peers = places).await;
-    for _ in 0..nodes {
-        cluster.add_mirror().await;
-    }
+    cluster.add_mirrors(nodes, |_| {}).await;
     let head = head_version(&status(cluster.seed()).await);
     all(&cluster.peers, "the first head", deadline, |status| head_version(status) >= head).await;
     let started = began.elapsed();
@@ -141,12 +146,13 @@ async fn run(nodes: usize, places: usize, bytes: usize, quiet: Duration, deadlin
     let end_bytes = resident_bytes();
 
     let artifact = published.sha256;
-    let (mut blocks, mut duplicate_bytes, mut rejected_bytes) = (Vec::new(), 0, 0);
+    let (mut blocks, mut duplicate_bytes, mut unsolicited_bytes, mut rejected_bytes) = (Vec::new(), 0, 0, 0);
     for peer in &cluster.peers {
         let file = peer.data_dir.join("artifacts").join(artifact.to_string()).join("data");
         assert_eq!(Digest::of(&fs::read(&file).expect("it is there")), artifact, "{}", file.display());
         let transfer = status(&peer.node).await.transfer;
         duplicate_bytes += transfer.bytes_duplicate;
+        unsolicited_bytes += transfer.bytes_unsolicited;
         rejected_bytes += transfer.bytes_rejected;
         blocks.push(peer.node.messages().blocks_in());
     }
@@ -168,6 +174,7 @@ async fn run(nodes: usize, places: usize, bytes: usize, quiet: Duration, deadlin
         quiet,
         seed_out_bytes: status(cluster.seed()).await.transfer.bytes_out,
         duplicate_bytes,
+        unsolicited_bytes,
         rejected_bytes,
     };
     cluster.stop().await;
@@ -202,8 +209,9 @@ impl Report {
         println!("  control messages for a release  {}", spread(&self.control));
         println!("  blocks                          {}", spread(&self.blocks));
         println!("  copies out of the seed          {:.2}", self.seed_out_bytes as f64 / self.bytes as f64);
-        let share = 100.0 * self.duplicate_bytes as f64 / (nodes * self.bytes) as f64;
-        println!("  bytes twice, wrong              {share:.2} %, {}", self.rejected_bytes);
+        let share = |bytes: u64| 100.0 * bytes as f64 / (nodes * self.bytes) as f64;
+        let (twice, late) = (share(self.duplicate_bytes), share(self.unsolicited_bytes));
+        println!("  bytes twice, too late, wrong    {twice:.2} %, {late:.2} %, {}", self.rejected_bytes);
     }
 }
 

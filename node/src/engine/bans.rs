@@ -40,6 +40,16 @@ pub struct Ban {
     pub offences: u32,
 }
 
+/// What a new ban changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Banned {
+    /// The ban.
+    pub(crate) ban: Ban,
+    /// Who was banned until now and is remembered no more: whoever is refused without being on the list
+    /// would be refused for ever, and fill the lists of others.
+    pub(crate) let_in: Option<PeerId>,
+}
+
 /// All bans, those that are over included: they make the next one longer.
 #[derive(Debug, Default)]
 pub(crate) struct Bans(BTreeMap<PeerId, (Ban, bool)>);
@@ -65,16 +75,20 @@ impl Bans {
         self.0.values().filter(|(_, active)| *active).map(|(ban, _)| ban)
     }
 
-    /// Bans a peer; longer than the last time.
-    pub(crate) fn ban(&mut self, peer: &PeerId, reason: &str, now: UtcTime) -> Ban {
-        if self.0.len() >= MAX_BANS && !self.0.contains_key(peer) {
+    /// Bans a peer; longer than the last time. `None` where it is banned already: what was under way when
+    /// it was shut out belongs to the same offence, and must not make the ban longer.
+    pub(crate) fn ban(&mut self, peer: &PeerId, reason: &str, now: UtcTime) -> Option<Banned> {
+        let before = self.0.get(peer);
+        if before.is_some_and(|(ban, active)| *active && now < ban.ends_at) {
+            return None;
+        }
+        let offences = before.map_or(0, |(ban, _)| ban.offences).saturating_add(1);
+        let mut let_in = None;
+        if self.0.len() >= MAX_BANS && before.is_none() {
             let first =
                 self.0.values().min_by_key(|(ban, active)| (*active, ban.ends_at)).map(|(ban, _)| ban.peer.clone());
-            if let Some(first) = first {
-                self.0.remove(&first);
-            }
+            let_in = first.filter(|first| self.0.remove(first).is_some_and(|(_, active)| active));
         }
-        let offences = self.0.get(peer).map_or(0, |(ban, _)| ban.offences).saturating_add(1);
         let end =
             reason.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= MAX_REASON_BYTES).last();
         let ban = Ban {
@@ -85,7 +99,7 @@ impl Bans {
             offences,
         };
         self.0.insert(peer.clone(), (ban.clone(), true));
-        ban
+        Some(Banned { ban, let_in })
     }
 
     /// Brings the bans in line with the time: who is refused from now on, and who no longer is. A ban
@@ -143,18 +157,39 @@ mod tests {
         assert!(bans.is_banned(&peer(1)));
         assert_eq!(bans.review(at(7)), (vec![], vec![peer(1)]));
         assert!(!bans.is_banned(&peer(1)));
-        let again = bans.ban(&peer(1), "lied", at(8));
+        let again = bans.ban(&peer(1), "lied", at(8)).expect("a new offence").ban;
         assert_eq!((again.offences, again.ends_at), (2, at(8 + 14)));
+    }
+
+    #[test]
+    fn no_ban_is_longer_than_sixteen_weeks() {
+        let (mut bans, mut days) = (Bans::default(), 0);
         for _ in 0..40 {
-            bans.ban(&peer(1), "lied", at(8));
+            bans.ban(&peer(1), "lied", at(days)).expect("the last ban is over");
+            days += 7 * 16;
         }
-        assert_eq!(bans.active().next().map(|ban| ban.ends_at), Some(at(8 + 7 * 16)));
+        assert_eq!(bans.active().next().map(|ban| ban.ends_at), Some(at(days)));
+    }
+
+    #[test]
+    fn what_was_under_way_when_a_peer_was_banned_does_not_make_its_ban_longer() {
+        let mut bans = Bans::default();
+        let first = bans.ban(&peer(1), "lied", at(0)).expect("a new offence").ban;
+        assert_eq!(bans.ban(&peer(1), "lied once more", at(0).plus_seconds(1)), None);
+        assert_eq!(bans.active().collect::<Vec<_>>(), [&first]);
+    }
+
+    #[test]
+    fn whoever_lies_again_once_its_ban_is_over_is_banned_again_before_anybody_looked_at_the_time() {
+        let mut bans = Bans::default();
+        bans.ban(&peer(1), "lied", at(0));
+        assert_eq!(bans.ban(&peer(1), "lied", at(7)).map(|banned| banned.ban.offences), Some(2));
     }
 
     #[test]
     fn a_ban_survives_a_restart() {
         let mut bans = Bans::default();
-        let ban = bans.ban(&peer(1), "lied", at(0));
+        let ban = bans.ban(&peer(1), "lied", at(0)).expect("a new offence").ban;
         let mut restored = Bans::restore(vec![ban]);
         assert_eq!(restored.review(at(1)), (vec![peer(1)], vec![]));
         assert!(restored.is_banned(&peer(1)));
@@ -171,12 +206,15 @@ mod tests {
     #[test]
     fn bans_are_bounded_and_the_first_to_end_goes_first() {
         let mut bans = Bans::default();
+        let id = |number: usize| PeerId::from_bytes(&number.to_be_bytes()).expect("in bounds");
+        let mut let_in = Vec::new();
         for number in 0..=MAX_BANS {
-            let id = PeerId::from_bytes(&number.to_be_bytes()).expect("in bounds");
-            bans.ban(&id, &"é".repeat(1_000), at(0).plus_seconds(i64::try_from(number).expect("small")));
+            let time = at(0).plus_seconds(i64::try_from(number).expect("small"));
+            let_in.extend(bans.ban(&id(number), &"é".repeat(1_000), time).and_then(|banned| banned.let_in));
         }
+        assert_eq!(let_in, [id(0)], "whoever is not on the list any more must not stay shut out");
         assert_eq!(bans.active().count(), MAX_BANS);
-        assert!(!bans.is_banned(&PeerId::from_bytes(&0_usize.to_be_bytes()).expect("in bounds")));
+        assert!(!bans.is_banned(&id(0)));
         assert!(bans.active().all(|ban| ban.reason.len() <= MAX_REASON_BYTES));
     }
 
@@ -186,7 +224,8 @@ mod tests {
         bans.ban(&peer(1), "lied", at(0));
         assert!(bans.forgive(&peer(1)));
         assert!(!bans.forgive(&peer(1)));
-        assert_eq!(bans.ban(&peer(1), "lied", at(1)).offences, 1, "forgiven is forgotten");
+        let again = bans.ban(&peer(1), "lied", at(1)).map(|banned| banned.ban.offences);
+        assert_eq!(again, Some(1), "forgiven is forgotten");
     }
 
     #[test]

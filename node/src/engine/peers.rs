@@ -68,6 +68,8 @@ pub struct Session {
     told_others: bool,
     /// Others were told of it.
     introduced: bool,
+    /// The addresses that were written down for the next start.
+    remembered: Vec<String>,
     /// When it was told last that it is behind.
     helped_ms: Option<u64>,
     /// The root it was asked for last because it claimed to have it, and when.
@@ -245,6 +247,7 @@ impl Peers {
             faults: 0,
             told_others: false,
             introduced: false,
+            remembered: Vec::new(),
             helped_ms: None,
             root_asked: None,
             heads: TokenBucket::full(HEADS, now_ms),
@@ -400,6 +403,15 @@ impl Peers {
     /// Dialable addresses of a peer.
     pub(crate) fn addresses(&self, peer: &PeerId) -> Vec<String> {
         self.known.get(peer).map(|known| known.addresses.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// What is to be written down about a neighbour, where that is new: each time costs a disk a write, and a
+    /// fleet that joins at once would wait for them.
+    pub(crate) fn to_remember(&mut self, peer: &PeerId) -> Option<Vec<String>> {
+        let addresses = self.addresses(peer);
+        let session = self.sessions.get_mut(peer).filter(|session| session.remembered != addresses)?;
+        session.remembered.clone_from(&addresses);
+        (!addresses.is_empty()).then_some(addresses)
     }
 
     /// These hold what is wanted: they are dialled without waiting, where they are known.

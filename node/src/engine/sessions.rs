@@ -166,8 +166,7 @@ impl Engine {
         for effect in self.peers.introduce(peer, now.mono_ms) {
             self.push(effect);
         }
-        let addresses = self.peers.addresses(peer);
-        if !addresses.is_empty() {
+        if let Some(addresses) = self.peers.to_remember(peer) {
             self.push(Effect::RememberPeer { peer: peer.clone(), addresses });
         }
     }

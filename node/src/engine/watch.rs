@@ -6,7 +6,7 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::tuf::{Freshness, RoleName};
 
 use super::adoption::{Ended, Versions};
-use super::bans::Ban;
+use super::bans::{Ban, Banned};
 use super::clock::ClockState;
 use super::effect::{Effect, EventKind, SwarmEffect};
 use super::input::Now;
@@ -175,9 +175,12 @@ impl Engine {
         self.bans.active()
     }
 
-    /// Ends all dealings with a peer that lied provably.
+    /// Ends all dealings with a peer that lied provably. What it sent before it heard of that changes nothing.
     pub(super) fn ban(&mut self, peer: &PeerId, why: &str, now: Now) {
-        let ban = self.bans.ban(peer, why, now.wall);
+        let Some(Banned { ban, let_in }) = self.bans.ban(peer, why, now.wall) else { return };
+        if let Some(first) = let_in {
+            self.let_in(&first, "too many others were banned after it");
+        }
         self.tell(EventKind::PeerBlamed, Some(peer), format!("banned until {}: it {why}", ban.ends_at));
         self.push(Effect::RememberBan(ban));
         self.shut_out(peer);

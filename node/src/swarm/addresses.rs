@@ -3,7 +3,7 @@
 //! A loopback address means another machine to whoever hears it, and a link-local one another
 //! link. They are told to, and believed from, only those that are on loopback or that link.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -125,7 +125,50 @@ pub(super) fn believed(peer: &PeerId, told: &[Multiaddr], remote: &Multiaddr) ->
             break;
         }
     }
+    let translated = translated(&kept, remote);
+    kept.truncate(MAX_PEER_ADDRESSES - translated.len());
+    kept.extend(translated);
     kept
+}
+
+/// The IP address at the head of an address.
+fn ip(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(ip.into()),
+        _ => None,
+    }
+}
+
+/// Whether routers between networks leave this address alone.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || (ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    }
+}
+
+/// Where a peer may be found that knows only its private addresses: a machine in a cloud, a container, one
+/// behind a forwarded port listens where its packets come from, and cannot know it.
+///
+/// Nobody is told what others observed of it: whoever is dialled sees for itself where the packets come
+/// from, so that no number of liars can invent an address. Only the port is the peer's word, as always.
+fn translated(told: &[Multiaddr], remote: &Multiaddr) -> Vec<Multiaddr> {
+    let Some(seen) = ip(remote).filter(|_| reach(remote) == Some(Reach::Network)) else { return Vec::new() };
+    if told.iter().any(|address| ip(address) == Some(seen)) {
+        return Vec::new();
+    }
+    let hidden = told
+        .iter()
+        .filter(|address| ip(address).is_some_and(|inner| is_private(inner) && inner.is_ipv4() == seen.is_ipv4()));
+    let mut found: Vec<Multiaddr> = Vec::new();
+    for inner in hidden {
+        let outer = std::iter::once(Protocol::from(seen)).chain(inner.iter().skip(1)).collect();
+        if found.iter().all(|address| via(address) != via(&outer)) {
+            found.push(outer);
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -181,5 +224,41 @@ mod tests {
         assert_eq!(believable(&peer, &told, &remote), ["/ip4/203.0.113.2/tcp/1"]);
         told.extend((1..100).map(|port| address(&format!("/ip4/203.0.113.2/tcp/{port}"))));
         assert_eq!(believable(&peer, &told, &remote).len(), MAX_PEER_ADDRESSES);
+    }
+
+    #[test]
+    fn who_knows_only_its_private_addresses_is_looked_for_where_its_packets_come_from() {
+        let peer = PeerId::random();
+        let believed = |told: &[&str], remote| {
+            let told: Vec<Multiaddr> = told.iter().map(|text| address(text)).collect();
+            believable(&peer, &told, &address(remote))
+        };
+        let told = ["/ip4/10.0.0.5/tcp/4001", "/ip4/172.17.0.2/tcp/4002", "/ip4/10.0.0.5/udp/4001/quic-v1"];
+        let outside = ["/ip4/198.51.100.2/tcp/4001", "/ip4/198.51.100.2/udp/4001/quic-v1"];
+        assert_eq!(believed(&told, "/ip4/198.51.100.2/tcp/50000"), [&told[..], &outside].concat());
+        let container = believed(&["/ip4/172.17.0.2/tcp/4001"], "/ip4/192.168.1.9/tcp/50000");
+        assert_eq!(container, ["/ip4/172.17.0.2/tcp/4001", "/ip4/192.168.1.9/tcp/4001"]);
+        let many: Vec<String> = (1..100).map(|port| format!("/ip4/10.0.0.5/tcp/{port}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let kept = believed(&many, "/ip4/198.51.100.2/tcp/50000");
+        assert_eq!(
+            (kept.len(), kept.last().map(String::as_str)),
+            (MAX_PEER_ADDRESSES, Some("/ip4/198.51.100.2/tcp/1"))
+        );
+    }
+
+    #[test]
+    fn who_knows_where_it_is_reached_is_believed_to() {
+        let peer = PeerId::random();
+        for (told, remote) in [
+            ("/ip4/192.168.1.9/tcp/4001", "/ip4/192.168.1.9/tcp/50000"),
+            ("/ip4/203.0.113.7/tcp/4001", "/ip4/198.51.100.2/tcp/50000"),
+            ("/dns4/seed.example.org/tcp/4001", "/ip4/198.51.100.2/tcp/50000"),
+            ("/ip4/10.0.0.5/tcp/4001", "/ip6/2001:db8::2/tcp/50000"),
+            ("/ip4/10.0.0.5/tcp/4001", "/ip4/127.0.0.1/tcp/50000"),
+            ("/ip4/10.0.0.5/tcp/4001", "/ip4/169.254.1.1/tcp/50000"),
+        ] {
+            assert_eq!(believable(&peer, &[address(told)], &address(remote)), [told], "seen at {remote}");
+        }
     }
 }

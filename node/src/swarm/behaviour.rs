@@ -1,6 +1,7 @@
 //! What a node does on its connections, as one libp2p behaviour.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::swarm::NetworkBehaviour;
@@ -21,6 +22,9 @@ const MAX_PER_PEER: u32 = 3;
 const MAX_PENDING_IN: u32 = 256;
 /// Connections of our own that are being set up.
 const MAX_PENDING_OUT: u32 = 128;
+/// Neighbours ask each other about themselves this often. Where one listens seldom changes, and each time costs
+/// a kilobyte and a half.
+const IDENTIFY: Duration = Duration::from_secs(1_800);
 /// The protocol version told to others, for people.
 const PROTOCOL_VERSION: &str = "updraft/1";
 
@@ -53,7 +57,8 @@ impl Behaviour {
             .with_max_established_per_peer(Some(MAX_PER_PEER));
         let about = libp2p_identify::Config::new(PROTOCOL_VERSION.to_owned(), keypair.public())
             .with_agent_version(config.agent.clone())
-            .with_cache_size(0);
+            .with_cache_size(0)
+            .with_interval(IDENTIFY);
         let mdns = if config.mdns {
             let behaviour = mdns::tokio::Behaviour::new(mdns::Config::default(), peer);
             Some(behaviour.map_err(|error| SwarmError::Mdns(error.to_string()))?)

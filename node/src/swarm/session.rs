@@ -52,10 +52,18 @@ const STALL: Duration = Duration::from_secs(60);
 /// A block takes no longer than this, be its peer as slow as it may: it holds memory that others may
 /// wait for. A slow peer is asked for small blocks.
 const BLOCK_DEADLINE: Duration = Duration::from_secs(120);
-/// A silent control stream gets an empty frame after this time.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// A peer that was silent for this long, on both streams, is gone.
-const SILENCE: Duration = Duration::from_secs(150);
+/// A silent control stream gets an empty frame after this time. It shows that the peer's program runs, which
+/// its system, asked once a minute ([`super::transport`]), cannot tell. Each one wakes yamux at both ends,
+/// which then measures the round trip: some ten packets.
+const KEEP_ALIVE: Duration = Duration::from_secs(300);
+/// A sign of life is answered after so long a silence. Bounds how often a peer can have us speak, and ends
+/// the answers to answers.
+const LEAST_SILENCE: Duration = Duration::from_secs(30);
+/// The empty frame.
+const SIGN_OF_LIFE: [u8; 4] = 0u32.to_be_bytes();
+/// A peer that was silent for this long, on both streams, is gone: two signs of life are missing. Blocks that
+/// it owes are asked of others long before.
+const SILENCE: Duration = Duration::from_secs(750);
 /// What is queued at the end of a session, a goodbye say, gets this long to leave.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -93,6 +101,8 @@ pub(super) struct Handle {
     started: Instant,
     /// When the peer was last heard, in milliseconds after `started`.
     heard_ms: AtomicU64,
+    /// When the peer was last told something, likewise.
+    said_ms: AtomicU64,
     stop: CancellationToken,
     reason: OnceLock<String>,
     done: CancellationToken,
@@ -112,6 +122,7 @@ impl Handle {
             uploads_changed: Notify::new(),
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
+            said_ms: AtomicU64::new(0),
             stop: CancellationToken::new(),
             reason: OnceLock::new(),
             done: CancellationToken::new(),
@@ -170,9 +181,25 @@ impl Handle {
         self.done.clone()
     }
 
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn heard(&self) {
-        let elapsed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard_ms.store(elapsed, Ordering::Relaxed);
+        self.heard_ms.store(self.elapsed_ms(), Ordering::Relaxed);
+    }
+
+    fn said(&self) {
+        self.said_ms.store(self.elapsed_ms(), Ordering::Relaxed);
+    }
+
+    /// Answers a sign of life, unless something was said a moment ago: then both ends' next ones are due
+    /// together, and a peer that waits less long than this node hears from it in time.
+    fn answer_sign_of_life(&self) {
+        let silent_ms = self.elapsed_ms().saturating_sub(self.said_ms.load(Ordering::Relaxed));
+        if Duration::from_millis(silent_ms) >= LEAST_SILENCE && self.outbox.push(SIGN_OF_LIFE.to_vec()).is_err() {
+            self.stop("the peer does not read its control messages");
+        }
     }
 
     /// When the peer will have been silent for too long.
@@ -262,4 +289,27 @@ async fn lost(
 /// Waits for an I/O step, but not for longer than [`STALL`].
 async fn progress<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(STALL, step).await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no progress for 60 s")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a session says to a sign of life.
+    async fn answers(handle: &Handle) -> Vec<u8> {
+        handle.answer_sign_of_life();
+        let mut said = Vec::new();
+        let _ = timeout(Duration::from_millis(10), handle.outbox.batch(&mut said)).await;
+        said
+    }
+
+    #[tokio::test]
+    async fn a_sign_of_life_is_answered_but_an_answer_is_not() {
+        let peer = PeerId::from_bytes(&[1; 8]).expect("in bounds");
+        let mut handle = Arc::into_inner(Handle::new(peer)).expect("nobody else has it");
+        handle.started = Instant::now().checked_sub(LEAST_SILENCE).expect("the system has run for longer");
+        assert_eq!(answers(&handle).await, SIGN_OF_LIFE);
+        handle.said();
+        assert!(answers(&handle).await.is_empty());
+    }
 }

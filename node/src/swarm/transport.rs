@@ -13,6 +13,7 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, OrTransport, Transport};
 use libp2p::core::upgrade::Version;
 use libp2p::{PeerId, dns, identity, quic, tcp};
+use socket2::TcpKeepalive;
 
 use super::counters::{Counted, Counters};
 use super::read_ahead::ReadAhead;
@@ -28,6 +29,30 @@ const QUIC_STREAM_WINDOW_BYTES: u32 = 12 * 1024 * 1024;
 /// Bytes in flight that one QUIC connection is granted.
 const QUIC_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
+/// The system asks a connection's other end for a sign of life after a silence of this length. That costs two
+/// empty packets and wakes no program; it keeps routers from forgetting the connection, too.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+/// How long it waits for an answer before it asks again.
+const PROBE_EVERY: Duration = Duration::from_secs(15);
+/// Questions without an answer after which the connection is lost.
+const PROBES: u32 = 4;
+/// A connection on which nothing that was sent has arrived for this long is lost: as long as all the questions
+/// above take. Left alone, the system goes on for a quarter of an hour.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
+
+/// Makes the system notice that the other end is gone.
+fn watch(socket: &tokio::net::TcpStream) {
+    let socket = socket2::SockRef::from(socket);
+    let keep_alive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
+    let watched = socket.set_tcp_keepalive(&keep_alive);
+    #[cfg(target_os = "linux")]
+    let watched = watched.and_then(|()| socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED)));
+    if let Err(error) = watched {
+        tracing::debug!(%error, "the system does not watch a connection; a peer that vanishes is noticed later");
+    }
+}
+
 /// The transports of a node, ready to be dialled and listened on.
 pub(super) fn build(
     keypair: &identity::Keypair,
@@ -37,7 +62,10 @@ pub(super) fn build(
 
     let counters = Arc::clone(counters);
     let over_tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
-        .map(move |stream, _| ReadAhead::new(Counted::new(stream, Arc::clone(&counters))))
+        .map(move |stream, _| {
+            watch(&stream.0);
+            ReadAhead::new(Counted::new(stream, Arc::clone(&counters)))
+        })
         .upgrade(Version::V1Lazy)
         .authenticate(security)
         .multiplex(muxer::Config::new(MAX_STREAMS))

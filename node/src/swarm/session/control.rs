@@ -8,7 +8,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{timeout, timeout_at};
 use updraft_protocol::transfer::Control;
 
-use super::{Common, Handle, KEEP_ALIVE, Reason, progress};
+use super::{Common, Handle, KEEP_ALIVE, Reason, SIGN_OF_LIFE, progress};
 use crate::engine::input::SwarmInput;
 
 /// Bytes before each frame's body.
@@ -28,7 +28,8 @@ pub(super) async fn receive(common: &Common, handle: &Arc<Handle>, mut stream: i
             };
             common.counters.add_control_in(u64::try_from(HEADER_BYTES + body.len()).unwrap_or(u64::MAX));
             if body.is_empty() {
-                continue; // A sign of life.
+                handle.answer_sign_of_life();
+                continue;
             }
             let message = match Control::decode(body) {
                 Ok(message) => message,
@@ -107,7 +108,6 @@ async fn read_first(handle: &Arc<Handle>, stream: &mut (impl AsyncRead + Unpin),
 /// Writes what is queued, and a sign of life where nothing is. Ends when the outbox is closed and
 /// empty, or the peer does not read.
 pub(super) async fn send(common: &Common, handle: &Arc<Handle>, mut stream: impl AsyncWrite + Unpin) -> Reason {
-    const SIGN_OF_LIFE: [u8; 4] = 0u32.to_be_bytes();
     let mut batch = Vec::new();
     loop {
         match timeout(KEEP_ALIVE, handle.outbox.batch(&mut batch)).await {
@@ -118,6 +118,7 @@ pub(super) async fn send(common: &Common, handle: &Arc<Handle>, mut stream: impl
             }
             Err(_) => batch.extend_from_slice(&SIGN_OF_LIFE),
         }
+        handle.said();
         let written = async {
             stream.write_all(&batch).await?;
             stream.flush().await
