@@ -20,7 +20,7 @@ const MAX_CANDIDATES: usize = 4_096;
 /// A block is taken from a neighbour that would need this many times as long for it, and more by
 /// [`STEAL_MS`]: what was asked for may have left already, and would come in vain.
 const STEAL_FACTOR: u64 = 3;
-const STEAL_MS: u64 = 1_000;
+const STEAL_MS: u64 = 4_000;
 /// Milliseconds for which a neighbour that lost a block is not asked: it has enough to do.
 const ROBBED_MS: u64 = 500;
 /// The same once nothing is left to begin.
