@@ -170,9 +170,9 @@ async fn join(count: usize, kad: Kad) -> Joined {
     let (before, clock) = (Traffic::of(&cluster).await, Instant::now());
     cluster.add_mirrors(count, |config| config.kad = kad).await;
     let content = CONTENT.min(u64::try_from(count).expect("a few"));
-    let (mut half, mut all, mut heard) = (None, None, None);
+    let (mut half, mut all, mut told) = (None, None, None);
     while clock.elapsed() < JOINING {
-        if all.is_none() || heard.is_none() {
+        if all.is_none() || told.is_none() {
             let (mut satisfied, mut informed) = (0, 0);
             for peer in &cluster.peers {
                 let status = status(&peer.node).await;
@@ -186,7 +186,7 @@ async fn join(count: usize, kad: Kad) -> Joined {
                 all.get_or_insert_with(|| clock.elapsed());
             }
             if informed == count {
-                heard.get_or_insert_with(|| clock.elapsed());
+                told.get_or_insert_with(|| clock.elapsed());
             }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -194,7 +194,7 @@ async fn join(count: usize, kad: Kad) -> Joined {
     let traffic = Traffic::of(&cluster).await.since(before);
     let sessions = sessions(&cluster).await;
     cluster.stop().await;
-    let (half, head) = (half.unwrap_or(JOINING), heard.unwrap_or(JOINING));
+    let (half, head) = (half.unwrap_or(JOINING), told.unwrap_or(JOINING));
     Joined { half, all, head, traffic, sessions }
 }
 

@@ -407,7 +407,7 @@ impl Peers {
 
     /// What is to be written down about a neighbour, where that is new: each time costs a disk a write, and a
     /// fleet that joins at once would wait for them.
-    pub(crate) fn to_remember(&mut self, peer: &PeerId) -> Option<Vec<String>> {
+    pub(crate) fn write_down(&mut self, peer: &PeerId) -> Option<Vec<String>> {
         let addresses = self.addresses(peer);
         let session = self.sessions.get_mut(peer).filter(|session| session.remembered != addresses)?;
         session.remembered.clone_from(&addresses);

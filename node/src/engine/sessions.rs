@@ -166,7 +166,7 @@ impl Engine {
         for effect in self.peers.introduce(peer, now.mono_ms) {
             self.push(effect);
         }
-        if let Some(addresses) = self.peers.to_remember(peer) {
+        if let Some(addresses) = self.peers.write_down(peer) {
             self.push(Effect::RememberPeer { peer: peer.clone(), addresses });
         }
     }

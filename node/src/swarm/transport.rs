@@ -98,3 +98,22 @@ where
         .map(Transport::boxed)
         .map_err(|error: io::Error| format!("the system's name resolution cannot be set up: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_watches_a_connection_on_which_nothing_is_said() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let stream = tokio::net::TcpStream::connect(address).await.expect("somebody listens");
+        watch(&stream);
+        let socket = socket2::SockRef::from(&stream);
+        assert!(socket.keepalive().expect("it is open"));
+        assert_eq!(socket.tcp_keepalive_time().expect("it is open"), PROBE_AFTER);
+        assert_eq!(socket.tcp_keepalive_retries().expect("it is open"), PROBES);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().expect("it is open"), Some(UNACKNOWLEDGED));
+    }
+}

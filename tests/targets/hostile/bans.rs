@@ -3,13 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use updraft::control::messages::{Request, Response};
 use updraft::control::views::BanRow;
 use updraft_protocol::transfer::{BlockRange, ObjectId};
 use updraft_tests::cluster::ask;
-use updraft_tests::lab::{CONVERGED, Lab, Truth, Victim};
+use updraft_tests::lab::{Lab, Truth, Victim};
 use updraft_tests::malicious::{Behaviour, Honest, Peer, Serve};
 
 use super::attack::{MOMENT, Paced, Server, repository_of};
@@ -85,10 +84,8 @@ async fn who_lies_rarely_and_is_never_alone_with_a_lie_costs_a_piece_for_each() 
     }
     let careful = Peer::start(&set, careful).await;
     let addresses: Vec<String> = honest.iter().chain([&careful]).map(|peer| peer.address.clone()).collect();
-    let started = Instant::now();
     let victim = lab.victim(&forge.ticket(&addresses)).await;
     victim.reaches(&set, "1.0.0").await;
-    assert!(started.elapsed() + Duration::from_secs(1) < CONVERGED, "it took {:?}", started.elapsed());
     for peer in &honest {
         assert!(!victim.banned(&peer.id).await, "an honest holder was banned");
     }

@@ -241,15 +241,15 @@ fn who_has_something_to_publish_dials_the_seed_though_they_parted() {
 #[test]
 fn a_neighbour_is_written_down_once_in_a_session_and_again_where_it_is_found_elsewhere() {
     let mut peers = peers();
-    assert_eq!(peers.to_remember(&peer(1)), None, "there is no session");
+    assert_eq!(peers.write_down(&peer(1)), None, "there is no session");
     ready(&mut peers, 1, "/ip4/192.0.2.1/tcp/1");
     let first = vec!["/ip4/192.0.2.1/tcp/1".to_owned()];
-    assert_eq!(peers.to_remember(&peer(1)), Some(first.clone()));
+    assert_eq!(peers.write_down(&peer(1)), Some(first.clone()));
     peers.identified(&peer(1), &first);
-    assert_eq!(peers.to_remember(&peer(1)), None);
+    assert_eq!(peers.write_down(&peer(1)), None);
     peers.identified(&peer(1), &["/ip4/192.0.2.1/tcp/2".to_owned()]);
-    assert_eq!(peers.to_remember(&peer(1)).map(|addresses| addresses.len()), Some(2));
+    assert_eq!(peers.write_down(&peer(1)).map(|addresses| addresses.len()), Some(2));
     peers.disconnected(&peer(1), 0);
     ready(&mut peers, 1, "/ip4/192.0.2.1/tcp/1");
-    assert!(peers.to_remember(&peer(1)).is_some(), "it was here again");
+    assert!(peers.write_down(&peer(1)).is_some(), "it was here again");
 }
