@@ -2,18 +2,11 @@
 //! served next, with links and stores that are models.
 //!
 //! Everything follows from one seed, so a run can be replayed. What must always hold is checked at every
-//! step; what was wasted is counted in [`Waste`].
-//!
-//! The model of a link: every node sends through one uplink of a fixed rate, on which its sessions take
-//! turns in 16 KiB parts, as TCP flows do; a session takes 256 KiB from the scheduler before it pushes
-//! back. What was sent arrives after the latency, through the receiver's downlink where that is capped,
-//! and through the link between two sites where it crosses one. Loss is delay: a lost part holds up its
-//! session for three latencies. Control messages have the latency only. Headers cost nothing, so times
-//! compare to the fluid bound.
+//! step; what was wasted is counted in [`Waste`]. The model of a link is in `links`, who is connected to whom in
+//! `sessions`.
 
-use core::net::{IpAddr, Ipv4Addr};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use rand::rngs::SmallRng;
@@ -28,14 +21,15 @@ use updraft_protocol::manifest::{Manifest, ManifestBuilder};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId, ObjectKind};
 
+use self::links::{Part, Uplink};
+
+mod links;
+mod sessions;
+
 /// Microseconds between two ticks of a node that has something to do.
 const TICK_US: u64 = 20_000;
 /// The same for an idle node.
 const IDLE_TICK_US: u64 = 100_000;
-/// Bytes of one turn on an uplink.
-const PART_BYTES: u64 = 16 * 1024;
-/// Bytes that a session takes before it pushes back.
-const SOCKET_BYTES: u64 = 256 * 1024;
 /// Microseconds from a block's last byte to the news of it.
 const STORE_US: u64 = 2_000;
 
@@ -108,25 +102,6 @@ enum Event {
     UplinkFree,
 }
 
-#[derive(Debug)]
-struct Part {
-    to: usize,
-    handle: u32,
-    block: BlockRange,
-    left: u64,
-    /// The scheduler was told that the network has it.
-    reported: bool,
-}
-
-/// The uplink of a node: what its sessions have to send.
-#[derive(Debug, Default)]
-struct Uplink {
-    /// Blocks taken from the scheduler, by receiver.
-    sockets: BTreeMap<usize, VecDeque<Part>>,
-    turns: VecDeque<usize>,
-    busy: bool,
-}
-
 /// One node and what surrounds it.
 #[derive(Debug)]
 struct Node {
@@ -143,6 +118,7 @@ struct Node {
     downlink_free_us: u64,
     sent_bytes: u64,
     arrived_us: u64,
+    first_asked_us: Option<u64>,
     done_us: Option<u64>,
     /// It is online and has nothing left to get, or never will.
     counted: bool,
@@ -222,24 +198,29 @@ impl SwarmModel {
             message_bytes: 0,
             blocks: 0,
         };
-        model.add(seed, 0, true);
+        model.add(seed, 0, true, true);
         model
     }
 
     /// A peer that joins after `after_us`. Returns its number.
     pub fn join(&mut self, host: Host, after_us: u64) -> usize {
-        self.add(host, after_us, false)
+        self.add(host, after_us, false, false)
     }
 
     /// A further node that holds everything, and spares its uplink as seeds do.
     pub fn second_seed(&mut self, host: Host) -> usize {
-        self.add(host, 0, true)
+        self.add(host, 0, true, true)
     }
 
-    fn add(&mut self, host: Host, after_us: u64, is_seed: bool) -> usize {
+    /// A peer that holds everything already, and says so.
+    pub fn keeper(&mut self, host: Host) -> usize {
+        self.add(host, 0, true, false)
+    }
+
+    fn add(&mut self, host: Host, after_us: u64, is_full: bool, is_seed: bool) -> usize {
         let number = self.nodes.len();
         let count = self.manifest.piece_count();
-        let have = if is_seed { Bitmap::full(count) } else { Bitmap::empty(count) };
+        let have = if is_full { Bitmap::full(count) } else { Bitmap::empty(count) };
         let mut fetch = Fetch::new(id(number), is_seed, SmallRng::seed_from_u64(self.rng.random()));
         if is_seed {
             fetch.set_budget(self.world.budget_percent);
@@ -258,8 +239,9 @@ impl SwarmModel {
             downlink_free_us: 0,
             sent_bytes: 0,
             arrived_us: self.now_us + after_us,
-            done_us: is_seed.then_some(0),
-            counted: is_seed || host.rotten || host.silent,
+            first_asked_us: None,
+            done_us: is_full.then_some(0),
+            counted: is_full || host.rotten || host.silent,
             bans: BTreeSet::new(),
         });
         self.done += usize::from(self.nodes[number].counted);
@@ -277,6 +259,11 @@ impl SwarmModel {
     /// When a node had everything.
     pub fn done_us(&self, node: usize) -> Option<u64> {
         self.nodes[node].done_us
+    }
+
+    /// When a node asked for a block first.
+    pub fn first_asked_us(&self, node: usize) -> Option<u64> {
+        self.nodes[node].first_asked_us
     }
 
     /// When a node joins.
@@ -344,51 +331,6 @@ impl SwarmModel {
             }
         }
         done(self)
-    }
-
-    /// A node dies: nothing that is not yet sent leaves it.
-    pub fn kill(&mut self, node: usize) {
-        self.nodes[node].online = false;
-        self.nodes[node].uplink = Uplink::default();
-        for other in std::mem::take(&mut self.nodes[node].sessions) {
-            self.part(other, node);
-        }
-        let now_ms = self.now_ms();
-        let others: Vec<PeerId> = (0..self.nodes.len()).filter(|other| *other != node).map(id).collect();
-        for other in others {
-            let _ = self.nodes[node].fetch.disconnected(&other, now_ms);
-        }
-        self.nodes[node].asked.clear();
-        self.nodes[node].leaves.clear();
-    }
-
-    /// A node that died starts again with the pieces that it has.
-    pub fn revive(&mut self, node: usize) {
-        let mut fetch = Fetch::new(id(node), node == 0, SmallRng::seed_from_u64(self.rng.random()));
-        assert!(fetch.add(self.object, self.manifest.clone(), self.nodes[node].have.clone()), "there is room");
-        self.nodes[node].fetch = fetch;
-        self.schedule(0, node, Event::Join);
-    }
-
-    /// Nothing passes any more between nodes below `border` and the others.
-    pub fn divide(&mut self, border: usize) {
-        self.partition = Some(border);
-        for one in 0..border {
-            for other in self.nodes[one].sessions.clone().into_iter().filter(|other| *other >= border) {
-                self.part(one, other);
-                self.part(other, one);
-            }
-        }
-    }
-
-    /// The two halves see each other again.
-    pub fn unite(&mut self) {
-        self.partition = None;
-        for node in 0..self.nodes.len() {
-            if self.nodes[node].online {
-                self.find_neighbours(node);
-            }
-        }
     }
 
     // ---- mechanics -------------------------------------------------------------------------------
@@ -479,69 +421,13 @@ impl SwarmModel {
         );
     }
 
-    /// Where a node is, as others see it: in 10.0.0.0/16 or in 10.1.0.0/16, 250 to a subnet.
-    fn address(&self, node: usize) -> IpAddr {
-        let byte = |number: usize| u8::try_from(number).expect("at most 62,500 nodes");
-        Ipv4Addr::new(10, self.nodes[node].host.site, byte(node / 250), byte(1 + node % 250)).into()
-    }
-
-    fn connected(&self, one: usize, other: usize) -> bool {
-        let together = self.partition.is_none_or(|border| (one < border) == (other < border));
-        let banned = self.nodes[one].bans.contains(&other) || self.nodes[other].bans.contains(&one);
-        self.nodes[other].online && self.nodes[one].online && together && !banned
-    }
-
-    /// A node dials the seed while that has room, and some of those who are there.
-    fn find_neighbours(&mut self, node: usize) {
-        if node != 0 && self.nodes[0].sessions.len() < self.world.seed_sessions {
-            self.connect(node, 0);
-        }
-        let nodes = self.nodes.len();
-        if node == 0 {
-            for other in 1..nodes {
-                if self.nodes[0].sessions.len() < self.world.seed_sessions {
-                    self.connect(0, other);
-                }
-            }
-            return;
-        }
-        for _ in 0..4 * self.world.neighbours {
-            if self.nodes[node].sessions.len() >= self.world.neighbours || nodes < 3 {
-                break;
-            }
-            let other = self.rng.random_range(1..nodes);
-            if other != node && self.nodes[other].sessions.len() < 2 * self.world.neighbours {
-                self.connect(node, other);
-            }
-        }
-    }
-
-    fn connect(&mut self, one: usize, other: usize) -> bool {
-        if !self.connected(one, other) || !self.nodes[one].sessions.insert(other) {
-            return false;
-        }
-        self.nodes[other].sessions.insert(one);
-        let latency_us = self.world.latency_us;
-        self.schedule(2 * latency_us, one, Event::Connected { with: other });
-        self.schedule(2 * latency_us, other, Event::Connected { with: one });
-        true
-    }
-
-    fn part(&mut self, node: usize, from: usize) {
-        self.nodes[node].sessions.remove(&from);
-        self.nodes[node].asked.retain(|(peer, _)| *peer != from);
-        self.nodes[node].uplink.sockets.remove(&from);
-        let (peer, now_ms) = (self.nodes[from].id.clone(), self.now_ms());
-        let outcome = self.nodes[node].fetch.disconnected(&peer, now_ms);
-        self.carry_out(node, outcome);
-    }
-
     fn carry_out(&mut self, node: usize, outcome: Outcome) {
         for effect in outcome.effects {
             match effect {
                 SwarmEffect::Control { peer, message } => self.say(node, index(&peer), message),
                 SwarmEffect::Request { peer, handle, block, .. } => {
                     let to = index(&peer);
+                    self.nodes[node].first_asked_us.get_or_insert(self.now_us);
                     let doubly = self.nodes[node].asked.iter().any(|(_, other)| *other == block);
                     self.waste.doubly_asked += if doubly { u64::from(block.length) } else { 0 };
                     assert!(self.nodes[node].asked.insert((to, block)), "the same is asked twice of one neighbour");
@@ -594,77 +480,6 @@ impl SwarmModel {
             self.message_bytes += message.to_frame().len() as u64;
             let latency_us = self.world.latency_us;
             self.schedule(latency_us, to, Event::Control { from: node, message });
-        }
-    }
-
-    /// The uplink takes the next part.
-    fn transmit(&mut self, node: usize) {
-        let uplink = &mut self.nodes[node].uplink;
-        if uplink.busy {
-            return;
-        }
-        let Some((to, part, taken)) = (loop {
-            let Some(to) = uplink.turns.pop_front() else { break None };
-            let Some(socket) = uplink.sockets.get_mut(&to) else { continue };
-            let Some(part) = socket.front_mut() else { continue };
-            let taken = part.left.min(PART_BYTES);
-            part.left -= taken;
-            let whole = (part.left == 0).then(|| socket.pop_front()).flatten();
-            if !socket.is_empty() {
-                uplink.turns.push_back(to);
-            }
-            break Some((to, whole, taken));
-        }) else {
-            return;
-        };
-        uplink.busy = true;
-        let host = self.nodes[node].host;
-        let takes_us = taken * 1_000_000 / host.upload.max(1);
-        self.nodes[node].sent_bytes += taken;
-        self.schedule(takes_us, node, Event::UplinkFree);
-        self.report_taken(node, to, takes_us);
-        let Some(part) = part else { return };
-        let mut after_us = takes_us + self.world.latency_us;
-        let bytes = u64::from(part.block.length);
-        let there = self.nodes[to].host;
-        if let Some(rate) = self.world.between_sites.filter(|_| host.site != there.site) {
-            let free_us = &mut self.site_free_us[usize::from(host.site > there.site)];
-            *free_us = (*free_us).max(self.now_us + after_us) + bytes * 1_000_000 / rate;
-            after_us = *free_us - self.now_us;
-        }
-        if self.world.loss_ppm > 0 {
-            for _ in 0..bytes.div_ceil(PART_BYTES) {
-                if self.rng.random_range(0..1_000_000) < self.world.loss_ppm {
-                    after_us += 3 * self.world.latency_us;
-                }
-            }
-        }
-        if let Some(rate) = there.download {
-            let free_us = &mut self.nodes[to].downlink_free_us;
-            *free_us = (*free_us).max(self.now_us + after_us) + bytes * 1_000_000 / rate.max(1);
-            after_us = *free_us - self.now_us;
-        }
-        let Part { to, handle, block, .. } = part;
-        self.schedule(after_us, to, Event::Block { from: node, handle, block });
-    }
-
-    /// Tells the scheduler of the blocks that now fit into the socket.
-    fn report_taken(&mut self, node: usize, to: usize, after_us: u64) {
-        let Some(socket) = self.nodes[node].uplink.sockets.get_mut(&to) else { return };
-        let mut before = 0;
-        let mut taken = Vec::new();
-        for part in socket.iter_mut() {
-            if before >= SOCKET_BYTES {
-                break;
-            }
-            before += part.left;
-            if !part.reported {
-                part.reported = true;
-                taken.push(part.block);
-            }
-        }
-        for block in taken {
-            self.schedule(after_us, node, Event::Sent { to, block });
         }
     }
 

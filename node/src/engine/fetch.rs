@@ -208,7 +208,7 @@ impl Fetch {
         if transfer.wanted {
             return outcome;
         }
-        transfer.wanted = true;
+        transfer.want(now_ms, &mut self.rng);
         for (peer, link) in &mut self.links {
             link.announced.insert(object);
             outcome.effects.push(announcement(peer, transfer));

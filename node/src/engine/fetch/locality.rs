@@ -110,3 +110,92 @@ impl Locality {
         self.is_mixed && !standing.is_near
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use updraft_protocol::bitmap::Bitmap;
+
+    const NEAR: Standing = Standing { is_near: true, is_seed: false };
+    const FAR: Standing = Standing { is_near: false, is_seed: false };
+    const SEED: Standing = Standing { is_near: false, is_seed: true };
+
+    /// Neighbours of these kinds and ranks, all of which want the object.
+    fn around(neighbours: &[(Standing, u64)]) -> BTreeMap<PeerId, Holder> {
+        let holders = neighbours.iter().zip(1_u8..).map(|((standing, rank), number)| {
+            let peer = PeerId::from_bytes(&[number, number, number]).expect("in bounds");
+            (peer, Holder::new(*standing, *rank, Bitmap::empty(8), true))
+        });
+        holders.collect()
+    }
+
+    /// A node of this rank that has looked around at 0.
+    fn node(rank: u64, holders: &BTreeMap<PeerId, Holder>) -> Locality {
+        let mut locality = Locality::new(rank);
+        locality.look(holders, 0);
+        locality
+    }
+
+    #[test]
+    fn where_all_are_near_or_all_are_far_nobody_is_preferred() {
+        for standing in [NEAR, FAR] {
+            let locality = node(9, &around(&[(standing, 1), (standing, 2)]));
+            assert!(locality.asks(standing) && locality.asks_for(standing, 2));
+        }
+    }
+
+    #[test]
+    fn one_of_a_site_asks_afar_and_the_others_ask_it() {
+        let holders = around(&[(NEAR, 5), (FAR, 0)]);
+        assert!(node(1, &holders).asks(FAR));
+        let second = node(9, &holders);
+        assert!(!second.asks(FAR) && second.asks(NEAR));
+        assert!(second.asks(SEED), "what a seed offers it offers to nobody else");
+    }
+
+    #[test]
+    fn what_is_near_is_not_asked_for_from_afar() {
+        let first = node(1, &around(&[(NEAR, 5), (FAR, 0)]));
+        assert!(!first.asks_for(FAR, 1) && !first.asks_for(SEED, 1));
+        assert!(first.asks_for(FAR, 0) && first.asks_for(NEAR, 1));
+    }
+
+    #[test]
+    fn a_node_to_which_nobody_near_brings_anything_asks_afar() {
+        let holders = around(&[(NEAR, 5), (FAR, 0)]);
+        let mut second = node(9, &holders);
+        // What comes from afar is no sign that the near neighbours do their part.
+        second.gained(false, 2 * PATIENCE_MS - 1);
+        second.look(&holders, 2 * PATIENCE_MS);
+        assert!(second.asks(FAR) && !second.asks_for(FAR, 1));
+        second.gained(true, 2 * PATIENCE_MS);
+        second.look(&holders, 2 * PATIENCE_MS + 1);
+        assert!(!second.asks(FAR));
+    }
+
+    #[test]
+    fn a_near_neighbour_that_claims_everything_and_sends_nothing_holds_up_nobody() {
+        let mut holders = around(&[(NEAR, 5), (FAR, 0)]);
+        for holder in holders.values_mut() {
+            holder.have = Bitmap::full(8);
+        }
+        let mut first = node(1, &holders);
+        first.look(&holders, 2 * PATIENCE_MS);
+        assert!(first.asks(FAR) && first.asks_for(FAR, 1));
+    }
+
+    #[test]
+    fn a_near_neighbour_that_is_far_slower_than_a_far_one_is_not_waited_for() {
+        let mut holders = around(&[(NEAR, 5), (FAR, 0)]);
+        for (holder, rate) in holders.values_mut().zip([10, 100]) {
+            for step in 0..50 {
+                holder.rate.add(rate * 1_000, step * 20);
+            }
+        }
+        let mut second = node(9, &holders);
+        second.gained(true, 1_000);
+        second.look(&holders, 1_000);
+        assert!(second.asks(FAR) && second.asks_for(FAR, 1));
+    }
+}

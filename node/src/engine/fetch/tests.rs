@@ -9,12 +9,36 @@ use updraft_protocol::transfer::ObjectKind;
 
 use super::*;
 
+mod lying;
+mod pushed;
+
+/// A node that began to want something at 0 asks for it by now.
+const STARTED_MS: u64 = 100;
+
 fn neighbour() -> PeerId {
     PeerId::from_bytes(Digest::of(b"neighbour").as_bytes()).expect("32 bytes")
 }
 
 fn me() -> PeerId {
     PeerId::from_bytes(Digest::of(b"me").as_bytes()).expect("32 bytes")
+}
+
+/// A manifest of so many pieces of 512 KiB, of bytes that nobody looks at.
+fn coarse(pieces: u8) -> (ObjectId, Arc<Manifest>) {
+    let varint = |mut value: u64| {
+        let mut bytes = Vec::new();
+        while value >= 0x80 {
+            bytes.push(u8::try_from(value & 0x7f).expect("seven bits") | 0x80);
+            value >>= 7;
+        }
+        bytes.push(u8::try_from(value).expect("seven bits"));
+        bytes
+    };
+    let digests: Vec<u8> = (0..pieces).flat_map(|piece| [piece; 32]).collect();
+    let mut bytes = [vec![0x08, 1, 0x12, 32], vec![7; 32], vec![0x18], varint(u64::from(pieces) << 19)].concat();
+    bytes.extend([vec![0x20], varint(1 << 19), vec![0x2a], varint(digests.len() as u64), digests].concat());
+    let manifest = Manifest::decode(&bytes, &Digest::of(&bytes)).expect("well made");
+    (ObjectId { kind: ObjectKind::Artifact, digest: *manifest.artifact() }, Arc::new(manifest))
 }
 
 fn requests(outcome: &Outcome) -> BTreeSet<BlockRange> {
@@ -46,7 +70,7 @@ fn asking() -> (Fetch, BTreeSet<BlockRange>) {
     let _ = fetch.connected(&neighbour(), false);
     let have = Bitmap::full(count).as_bytes().to_vec();
     let announce = Control::Announce { handle: 5, object, wants: false, have };
-    let asked = requests(&fetch.control(&neighbour(), announce, 0));
+    let asked = requests(&fetch.control(&neighbour(), announce, STARTED_MS));
     assert!(asked.len() > 1);
     (fetch, asked)
 }
@@ -83,11 +107,11 @@ fn a_suspect_that_does_not_deliver_does_not_hold_the_piece_for_ever() {
     for peer in &peers {
         let _ = fetch.connected(peer, false);
         let have = Bitmap::full(count).as_bytes().to_vec();
-        let _ = fetch.control(peer, Control::Announce { handle: 5, object, wants: false, have }, 0);
+        let _ = fetch.control(peer, Control::Announce { handle: 5, object, wants: false, have }, STARTED_MS);
     }
     // Each brings a half of the piece, and it is wrong: now one of them alone is asked for it.
     let leaf = |index: u64| BlockRange::new(index * 16_384, 16_384).expect("a leaf");
-    let _ = fetch.block_arrived(&peers[0], object, leaf(0), BlockOutcome::Stored, 1);
+    let _ = fetch.block_arrived(&peers[0], object, leaf(0), BlockOutcome::Stored, STARTED_MS);
     let asked_of = |outcome: Outcome| -> BTreeSet<PeerId> {
         let asked = outcome.effects.into_iter().filter_map(|effect| match effect {
             SwarmEffect::Request { peer, .. } => Some(peer),
@@ -95,7 +119,8 @@ fn a_suspect_that_does_not_deliver_does_not_hold_the_piece_for_ever() {
         });
         asked.collect()
     };
-    let mut sources = asked_of(fetch.block_arrived(&peers[1], object, leaf(1), BlockOutcome::PieceRejected(0), 1));
+    let mut sources =
+        asked_of(fetch.block_arrived(&peers[1], object, leaf(1), BlockOutcome::PieceRejected(0), STARTED_MS));
     assert_eq!(sources.len(), 1);
     for second in 1..120 {
         sources.extend(asked_of(fetch.tick(second * 1_000)));

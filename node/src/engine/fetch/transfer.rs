@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::manifest::Manifest;
@@ -32,6 +33,10 @@ const MAX_TELL_MS: u64 = 200;
 /// Senders that are told apart in one artifact's account. Bounds what a neighbour that comes under new
 /// names can fill.
 const MAX_SOURCES: usize = 256;
+/// A node begins to ask those who hold everything within so many milliseconds. News of a release reaches a fleet
+/// at once, and all would ask the few that have it in the same moment. A seed that offers piece by piece has
+/// said whom it expects.
+const START_JITTER_MS: u64 = 50;
 /// Milliseconds within which the news of a stored block is here.
 const NEWS_MS: u64 = 2_000;
 /// Milliseconds for which a neighbour whose blocks are late is not asked.
@@ -55,6 +60,8 @@ pub(super) struct Transfer {
     pub(super) handle: u32,
     pub(super) have: Bitmap,
     pub(super) wanted: bool,
+    /// Who holds everything is asked for nothing before this time.
+    asks_from_ms: u64,
     pub(super) holders: BTreeMap<PeerId, Holder>,
     pub(super) bytes: ByteCounts,
     departed: Departed,
@@ -88,6 +95,7 @@ impl Transfer {
             taken: have.clone(),
             have,
             wanted: false,
+            asks_from_ms: 0,
             sparing: None,
             sources: BTreeMap::new(),
             missing: BTreeSet::new(),
@@ -107,6 +115,12 @@ impl Transfer {
     /// Still fetching.
     pub(super) fn is_active(&self) -> bool {
         self.wanted && !self.have.is_full() && self.stopped.is_none()
+    }
+
+    /// It is fetched from now on, or very soon.
+    pub(super) fn want(&mut self, now_ms: u64, rng: &mut SmallRng) {
+        self.wanted = true;
+        self.asks_from_ms = now_ms + rng.random_range(0..=START_JITTER_MS);
     }
 
     /// Bytes of verified pieces.

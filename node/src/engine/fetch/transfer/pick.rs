@@ -49,7 +49,9 @@ impl Transfer {
         }
         let holder = self.holders.get(peer).filter(|holder| holder.have.ones() > 0)?;
         let standing = holder.standing;
-        if !self.locality.asks(standing) || !holder.has_room(self.locality.is_careful(standing), now_ms) {
+        let is_besieged = holder.have.is_full() && now_ms < self.asks_from_ms;
+        let has_room = holder.has_room(self.locality.is_careful(standing), now_ms);
+        if is_besieged || !has_room || !self.locality.asks(standing) {
             return None;
         }
         let leaves = holder.block_leaves();
