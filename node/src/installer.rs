@@ -15,7 +15,6 @@
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use updraft_protocol::release::Release;
@@ -132,7 +131,7 @@ impl InstallDir {
 
     fn prepare(&self) -> Result<(), InstallError> {
         for directory in [self.root.clone(), self.releases(), self.root.join("staging")] {
-            fs::create_dir_all(&directory).map_err(InstallError::io("create", &directory))?;
+            atomic::make_dirs(&directory).map_err(InstallError::io("create", &directory))?;
         }
         match fs::symlink_metadata(self.current_link()) {
             Ok(found) if !found.file_type().is_symlink() => Err(InstallError::InTheWay { path: self.current_link() }),
@@ -180,7 +179,7 @@ impl InstallDir {
         self.discard(transaction)?;
         self.check_room(release)?;
         let staging = self.staging(transaction);
-        fs::create_dir(&staging).map_err(InstallError::io("create", &staging))?;
+        atomic::make_dir(&staging).map_err(InstallError::io("create", &staging))?;
         let expected = Expected { artifact: release.artifact, length: release.length, content: release.content };
         let mut report = |progress: &archive::Progress| go_on(progress.bytes_done, progress.bytes_total);
         archive::unpack(artifact, release.format, release.file_name.as_str(), &expected, &staging, &mut report)
@@ -188,8 +187,6 @@ impl InstallDir {
                 // What was unpacked so far is of no use to anybody; the error that matters is the first.
                 let _ = self.discard(transaction);
             })?;
-        fs::set_permissions(&staging, fs::Permissions::from_mode(0o755))
-            .map_err(InstallError::io("open up", &staging))?;
         Self::remove_tree(&target)?;
         atomic::rename(&staging, &target).map_err(InstallError::io("rename to", &target))
     }
