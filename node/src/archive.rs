@@ -11,6 +11,7 @@ mod beneath;
 mod durable;
 pub mod entry;
 mod guard;
+mod hashing;
 mod inspect;
 mod pack;
 mod scan;

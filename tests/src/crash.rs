@@ -105,9 +105,10 @@ pub fn listen() {
         record: path(RECORD),
         state: path(STATE),
     };
-    let record = plan.record.as_ref().map(|record| {
-        OpenOptions::new().create(true).append(true).open(record).expect("the record can be written")
-    });
+    let record = plan
+        .record
+        .as_ref()
+        .map(|record| OpenOptions::new().create(true).append(true).open(record).expect("the record can be written"));
     let progress = Mutex::new(Progress { steps: 0, record });
     steps::listen(move |step| plan.heed(step, &mut progress.lock().unwrap_or_else(PoisonError::into_inner)));
 }

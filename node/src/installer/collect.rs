@@ -120,10 +120,16 @@ impl InstallDir {
         bytes
     }
 
+    /// The names below `releases/`, in no order.
+    pub fn names(&self) -> Result<Vec<String>, InstallError> {
+        names(&self.releases())
+    }
+
     /// The names below `releases/`, newest first.
     fn by_age(&self) -> Result<Vec<String>, InstallError> {
         let directory = self.releases();
-        let mut aged: Vec<_> = names(&directory)?
+        let mut aged: Vec<_> = self
+            .names()?
             .into_iter()
             .filter_map(|name| Some((fs::symlink_metadata(directory.join(&name)).ok()?.modified().ok()?, name)))
             .collect();

@@ -133,10 +133,10 @@ mod tests {
         let releases = releases();
         let root = releases.path();
         let runs = Killed(Command::new(root.join("runs/bin/sleep")).arg("60").spawn().expect("it starts"));
-        let inside = Killed(Command::new("sleep").arg("60").current_dir(root.join("inside/bin")).spawn().expect("it starts"));
+        let inside =
+            Killed(Command::new("sleep").arg("60").current_dir(root.join("inside/bin")).spawn().expect("it starts"));
         let open = fs::File::open(root.join("open/file")).expect("readable");
-        let open =
-            Killed(Command::new("sleep").arg("60").stdin(Stdio::from(open)).spawn().expect("it starts"));
+        let open = Killed(Command::new("sleep").arg("60").stdin(Stdio::from(open)).spawn().expect("it starts"));
         let found = in_use(root).expect("/proc is readable");
         assert_eq!(found.get("runs"), Some(&runs.0.id()));
         assert_eq!(found.get("inside"), Some(&inside.0.id()));

@@ -180,7 +180,9 @@ impl Disk {
         let mut at = 0;
         while at < found.len() {
             let directory = found[at];
-            found.extend(self.seen.range((directory, PathBuf::new())..(directory + 1, PathBuf::new())).map(|(_, id)| *id));
+            found.extend(
+                self.seen.range((directory, PathBuf::new())..(directory + 1, PathBuf::new())).map(|(_, id)| *id),
+            );
             at += 1;
         }
         found

@@ -267,7 +267,9 @@ impl Site {
             }
             let waited = started.elapsed();
             if extra.patience.is_some_and(|patience| waited >= patience) {
-                break Life::Waiting(status.and_then(|status| status.subscriptions.first()?.reason.clone()).unwrap_or_default());
+                break Life::Waiting(
+                    status.and_then(|status| status.subscriptions.first()?.reason.clone()).unwrap_or_default(),
+                );
             }
             assert!(waited < DEADLINE, "the node hangs: {status:#?}\n{}", fs::read_to_string(&log).unwrap_or_default());
             let left = if let Death::After(instant) = death { instant.saturating_sub(waited) } else { PAUSE };
@@ -284,7 +286,9 @@ impl Site {
     }
 
     fn ask_for_rollback(&self) -> Option<updraft::control::client::Conversation> {
-        let request = Request::Rollback { product: "app".parse().expect("a product"), to: None };
+        // By name: one that goes on by itself may be back at the first by now, and would go forth again.
+        let to = Some(VERSIONS[0].parse().expect("a version"));
+        let request = Request::Rollback { product: "app".parse().expect("a product"), to };
         Client::connect(&self.data_dir()).ok()?.send(&request).ok()
     }
 
@@ -395,7 +399,8 @@ fn copy(from: &Path, to: &Path) {
 fn clear(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
-        let removed = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let removed =
+            if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.unwrap_or_else(|error| panic!("{} cannot be removed: {error}", path.display()));
     }
 }
