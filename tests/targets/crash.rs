@@ -439,7 +439,7 @@ fn a_power_cut_loses_nothing_that_was_reported() {
     say(&format!(
         "{trees} power cuts, {nodes} nodes started after one, {wrong} violations ({without_syncs} if nobody synced), in {seconds:.0} s"
     ));
-    assert!(without_syncs > trees / 10, "a disk without syncs loses next to nothing: this test looks at nothing");
+    assert!(without_syncs > trees / 50, "a disk without syncs loses next to nothing: this test looks at nothing");
     violations.truncate(20);
     assert_eq!(violations, Vec::<String>::new());
 }

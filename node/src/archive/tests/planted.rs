@@ -56,7 +56,7 @@ fn a_link_in_the_place_of_a_file_is_not_written_through() {
         tar.file(b"late", b"overwritten");
     });
     let refused = unpack_while(&sample, |staging, outside| {
-        symlink(outside.join("precious"), staging.join("late")).expect("a link")
+        symlink(outside.join("precious"), staging.join("late")).expect("a link");
     });
     assert!(refused.expect_err("refused").to_string().contains("staging/late"));
 }
