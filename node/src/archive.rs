@@ -7,9 +7,11 @@
 //! This module must never follow a symbolic link inside a tree, write outside the directory it was
 //! given, or report success for bytes that are not those that were expected.
 
+mod beneath;
 mod durable;
 pub mod entry;
 mod guard;
+mod hashing;
 mod inspect;
 mod pack;
 mod scan;

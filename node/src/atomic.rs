@@ -6,11 +6,15 @@
 //! [`remove_leftovers`] clears those at start-up. Nothing else in the node may write a state file
 //! in place.
 
+pub mod steps;
+
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::steps::{Step, tell};
 
 /// How the name of every temporary file and link begins. No state file may be named like this.
 pub const TEMP_PREFIX: &str = ".updraft-tmp-";
@@ -76,8 +80,9 @@ fn create_new(path: &Path, mode: u32) -> io::Result<File> {
 }
 
 fn put_in_place(mut temp: Leftover, path: &Path) -> io::Result<()> {
-    if let Some(from) = &temp.0 {
+    if let Some(from) = temp.0.as_ref() {
         fs::rename(from, path)?;
+        tell(|| Step::Rename { from: from.clone(), to: path.into() });
         temp.0 = None;
     }
     sync_dir(parent_of(path)?)
@@ -87,8 +92,12 @@ fn put_in_place(mut temp: Leftover, path: &Path) -> io::Result<()> {
 /// process's umask still applies). After `Ok` the new bytes survive a power cut.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let (mut file, temp) = with_temp_name(parent_of(path)?, |name| create_new(name, mode))?;
+    let name = || temp.0.clone().unwrap_or_default();
+    tell(|| Step::CreateFile(name()));
     file.write_all(bytes)?;
+    tell(|| Step::Append { path: name(), bytes });
     file.sync_all()?;
+    tell(|| Step::SyncFile(name()));
     drop(file);
     put_in_place(temp, path)
 }
@@ -98,6 +107,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 #[cfg(unix)]
 pub fn replace_symlink(link: &Path, target: &Path) -> io::Result<()> {
     let ((), temp) = with_temp_name(parent_of(link)?, |name| std::os::unix::fs::symlink(target, name))?;
+    tell(|| Step::Symlink { path: temp.0.clone().unwrap_or_default(), target: target.into() });
     put_in_place(temp, link)
 }
 
@@ -106,6 +116,7 @@ pub fn replace_symlink(link: &Path, target: &Path) -> io::Result<()> {
 pub fn replace_by_link(existing: &Path, path: &Path) -> io::Result<()> {
     let ((), temp) = with_temp_name(parent_of(path)?, |name| fs::hard_link(existing, name))?;
     let name = temp.0.clone();
+    tell(|| Step::HardLink { from: existing.into(), to: name.clone().unwrap_or_default() });
     put_in_place(temp, path)?;
     // Where `path` was a name of this very file, renaming does nothing.
     name.map_or(Ok(()), |name| match fs::remove_file(name) {
@@ -120,12 +131,54 @@ pub fn sync_dir(directory: &Path) -> io::Result<()> {
         // Windows opens no directory for writing; its file systems journal renames themselves.
         return Ok(());
     }
-    File::open(directory)?.sync_all()
+    File::open(directory)?.sync_all()?;
+    tell(|| Step::SyncDir(directory.into()));
+    Ok(())
+}
+
+/// Makes the directory at `path` and those above it where they are missing. After `Ok` they survive a
+/// power cut, as do names that others put into the directories above.
+pub fn make_dirs(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_dirs(parent_of(path)?)?;
+            match fs::create_dir(path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    tell(|| Step::MakeDir(path.into()));
+    sync_dir(parent_of(path)?)
+}
+
+/// Makes an empty directory that need not survive a power cut.
+pub fn make_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    tell(|| Step::MakeDir(path.into()));
+    Ok(())
+}
+
+/// Removes a directory and all that is in it, following no link. What a crash leaves of it is a part of a
+/// tree: nothing that is meant to be whole is removed under the name that says so. That it is gone is
+/// durable some time later.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    tell(|| Step::RemoveTree(path.into()));
+    Ok(())
 }
 
 /// Moves `from` to `to` (same file system) and makes both directories' entries durable.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
+    tell(|| Step::Rename { from: from.into(), to: to.into() });
     let (source, target) = (parent_of(from)?, parent_of(to)?);
     sync_dir(target)?;
     if source == target { Ok(()) } else { sync_dir(source) }
@@ -134,7 +187,10 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// Removes the file at `path` and makes that durable. `false` when there was none.
 pub fn remove(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
-        Ok(()) => sync_dir(parent_of(path)?).map(|()| true),
+        Ok(()) => {
+            tell(|| Step::RemoveFile(path.into()));
+            sync_dir(parent_of(path)?).map(|()| true)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
@@ -250,6 +306,31 @@ mod tests {
             assert_eq!(fs::read(&name).expect("there"), b"bytes");
         }
         assert_eq!(names(directory.path()).len(), 2);
+    }
+
+    #[test]
+    fn directories_are_made_with_those_above_and_may_be_there_already() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let deep = directory.path().join("a/b/c");
+        make_dirs(&deep).expect("made");
+        make_dirs(&deep).expect("there already");
+        assert!(deep.is_dir());
+        fs::write(directory.path().join("file"), b"x").expect("written");
+        assert!(make_dirs(&directory.path().join("file/below")).is_err());
+        assert!(make_dirs(&directory.path().join("file")).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_tree_is_removed_without_following_its_links() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (tree, outside) = (directory.path().join("tree"), directory.path().join("outside"));
+        make_dirs(&tree.join("deep")).expect("made");
+        fs::write(&outside, b"stays").expect("written");
+        std::os::unix::fs::symlink(&outside, tree.join("deep/link")).expect("a link");
+        remove_tree(&tree).expect("removed");
+        remove_tree(&tree).expect("gone already");
+        assert_eq!(names(directory.path()), ["outside"]);
     }
 
     #[test]

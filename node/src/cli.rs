@@ -22,6 +22,7 @@ pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod fetch;
+pub mod gc;
 pub mod history;
 pub mod init;
 pub mod install;
@@ -130,6 +131,8 @@ pub enum Command {
     Install(install::InstallArgs),
     /// Go back to a release that is kept
     Rollback(rollback::RollbackArgs),
+    /// Remove what nothing needs, or tell what would go
+    Gc(gc::GcArgs),
     /// List what was installed when
     History(history::HistoryArgs),
     /// Show what happens on the node
@@ -210,6 +213,7 @@ fn dispatch(cli: Cli, output: &mut Output) -> Result<ExitCode, CommandError> {
         Command::Fetch(args) => fetch::run(args, &global, output),
         Command::Install(args) => install::run(args, &global, output),
         Command::Rollback(args) => rollback::run(args, &global, output),
+        Command::Gc(args) => gc::run(&args, &global, output),
         Command::History(args) => history::run(args, &global, output),
         Command::Events(args) => events::run(&args, &global, output),
         Command::Key(command) => key::run(command, &global, output),

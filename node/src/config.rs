@@ -8,6 +8,7 @@ pub mod address;
 mod check;
 pub mod file;
 pub mod limits;
+pub mod size;
 mod subscription;
 
 use std::collections::BTreeMap;
@@ -162,6 +163,8 @@ pub struct NodeConfig {
     pub subscriptions: Vec<Subscription>,
     /// Releases to keep in an install directory, the running one included.
     pub keep_releases: u32,
+    /// Bytes of artifacts beyond which a mirror keeps no old release but the one before the current.
+    pub cache_limit_bytes: Option<u64>,
     /// Seconds that a seed waits at most for the peers it knows, before it signs first; 0: not at all.
     pub adopt_wait_seconds: u32,
     /// How fast it may send and receive, and when.
@@ -221,6 +224,8 @@ pub struct Overrides {
     pub subscriptions: Option<Vec<Subscription>>,
     /// See [`NodeConfig::keep_releases`].
     pub keep_releases: Option<u32>,
+    /// See [`NodeConfig::cache_limit_bytes`]; `Some(None)` is `off`.
+    pub cache_limit_bytes: Option<Option<u64>>,
     /// Bytes a second to others, always; `Some(None)` is `off`.
     pub upload_limit: Option<Option<u64>>,
     /// Bytes a second from others, always; `Some(None)` is `off`.
@@ -304,6 +309,13 @@ fn merge(data_dir: PathBuf, file: FileConfig, flags: Overrides) -> Result<Effect
             flags.keep_releases,
             file.keep_releases,
             DEFAULT_KEEP_RELEASES,
+        ),
+        cache_limit_bytes: pick(
+            &mut sources,
+            "cache_limit",
+            flags.cache_limit_bytes,
+            file.cache_limit.map(|limit| limit.0),
+            None,
         ),
         adopt_wait_seconds: pick(
             &mut sources,

@@ -11,6 +11,7 @@
 pub mod client;
 pub mod error;
 pub mod framing;
+pub mod garbage;
 pub mod messages;
 pub mod reply;
 pub mod results;

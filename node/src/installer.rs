@@ -12,10 +12,12 @@
 //! Every step may be repeated, and each leaves `current` resolving to a complete tree whatever
 //! happens in the middle of it.
 
+pub mod collect;
+pub mod in_use;
+
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use updraft_protocol::release::Release;
@@ -132,7 +134,7 @@ impl InstallDir {
 
     fn prepare(&self) -> Result<(), InstallError> {
         for directory in [self.root.clone(), self.releases(), self.root.join("staging")] {
-            fs::create_dir_all(&directory).map_err(InstallError::io("create", &directory))?;
+            atomic::make_dirs(&directory).map_err(InstallError::io("create", &directory))?;
         }
         match fs::symlink_metadata(self.current_link()) {
             Ok(found) if !found.file_type().is_symlink() => Err(InstallError::InTheWay { path: self.current_link() }),
@@ -180,7 +182,7 @@ impl InstallDir {
         self.discard(transaction)?;
         self.check_room(release)?;
         let staging = self.staging(transaction);
-        fs::create_dir(&staging).map_err(InstallError::io("create", &staging))?;
+        atomic::make_dir(&staging).map_err(InstallError::io("create", &staging))?;
         let expected = Expected { artifact: release.artifact, length: release.length, content: release.content };
         let mut report = |progress: &archive::Progress| go_on(progress.bytes_done, progress.bytes_total);
         archive::unpack(artifact, release.format, release.file_name.as_str(), &expected, &staging, &mut report)
@@ -188,9 +190,7 @@ impl InstallDir {
                 // What was unpacked so far is of no use to anybody; the error that matters is the first.
                 let _ = self.discard(transaction);
             })?;
-        fs::set_permissions(&staging, fs::Permissions::from_mode(0o755))
-            .map_err(InstallError::io("open up", &staging))?;
-        Self::remove_tree(&target)?;
+        self.retire(release_dir)?;
         atomic::rename(&staging, &target).map_err(InstallError::io("rename to", &target))
     }
 
@@ -211,55 +211,8 @@ impl InstallDir {
         Self::remove_tree(&self.staging(transaction))
     }
 
-    /// Removes every attempt, and all releases but those named in `keep`, the one that `current`
-    /// points at, and the newest of the others while `at_least` are not reached.
-    pub fn collect(&self, keep: &[String], at_least: u32) -> Result<(), InstallError> {
-        let current = self.current();
-        let mut stay: Vec<String> = keep.iter().chain(&current).cloned().collect();
-        stay.sort();
-        stay.dedup();
-        let room = usize::try_from(at_least).unwrap_or(usize::MAX).saturating_sub(stay.len());
-        let others = self.by_age()?.into_iter().filter(|name| !stay.contains(name)).take(room).collect::<Vec<_>>();
-        stay.extend(others);
-        let stays = |name: &str| stay.iter().any(|kept| kept == name);
-        for (directory, all) in [(self.releases(), false), (self.root.join("staging"), true)] {
-            let entries = match fs::read_dir(&directory) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(InstallError::io("read", &directory)(error)),
-            };
-            for entry in entries {
-                let entry = entry.map_err(InstallError::io("read", &directory))?;
-                let kept = !all && entry.file_name().to_str().is_some_and(stays);
-                if !kept {
-                    Self::remove_tree(&entry.path())?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The names below `releases/`, newest first.
-    fn by_age(&self) -> Result<Vec<String>, InstallError> {
-        let directory = self.releases();
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(InstallError::io("read", &directory)(error)),
-        };
-        let mut names: Vec<_> = entries
-            .flatten()
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.file_name().into_string().ok()?)))
-            .collect();
-        names.sort();
-        Ok(names.into_iter().rev().map(|(_, name)| name).collect())
-    }
-
     fn remove_tree(path: &Path) -> Result<(), InstallError> {
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(InstallError::io("remove", path)(error)),
-            _ => Ok(()),
-        }
+        atomic::remove_tree(path).map_err(InstallError::io("remove", path))
     }
 }
 
@@ -294,17 +247,6 @@ mod tests {
         directory.switch("1.0.0-aa").expect("it exists");
         assert!(matches!(directory.switch("2.0.0-cc"), Err(InstallError::NotARelease { .. })));
         assert_eq!(directory.current().as_deref(), Some("1.0.0-aa"));
-    }
-
-    #[test]
-    fn collecting_spares_what_is_kept_and_what_runs() {
-        let (scratch, directory) = installed(&["1-a", "2-b", "3-c", "4-d"]);
-        directory.switch("2-b").expect("it exists");
-        directory.collect(&["4-d".to_owned()], 2).expect("removable");
-        let mut left: Vec<_> =
-            fs::read_dir(scratch.path().join("releases")).expect("readable").flatten().map(|e| e.file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["2-b", "4-d"]);
     }
 
     #[test]

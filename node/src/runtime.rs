@@ -51,6 +51,7 @@ pub mod descriptors;
 pub mod doctor;
 mod events;
 mod face;
+mod gc;
 pub mod identity;
 pub mod inspect;
 mod messages;
@@ -348,7 +349,7 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
     // Without a random source the node's choices are merely predictable, which harms nobody.
     let _ = getrandom::fill(&mut random_seed);
     let peers = opened.state.known_peers(&repository.0)?;
-    let keep_releases = config.keep_releases;
+    let (keep_releases, cache_limit_bytes) = (config.keep_releases, config.cache_limit_bytes);
     let config = EngineConfig {
         me,
         repository,
@@ -373,6 +374,7 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
     let restored = Engine::restore(config, found, now);
     let (mut engine, effects) = restored.map_err(|error| StartError::Open(OpenError::Catalog(error)))?;
     engine.keep_releases(keep_releases);
+    engine.limit_cache(cache_limit_bytes);
     engine.remember_pins(opened.state.pins(&repository.0)?);
     Ok((engine, effects))
 }

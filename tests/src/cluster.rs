@@ -67,6 +67,7 @@ pub fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig
         max_peers: 64,
         subscriptions: Vec::new(),
         keep_releases: 2,
+        cache_limit_bytes: None,
         adopt_wait_seconds: 10,
         limits: updraft::engine::limits::Limits::default(),
         egress_budget_percent: None,

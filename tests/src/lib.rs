@@ -1,7 +1,7 @@
 //! What Updraft's end-to-end tests stand on.
 //!
 //! - [`decoders`]: every decoder of bytes from outside, for fuzzing and for the corpora.
-//! - [`cluster`]: real nodes in one process.
+//! - [`cluster`]: real nodes in one process. [`crash`]: one that is crashed at a step.
 //! - [`forge`], [`malicious`], [`lab`]: signed sets right and wrong, peers that do anything but forge
 //!   signatures, and the nodes that have to stand it.
 //! - [`process`]: real processes. [`relay`]: a slow link between them. [`http`]: a small client.
@@ -14,6 +14,7 @@
 //! - [`virtual_network`]: many engines in virtual time, over links with rates and latency.
 
 pub mod cluster;
+pub mod crash;
 pub mod decoders;
 pub mod forge;
 pub mod holder;

@@ -8,7 +8,7 @@ use updraft::engine::effect::{Effect, EventKind, SwarmEffect};
 use updraft::engine::input::{Input, Now, SwarmInput};
 use updraft::engine::install::{Installed, Recovered, SubscriptionSpec};
 use updraft::engine::memory::Memory;
-use updraft::engine::retention::RetentionEffect;
+use updraft::engine::retention::{Need, RetentionEffect};
 use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
@@ -289,6 +289,47 @@ fn nothing_goes_while_a_key_is_known_to_be_misused() {
         let mut node = published.node(role, memory.clone(), &[]);
         assert_eq!(node.removed(), BTreeSet::new());
     }
+}
+
+#[test]
+fn a_mirror_over_its_limit_keeps_fewer_old_releases_but_always_the_one_before() {
+    let published = Published::new();
+    // Each artifact is 5 bytes.
+    for (limit, gone) in [
+        (None, vec!["1.0.0"]),
+        (Some(20), vec!["1.0.0"]),
+        (Some(19), vec!["1.0.0", "1.1.0"]),
+        (Some(14), vec!["1.0.0", "1.1.0", "1.2.0"]),
+        (Some(1), vec!["1.0.0", "1.1.0", "1.2.0"]),
+    ] {
+        let mut node = published.node(Role::Mirror, Memory::default(), &[]);
+        node.engine.keep_releases(4);
+        node.engine.limit_cache(limit);
+        assert_eq!(published.versions(&node.removed()), gone, "{limit:?}");
+    }
+}
+
+#[test]
+fn a_limit_costs_neither_a_seed_nor_who_installs_anything_that_is_needed() {
+    let published = Published::new();
+    let mut seed = published.node(Role::Seed, Memory::default(), &[]);
+    seed.engine.limit_cache(Some(1));
+    assert_eq!(seed.removed(), BTreeSet::new());
+    let role = Role::Installs { current: "1.4.0", previous: Some("1.3.0") };
+    let mut peer = published.node(role, Memory::default(), &[]);
+    peer.engine.limit_cache(Some(1));
+    assert_eq!(published.versions(&peer.removed()), ["1.0.0", "1.1.0", "1.2.0"]);
+}
+
+#[test]
+fn everything_that_is_here_has_a_reason_or_goes() {
+    let published = Published::new();
+    let role = Role::Installs { current: "1.4.0", previous: Some("1.2.0") };
+    let node = published.node(role, Memory::default(), &[]);
+    let mut why: Vec<_> = node.engine.inventory().into_iter().map(|held| (held.artifact, held.need)).collect();
+    why.sort_by_key(|(artifact, _)| VERSIONS.iter().position(|version| published.artifact(version) == *artifact));
+    let why: Vec<_> = why.into_iter().map(|(_, need)| need).collect();
+    assert_eq!(why, [None, None, Some(Need::Previous), None, Some(Need::Installed)]);
 }
 
 #[test]

@@ -11,9 +11,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
-use updraft_protocol::digest::Hasher;
 use updraft_protocol::manifest::ManifestBuilder;
 
+use super::hashing::BesideHasher;
 use super::{ArchiveError, Progress};
 
 /// Bytes read at a time.
@@ -106,12 +106,6 @@ pub(super) fn decode_error(path: &Path, error: io::Error) -> ArchiveError {
 /// Sees the bytes of an artifact in order.
 pub(super) trait Tap {
     fn see(&mut self, bytes: &[u8]);
-}
-
-impl Tap for Hasher {
-    fn see(&mut self, bytes: &[u8]) {
-        self.update(bytes);
-    }
 }
 
 impl Tap for ManifestBuilder {
@@ -238,14 +232,14 @@ impl<T: Tap> Read for Tapped<'_, '_, T> {
 /// Unpacked bytes: hashed, counted, and cut off where there are more than were declared.
 pub(super) struct Content<R> {
     inner: R,
-    hasher: Hasher,
+    hasher: BesideHasher,
     length: u64,
     limit: Option<u64>,
 }
 
 impl<R: Read> Content<R> {
     pub(super) fn new(inner: R, limit: Option<u64>) -> Self {
-        Self { inner, hasher: Hasher::new(), length: 0, limit }
+        Self { inner, hasher: BesideHasher::new(), length: 0, limit }
     }
 
     pub(super) fn finish(self) -> (updraft_protocol::digest::Digest, u64) {

@@ -1,24 +1,25 @@
 //! Placing checked entries in the staging directory.
 //!
-//! Every name is created relative to the open descriptor of its directory, and a directory is opened
-//! without following links, one component at a time. So nothing leaves the staging directory
-//! even where the guard had a hole or someone else wrote there: what exists already is an error, never
-//! overwritten, and links are created after everything else.
+//! Every name is created relative to the open descriptor of its directory, and directories are opened
+//! by [`beneath`], which leaves the staging directory through nothing. So a tree stays inside even where
+//! the guard had a hole or somebody else writes there at the same time: what exists already is an error,
+//! never overwritten, and links are created after everything else.
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, Dir, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::ArchiveError;
 use super::entry::{Admitted, Object, RelPath};
 use super::source::{BLOCK_BYTES, read_some};
 use super::walk::{Sink, SinkError};
+use super::{ArchiveError, beneath};
+use crate::atomic::steps::{Step, tell};
 
 /// The mode of directories and executables.
 const OPEN_MODE: Mode = Mode::from_raw_mode(0o755);
@@ -57,36 +58,45 @@ impl Staging {
     /// Creates the symbolic links, and returns once the whole tree is on stable storage.
     pub(super) fn finish(mut self) -> Result<(), ArchiveError> {
         for (path, target) in std::mem::take(&mut self.links) {
-            let (directory, name) = path.split();
+            self.directory(path.split().0)?;
             let target = OsStr::from_bytes(&target);
-            let made = fs::symlinkat(target, self.directory(directory)?, name);
+            let made = fs::symlinkat(target, self.parent(&path)?, path.split().1);
             made.map_err(|errno| self.error("create link", &path, errno))?;
+            tell(|| Step::Symlink { path: self.full(path.as_bytes()), target: target.into() });
         }
         self.open.clear();
+        fs::fchmod(&self.root, OPEN_MODE).map_err(|errno| ArchiveError::io("set the mode of", &self.path, errno))?;
         super::durable::sync_tree(&self.root, self.placed)
-            .map_err(|error| ArchiveError::io("write to stable storage", &self.path, error))
+            .map_err(|error| ArchiveError::io("write to stable storage", &self.path, error))?;
+        tell(|| Step::SyncTree(self.path.clone()));
+        Ok(())
     }
 
-    /// The directory at `path`, made if it is missing.
-    fn directory(&mut self, path: &[u8]) -> Result<BorrowedFd<'_>, ArchiveError> {
+    /// Makes the directory at `path` if it is missing.
+    fn directory(&mut self, path: &[u8]) -> Result<(), ArchiveError> {
         let wanted: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
         let shared = self.open.iter().zip(&wanted).take_while(|((open, _), name)| **open == ***name).count();
         self.open.truncate(shared);
-        for name in &wanted[shared..] {
-            let parent = self.open.last().map_or(self.root.as_fd(), |(_, descriptor)| descriptor.as_fd());
-            let descriptor =
-                open_directory(parent, name).map_err(|errno| self.path_error("create directory", path, errno))?;
+        // The names and the slashes between them.
+        let mut end = wanted[..shared].iter().map(|name| name.len() + 1).sum::<usize>().saturating_sub(1);
+        for (at, name) in wanted.iter().enumerate().skip(shared) {
+            end += name.len() + usize::from(at > 0);
+            let descriptor = self
+                .open_directory(&path[..end], name)
+                .map_err(|errno| self.path_error("create directory", path, errno))?;
             self.open.push(((*name).into(), descriptor));
         }
-        Ok(self.open.last().map_or(self.root.as_fd(), |(_, descriptor)| descriptor.as_fd()))
+        Ok(())
     }
 
     fn file(&mut self, path: &RelPath, executable: bool, data: &mut dyn Read) -> Result<(), SinkError> {
-        let (directory, name) = path.split();
+        self.directory(path.split().0)?;
         let mode = if executable { OPEN_MODE } else { DATA_MODE };
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let created = fs::openat(self.directory(directory)?, name, flags, mode);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        // From the root again, as the kernel finds it now: an open directory may have been moved out.
+        let created = beneath::open(self.root.as_fd(), path.as_bytes(), flags, mode);
         let mut file = File::from(created.map_err(|errno| self.error("create", path, errno))?);
+        tell(|| Step::CreateFile(self.full(path.as_bytes())));
         // The umask took bits away; the mode of an installed file does not depend on it.
         fs::fchmod(&file, mode).map_err(|errno| self.error("set the mode of", path, errno))?;
         loop {
@@ -95,16 +105,51 @@ impl Staging {
                 return Ok(());
             }
             file.write_all(&self.block[..read]).map_err(|error| self.error("write", path, error))?;
+            tell(|| Step::Append { path: self.full(path.as_bytes()), bytes: &self.block[..read] });
         }
     }
 
     fn hard_link(&mut self, path: &RelPath, target: &RelPath) -> Result<(), ArchiveError> {
-        let (target_directory, target_name) = target.split();
-        let from = self.directory(target_directory)?.try_clone_to_owned();
-        let from = from.map_err(|error| self.error("open the directory of", target, error))?;
-        let (directory, name) = path.split();
-        let linked = fs::linkat(from, target_name, self.directory(directory)?, name, AtFlags::empty());
-        linked.map_err(|errno| self.error("create hard link", path, errno))
+        self.directory(path.split().0)?;
+        let (from, to) = (self.parent(target)?, self.parent(path)?);
+        let linked = fs::linkat(from, target.split().1, to, path.split().1, AtFlags::empty());
+        linked.map_err(|errno| self.error("create hard link", path, errno))?;
+        tell(|| Step::HardLink { from: self.full(target.as_bytes()), to: self.full(path.as_bytes()) });
+        Ok(())
+    }
+
+    /// The directory that `path` lies in, which exists, as it is found from the root now.
+    fn parent(&self, path: &RelPath) -> Result<OwnedFd, ArchiveError> {
+        let directory = path.split().0;
+        let opened = if directory.is_empty() {
+            self.root.try_clone().map_err(|error| self.error("open the directory of", path, error))?
+        } else {
+            beneath::open(self.root.as_fd(), directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+                .map_err(|errno| self.error("open the directory of", path, errno))?
+        };
+        Ok(opened)
+    }
+
+    /// Makes the directory called `name` at `path` in the directory opened last, and opens it.
+    fn open_directory(&self, path: &[u8], name: &[u8]) -> Result<OwnedFd, Errno> {
+        let parent = self.open.last().map_or(self.root.as_fd(), |(_, descriptor)| descriptor.as_fd());
+        let made = match fs::mkdirat(parent, name, OPEN_MODE) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err(errno),
+        };
+        // From the root: a directory that somebody moved out meanwhile is not found any more.
+        let descriptor = beneath::open(self.root.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        if made {
+            tell(|| Step::MakeDir(self.full(path)));
+            fs::fchmod(&descriptor, OPEN_MODE)?;
+        }
+        Ok(descriptor)
+    }
+
+    /// The path of an entry, for people and for [`Step`]s only.
+    fn full(&self, path: &[u8]) -> PathBuf {
+        self.path.join(OsStr::from_bytes(path))
     }
 
     fn error(&self, action: &'static str, path: &RelPath, cause: impl Into<io::Error>) -> ArchiveError {
@@ -112,7 +157,7 @@ impl Staging {
     }
 
     fn path_error(&self, action: &'static str, path: &[u8], cause: impl Into<io::Error>) -> ArchiveError {
-        ArchiveError::io(action, self.path.join(OsStr::from_bytes(path)), cause)
+        ArchiveError::io(action, self.full(path), cause)
     }
 }
 
@@ -120,27 +165,11 @@ impl Sink for Staging {
     fn take(&mut self, entry: Admitted, data: &mut dyn Read) -> Result<(), SinkError> {
         self.placed += 1;
         match entry.object {
-            Object::Directory => {
-                self.directory(entry.path.as_bytes())?;
-            }
+            Object::Directory => self.directory(entry.path.as_bytes())?,
             Object::File { executable, .. } => self.file(&entry.path, executable, data)?,
             Object::Symlink { target } => self.links.push((entry.path, target)),
             Object::HardLink { target } => self.hard_link(&entry.path, &target)?,
         }
         Ok(())
     }
-}
-
-fn open_directory(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
-    let made = match fs::mkdirat(parent, name, OPEN_MODE) {
-        Ok(()) => true,
-        Err(Errno::EXIST) => false,
-        Err(errno) => return Err(errno),
-    };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let descriptor = fs::openat(parent, name, flags, Mode::empty())?;
-    if made {
-        fs::fchmod(&descriptor, OPEN_MODE)?;
-    }
-    Ok(descriptor)
 }

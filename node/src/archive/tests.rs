@@ -1,8 +1,11 @@
 //! Tests of the archive module as a whole, and what they share.
 
 mod arbitrary;
+mod bombs;
 mod hostile;
+mod oddities;
 mod packing;
+mod planted;
 mod round_trip;
 mod unpacking;
 
@@ -16,9 +19,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use updraft_protocol::digest::Digest;
-use updraft_protocol::release::Format;
+use updraft_protocol::names::{Platform, ReleaseId};
+use updraft_protocol::release::{Format, ManifestRef, Notes, Release};
 
 use super::*;
+use crate::installer::InstallDir;
 
 /// The formats that hold a tar stream.
 const TARS: [Format; 4] = [Format::Tar, Format::TarGz, Format::TarXz, Format::TarZst];
@@ -195,13 +200,55 @@ fn anything(artifact: &[u8]) -> Expected {
     }
 }
 
-/// Publishing and installing both refuse `artifact`, in the same words, and nothing got out.
+/// A release that a thief of signing keys might sign: its artifact as it is, and room for much content.
+fn signed(format: Format, artifact: &[u8]) -> Release {
+    let expected = anything(artifact);
+    let file_name = "artifact".parse().expect("a file name");
+    let id = ReleaseId {
+        product: "app".parse().expect("a product"),
+        version: "1.0.0".parse().expect("a version"),
+        platform: Platform::any(),
+    };
+    Release {
+        path: id.path(&file_name),
+        file_name,
+        artifact: expected.artifact,
+        length: expected.length,
+        format,
+        content: ContentSummary { sha256: Digest::ZERO, length: 256 << 20, entries: 10_000 },
+        manifest: ManifestRef { sha256: Digest::ZERO, length: 1 },
+        channels: std::collections::BTreeSet::new(),
+        min_from: None,
+        notes: Notes::None,
+        critical: false,
+        id,
+    }
+}
+
+/// What the installer answers to `release`, having left nothing in staging and nothing in releases.
+fn install_refusal(release: &Release, artifact: &Path) -> String {
+    let scratch = temporary();
+    let root = scratch.path().join("app");
+    let mut go_on = |_, _| ControlFlow::Continue(());
+    let staged = InstallDir::new(&root).stage("1", release, artifact, "1.0.0-0", &mut go_on);
+    let refused = staged.expect_err("refused by the installer").to_string();
+    for directory in ["staging", "releases"] {
+        let left: Vec<_> = fs::read_dir(root.join(directory)).expect("readable").collect();
+        assert!(left.is_empty(), "{directory} holds {left:?}");
+    }
+    assert_eq!(fs::read_dir(scratch.path()).expect("readable").count(), 1, "something got out");
+    refused
+}
+
+/// Publishing and installing both refuse `artifact`, in the same words; nothing got out, and the
+/// installer left nothing behind.
 fn refusal(format: Format, artifact: &[u8]) -> String {
     let bench = Bench::new(artifact);
     let published = bench.inspect(format).expect_err("refused at publish").to_string();
     let installed = bench.unpack(format, &anything(artifact)).expect_err("refused at install").to_string();
     assert_eq!(published, installed, "publish and install disagree");
     bench.assert_contained();
+    assert_eq!(published, install_refusal(&signed(format, artifact), &bench.artifact()));
     published
 }
 

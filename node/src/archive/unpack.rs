@@ -9,10 +9,11 @@ use std::fmt::Display;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use updraft_protocol::digest::{Digest, Hasher};
+use updraft_protocol::digest::Digest;
 use updraft_protocol::release::Format;
 
 use super::entry::{EntryError, EntryProblem, RelPath};
+use super::hashing::BesideHasher;
 use super::inspect::bytes_to_read;
 use super::source::{Artifact, Meter};
 use super::staging::Staging;
@@ -54,7 +55,7 @@ pub fn unpack(
     let limits = Limits { content_bytes: Some(expected.content.length), entries: Some(expected.content.entries) };
     let mut tree = Staging::open(staging)?;
     let meter = Meter::new(bytes_to_read(&source, format), progress);
-    let (hasher, content) = walk(&source, format, &file_name, limits, Hasher::new(), &mut tree, meter)?;
+    let (hasher, content) = walk(&source, format, &file_name, limits, BesideHasher::new(), &mut tree, meter)?;
     let digest = hasher.finish();
     require_equal("artifact's sha256", &expected.artifact, &digest)?;
     let found = content.summary(digest, source.length());

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::node_flags::NodeFlags;
 use super::{CommandError, ExitCode, GlobalArgs, Output};
 use crate::config::limits::budget_text;
+use crate::config::size::SizeLimit;
 use crate::config::{self, CONFIG_NAME, EffectiveConfig, Overrides, Role, Source};
 use crate::control::views::Schema;
 use crate::engine::limits::{Window, rate_text};
@@ -104,6 +105,7 @@ fn view(effective: &EffectiveConfig) -> ConfigView {
         ("platform", json!(config.platform)),
         ("max_peers", json!(config.max_peers)),
         ("keep_releases", json!(config.keep_releases)),
+        ("cache_limit", json!(SizeLimit(config.cache_limit_bytes).to_string())),
         ("adopt_wait_seconds", json!(config.adopt_wait_seconds)),
         ("upload_limit", json!(rate_text(limits.always.upload_bytes_per_second))),
         ("download_limit", json!(rate_text(limits.always.download_bytes_per_second))),
@@ -207,6 +209,7 @@ kad = \"off\"  # default
 platform = \"linux-x86_64\"  # flag
 max_peers = 64  # default
 keep_releases = 2  # default
+cache_limit = \"off\"  # default
 adopt_wait_seconds = 10  # default
 upload_limit = \"5MiB/s\"  # flag
 download_limit = \"off\"  # default

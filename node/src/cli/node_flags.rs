@@ -8,6 +8,7 @@ use updraft_protocol::names::Platform;
 use super::{CommandError, GlobalArgs, absolute};
 use crate::config::address::{InvalidAddress, check_dialable, check_listen, parse_switch};
 use crate::config::limits::{InvalidLimit, parse_budget};
+use crate::config::size::SizeLimit;
 use crate::config::{Kad, Overrides};
 use crate::engine::limits::{InvalidRate, parse_rate};
 
@@ -41,6 +42,9 @@ pub struct NodeFlags {
     /// Releases to keep in an install directory, the running one included [default: 2]
     #[arg(long, value_name = "N")]
     pub keep_releases: Option<u32>,
+    /// Bytes of artifacts beyond which a mirror keeps fewer old releases, such as 20GiB [default: off]
+    #[arg(long, value_name = "SIZE|off")]
+    pub cache_limit: Option<SizeLimit>,
     /// Send to peers no faster than this, such as 5MiB/s or 40Mbit/s; 0 pauses [default: off]
     #[arg(long, value_name = "RATE|off", value_parser = RateLimit::parse)]
     pub upload_limit: Option<RateLimit>,
@@ -101,6 +105,7 @@ impl NodeFlags {
             platform: self.platform,
             max_peers: self.max_peers,
             keep_releases: self.keep_releases,
+            cache_limit_bytes: self.cache_limit.map(|limit| limit.0),
             upload_limit: self.upload_limit.map(|limit| limit.0),
             download_limit: self.download_limit.map(|limit| limit.0),
             lan_exempt: self.lan_exempt.then_some(true),

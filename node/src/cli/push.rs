@@ -148,6 +148,7 @@ fn run<R: DeserializeOwned>(
         max_peers: DEFAULT_MAX_PEERS,
         subscriptions: Vec::new(),
         keep_releases: DEFAULT_KEEP_RELEASES,
+        cache_limit_bytes: None,
         adopt_wait_seconds: 0,
         limits: crate::engine::limits::Limits::default(),
         egress_budget_percent: None,

@@ -12,13 +12,14 @@ use updraft_protocol::ticket::{Ticket, TicketError};
 
 use super::address::{InvalidAddress, check_dialable, check_listen, parse_switch};
 use super::limits::{Budget, FileWindow, RateText, ZoneText};
+use super::size::SizeLimit;
 use super::{ConfigError, Kad, Role, Subscription};
 
 /// Bytes of the configuration file. Bounds what a wrong path (a disk image, a device) can cost.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// The keys of the file, in the order in which `config show` lists them.
-pub const KEYS: [&str; 19] = [
+pub const KEYS: [&str; 20] = [
     "role",
     "ticket",
     "listen",
@@ -30,6 +31,7 @@ pub const KEYS: [&str; 19] = [
     "platform",
     "max_peers",
     "keep_releases",
+    "cache_limit",
     "adopt_wait_seconds",
     "upload_limit",
     "download_limit",
@@ -73,6 +75,7 @@ pub struct FileConfig {
     pub(super) platform: Option<Platform>,
     pub(super) max_peers: Option<usize>,
     pub(super) keep_releases: Option<u32>,
+    pub(super) cache_limit: Option<SizeLimit>,
     pub(super) adopt_wait_seconds: Option<u32>,
     pub(super) upload_limit: Option<RateText>,
     pub(super) download_limit: Option<RateText>,
@@ -265,6 +268,7 @@ mod tests {
             platform = "linux-x86_64"
             max_peers = 5
             keep_releases = 3
+            cache_limit = "20GiB"
             adopt_wait_seconds = 20
             upload_limit = "5MiB/s"
             download_limit = "off"
@@ -294,6 +298,7 @@ mod tests {
         assert_eq!(rows, ["editor:beta=/opt/editor", "kiosk:stable"]);
         assert_eq!(file.metrics, Some(Switch(None)));
         assert_eq!(file.keep_releases, Some(3));
+        assert_eq!(file.cache_limit, Some(SizeLimit(Some(20 << 30))));
         assert_eq!(file.adopt_wait_seconds, Some(20));
         assert_eq!((file.upload_limit, file.download_limit), (Some(RateText(Some(5 << 20))), Some(RateText(None))));
         assert_eq!((file.lan_exempt, file.egress_budget), (Some(true), Some(Budget(Some(120)))));

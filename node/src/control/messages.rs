@@ -13,6 +13,7 @@ use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::time::UtcTime;
 
 pub use super::error::{ErrorBody, ErrorCode};
+use super::garbage::GcView;
 use super::results::{ApplyView, FetchView, InstallView, PublishView, RenewView, TicketView};
 use super::version_text;
 use super::views::{HistoryView, PeersView, ReleasesView, StatusView};
@@ -97,6 +98,12 @@ pub enum Request {
     /// The clock of this machine is right, whatever was signed: forget the latest time of signing.
     /// Answered by [`Response::Done`].
     TrustClock {},
+    /// Remove what nothing needs. Answered by [`Response::Gc`].
+    Gc {
+        /// Only tell what would go.
+        #[serde(default)]
+        dry_run: bool,
+    },
     /// Publish a release (seeds only). Progress, then [`Response::Publish`].
     Publish(PublishRequest),
     /// Put what key holders signed into force (seeds only). Answered by [`Response::Apply`].
@@ -210,6 +217,8 @@ pub enum Response {
     Renew(RenewView),
     /// To [`Request::Apply`].
     Apply(ApplyView),
+    /// To [`Request::Gc`].
+    Gc(GcView),
     /// To [`Request::Events`], [`Request::Unban`] and [`Request::TrustClock`].
     Done {},
 }

@@ -72,6 +72,8 @@ pub enum RetentionEffect {
 pub(super) struct Retention {
     /// Releases kept of each channel that is held without being installed.
     depth: u32,
+    /// See [`Keeper::cache_limit_bytes`].
+    cache_limit_bytes: Option<u64>,
     look_at_ms: u64,
     /// Of no use at the last look.
     suspects: BTreeSet<Digest>,
@@ -87,6 +89,7 @@ impl Default for Retention {
     fn default() -> Self {
         Self {
             depth: KEPT_RELEASES,
+            cache_limit_bytes: None,
             look_at_ms: 0,
             suspects: BTreeSet::new(),
             pins: BTreeMap::new(),
@@ -107,36 +110,121 @@ pub struct Unneeded {
     pub bytes_done: u64,
 }
 
+/// Why an artifact stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It is listed, and this is a seed.
+    Listed,
+    /// It is installed here.
+    Installed,
+    /// It was installed before, and is gone back to.
+    Previous,
+    /// It is being installed, held or gone back to.
+    Pursued,
+    /// A channel that is followed here is at it.
+    Current,
+    /// A mirror falls back on it.
+    Spare,
+    /// It is being fetched.
+    Fetched,
+    /// An operator asked for it a while ago.
+    Pinned,
+    /// It was packed here a while ago.
+    Fresh,
+    /// An offer is about it.
+    Offered,
+    /// What is signed is incomplete or contradicts itself: nothing goes by it.
+    Doubt,
+}
+
+impl Need {
+    /// The reason as a sentence that begins with the artifact.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Listed => "is listed, and a seed keeps what is",
+            Self::Installed => "is installed",
+            Self::Previous => "is the release to go back to",
+            Self::Pursued => "is being installed or held",
+            Self::Current => "is what a channel is at",
+            Self::Spare => "is one of the newest that a mirror keeps",
+            Self::Fetched => "is being fetched",
+            Self::Pinned => "was asked for by an operator",
+            Self::Fresh => "was packed here a short time ago",
+            Self::Offered => "is part of an offer",
+            Self::Doubt => "is kept while signed metadata is incomplete or contradicts itself",
+        }
+    }
+}
+
+/// An artifact that is here, and why it stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The artifact.
+    pub artifact: Digest,
+    /// Its bytes when whole.
+    pub length: u64,
+    /// Verified bytes that are here.
+    pub bytes_done: u64,
+    /// Why it stays; `None` where it goes.
+    pub need: Option<Need>,
+}
+
 /// Whose needs are asked for.
 pub(super) struct Keeper<'a> {
     pub(super) is_seed: bool,
     pub(super) platform: &'a Platform,
     pub(super) subscriptions: &'a [Subscription],
     pub(super) depth: u32,
+    /// Bytes of artifacts beyond which a mirror keeps no more than the release before the current one.
+    pub(super) cache_limit_bytes: Option<u64>,
     /// Whether every piece of an artifact is here.
     pub(super) is_whole: &'a dyn Fn(&Digest) -> bool,
 }
 
-/// Artifacts that `keeper` needs by the set in force, here or not.
-pub(super) fn needed(view: &CatalogView, keeper: &Keeper<'_>) -> BTreeSet<Digest> {
-    let mut needed = BTreeSet::new();
-    if keeper.is_seed {
-        needed.extend(view.releases.iter().map(|release| release.artifact));
-    }
-    for subscription in keeper.subscriptions {
-        let installs = subscription.installed.iter().chain(&subscription.previous);
-        needed.extend(installs.map(|installed| installed.artifact));
-        needed.extend(subscription.pursued());
+/// Artifacts that `keeper` needs by the set in force, here or not, each with the best reason.
+pub(super) fn needed(view: &CatalogView, keeper: &Keeper<'_>) -> BTreeMap<Digest, Need> {
+    let mut needed = BTreeMap::new();
+    let mut need = |artifact: Digest, why: Need| {
+        needed.entry(artifact).or_insert(why);
+    };
+    let at = |subscription: &Subscription| {
         let spec = &subscription.spec;
-        let Some(policy) = view.channels.get(&(spec.product.clone(), spec.channel.clone())) else { continue };
+        let policy = view.channels.get(&(spec.product.clone(), spec.channel.clone()))?;
         let current = policy.version.as_ref().and_then(|version| view.release(&spec.product, version, keeper.platform));
-        needed.extend(current.map(|release| release.artifact));
-        if spec.directory.is_none() {
-            // What was current before is not written down anywhere: it is the newest of the others.
-            let others = usize::try_from(keeper.depth).unwrap_or(usize::MAX).saturating_sub(1);
-            let may = |release: &&Arc<Release>| is_spare(release, subscription, policy, keeper);
-            let newest = view.releases.iter().rev().filter(may).map(|release| release.artifact);
-            needed.extend(newest.filter(|artifact| current.is_none_or(|c| c.artifact != *artifact)).take(others));
+        Some((policy, current.map(|release| release.artifact)))
+    };
+    for subscription in keeper.subscriptions {
+        subscription.installed.iter().for_each(|installed| need(installed.artifact, Need::Installed));
+        subscription.previous.iter().for_each(|previous| need(previous.artifact, Need::Previous));
+        subscription.pursued().into_iter().for_each(|artifact| need(artifact, Need::Pursued));
+        at(subscription)
+            .and_then(|(_, current)| current)
+            .into_iter()
+            .for_each(|artifact| need(artifact, Need::Current));
+    }
+    if keeper.is_seed {
+        view.releases.iter().for_each(|release| need(release.artifact, Need::Listed));
+    }
+    // Last, for what else must stay counts against the limit before they do.
+    let counted = view.releases.iter().filter(|release| needed.contains_key(&release.artifact));
+    let mut bytes: u64 = counted.map(|release| release.length).fold(0, u64::saturating_add);
+    for subscription in keeper.subscriptions.iter().filter(|subscription| subscription.spec.directory.is_none()) {
+        let Some((policy, current)) = at(subscription) else { continue };
+        // What was current before is not written down anywhere: it is the newest of the others.
+        let others = usize::try_from(keeper.depth).unwrap_or(usize::MAX).saturating_sub(1);
+        let may = |release: &&Arc<Release>| is_spare(release, subscription, policy, keeper);
+        let newest = view.releases.iter().rev().filter(may).filter(|release| current != Some(release.artifact));
+        for (number, release) in newest.take(others).enumerate() {
+            if needed.contains_key(&release.artifact) {
+                continue;
+            }
+            let with = bytes.saturating_add(release.length);
+            // The one before the current stays whatever it costs: it is what is gone back to.
+            if number > 0 && keeper.cache_limit_bytes.is_some_and(|limit| with > limit) {
+                break;
+            }
+            bytes = with;
+            needed.insert(release.artifact, Need::Spare);
         }
     }
     needed
@@ -155,6 +243,17 @@ impl Engine {
     /// Sets how many releases stay of a channel that is held without being installed; at least one.
     pub fn keep_releases(&mut self, depth: u32) {
         self.retention.depth = depth.max(1);
+    }
+
+    /// Sets how many bytes of artifacts a mirror may hold before it keeps fewer old releases. What is
+    /// current, installed, gone back to or asked for stays all the same.
+    pub fn limit_cache(&mut self, bytes: Option<u64>) {
+        self.retention.cache_limit_bytes = bytes;
+    }
+
+    /// What [`Engine::limit_cache`] set.
+    pub fn cache_limit_bytes(&self) -> Option<u64> {
+        self.retention.cache_limit_bytes
     }
 
     /// Artifacts that operators asked for before the last stop, and until when each stays.
@@ -189,36 +288,45 @@ impl Engine {
     /// Artifacts here that nothing needs: they go soon, or at once by [`Engine::collect_now`]. Empty while
     /// the set in force is not one to remove anything by.
     pub fn unneeded(&self) -> Vec<Unneeded> {
+        let going = self.inventory().into_iter().filter(|held| held.need.is_none());
+        going
+            .map(|held| Unneeded { artifact: held.artifact, length: held.length, bytes_done: held.bytes_done })
+            .collect()
+    }
+
+    /// Every artifact here, and why it stays.
+    pub fn inventory(&self) -> Vec<Held> {
         let sound = |view: &&Arc<CatalogView>| {
             view.trusted.is_complete() && view.contradictions.is_empty() && view.altered.is_empty()
         };
-        let Some(view) = self.catalog.view().filter(sound) else { return Vec::new() };
-        if !self.catalog.needs().is_empty() {
-            return Vec::new();
-        }
+        let view = self.catalog.view().filter(sound).filter(|_| self.catalog.needs().is_empty());
+        let is_whole = |artifact: &Digest| self.fetch.is_complete(&object(artifact));
         let keeper = Keeper {
             is_seed: self.config.is_seed,
             platform: &self.config.platform,
             subscriptions: &self.subscriptions,
             depth: self.retention.depth,
-            is_whole: &|artifact| self.fetch.is_complete(&object(artifact)),
+            cache_limit_bytes: self.retention.cache_limit_bytes,
+            is_whole: &is_whole,
         };
-        let needed = needed(view, &keeper);
-        let stays = |artifact: &Digest| {
-            needed.contains(artifact)
-                || self.supplies.get(artifact).is_some()
-                || self.requested.contains(artifact)
-                || self.retention.pins.contains_key(artifact)
-                || self.retention.fresh.contains_key(artifact)
-                || self.offers.keeps(artifact)
+        let needed = view.map(|view| needed(view, &keeper));
+        let why = |artifact: &Digest| {
+            let Some(needed) = &needed else { return Some(Need::Doubt) };
+            let otherwise = [
+                (self.supplies.get(artifact).is_some() || self.requested.contains(artifact), Need::Fetched),
+                (self.retention.pins.contains_key(artifact), Need::Pinned),
+                (self.retention.fresh.contains_key(artifact), Need::Fresh),
+                (self.offers.keeps(artifact), Need::Offered),
+            ];
+            let found = otherwise.into_iter().find_map(|(holds, need)| holds.then_some(need));
+            needed.get(artifact).copied().or(found)
         };
-        let tracked = self.supplies.known().filter(|artifact| !stays(artifact));
-        tracked
-            .filter_map(|artifact| {
-                let transfer = self.fetch.view(&object(artifact))?;
-                Some(Unneeded { artifact: *artifact, length: transfer.bytes_total, bytes_done: transfer.bytes_done })
-            })
-            .collect()
+        let held = |artifact: &Digest| {
+            let transfer = self.fetch.view(&object(artifact))?;
+            let (length, bytes_done) = (transfer.bytes_total, transfer.bytes_done);
+            Some(Held { artifact: *artifact, length, bytes_done, need: why(artifact) })
+        };
+        self.supplies.known().filter_map(held).collect()
     }
 
     /// Removes what nothing needs, without waiting for a second look. What goes, and how.

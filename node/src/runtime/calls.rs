@@ -109,6 +109,7 @@ impl Runtime {
             Request::Fetch { product, version, output } => self.fetch(product, version, output, reply).await,
             Request::Install { product, version, now } => self.install(product, version, now, reply).await,
             Request::Rollback { product, to } => self.roll_back(product, to, reply).await,
+            Request::Gc { dry_run } => self.collect_garbage(dry_run, reply).await,
             Request::Publish(request) => self.publish(request, reply),
             Request::Apply { path } => self.apply(path, reply).await,
             Request::Push(request) => self.push(request, reply),

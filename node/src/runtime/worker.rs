@@ -16,6 +16,7 @@ use updraft_protocol::manifest::Manifest;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::time::UtcTime;
 
+use super::gc::{self, TreeJob};
 use super::offers::{self, OfferJob};
 use super::open::{Opened, wall_clock};
 use crate::engine::bans::Ban;
@@ -67,6 +68,7 @@ pub(super) enum Job {
     Offer(OfferJob),
     Retention(RetentionEffect),
     LiftQuarantine(PathBuf),
+    Collect(TreeJob),
     Install(InstallEffect),
 }
 
@@ -183,6 +185,7 @@ impl Worker {
                     report(self.opened.state.lift_quarantine(&directory, &row.artifact).map(drop));
                 }
             }
+            Job::Collect(job) => gc::work(job, self.keep_releases),
             Job::Install(effect) => self.install(effect),
         }
     }

@@ -36,6 +36,7 @@ pub use self::subscriptions::{Mode, Subscription};
 
 use super::files::lock;
 use super::migrations;
+use crate::atomic::steps::{self, Step};
 
 /// How long a statement waits for another process (`updraft doctor`, a backup) to let go.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -108,6 +109,8 @@ impl StateDb {
         let transaction = Transaction::new(&mut connection, TransactionBehavior::Immediate)?;
         let done = change(&transaction)?;
         transaction.commit()?;
+        // Told under the lock: the files hold this transaction and none after it.
+        steps::tell(|| Step::Committed);
         Ok(done)
     }
 }

@@ -323,6 +323,7 @@ fn control_socket() -> Vec<Vec<u8>> {
         Request::Install { product: product(), version: None, now: true },
         Request::Rollback { product: product(), to: version() },
         Request::History { product: None, limit: 20 },
+        Request::Gc { dry_run: true },
         Request::Events { follow: true, since: Some(7) },
         Request::Ticket { addresses: vec!["/ip4/192.0.2.1/tcp/1".to_owned()] },
         Request::Publish(PublishRequest {

@@ -65,6 +65,7 @@ fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig {
         max_peers: crate::config::DEFAULT_MAX_PEERS,
         subscriptions: Vec::new(),
         keep_releases: crate::config::DEFAULT_KEEP_RELEASES,
+        cache_limit_bytes: None,
         adopt_wait_seconds: crate::config::DEFAULT_ADOPT_WAIT_SECONDS,
         limits: crate::engine::limits::Limits::default(),
         egress_budget_percent: None,

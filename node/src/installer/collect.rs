@@ -1,0 +1,231 @@
+//! Which releases of a directory stay, and how the others go.
+//!
+//! A tree that goes is first moved out of `releases/` and only then taken apart: whatever instant a crash
+//! picks, what stands in `releases/` is whole. Never removed is what `current` points at, what the caller
+//! names, and what a process runs from.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::in_use::in_use;
+use super::{InstallDir, InstallError};
+use crate::atomic;
+
+/// Begins the names below `staging/` of trees on their way out. No transaction is named like this.
+const LEAVING: &str = "leaving-";
+
+/// Why a tree stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stays {
+    /// `current` points at it.
+    Current,
+    /// It is installed, was so before, or is being installed.
+    Kept,
+    /// One of the newest of the others, of which some are kept.
+    Spare,
+    /// A process of this id runs from it.
+    Running(u32),
+    /// Nobody can tell whether a process runs from it.
+    Unknown(String),
+}
+
+/// A tree below `releases/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// Its name.
+    pub name: String,
+    /// Why it stays; `None` where it goes.
+    pub stays: Option<Stays>,
+}
+
+impl InstallDir {
+    /// Every tree below `releases/`, newest first, and which of them go: all but those named in `keep`, the
+    /// one that `current` points at, those in use, and the newest of the others while `at_least` are not
+    /// reached.
+    pub fn survey(&self, keep: &[String], at_least: u32) -> Result<Vec<Tree>, InstallError> {
+        let current = self.current();
+        let names = self.by_age()?;
+        let kept = |name: &String| {
+            if current.as_ref() == Some(name) {
+                return Some(Stays::Current);
+            }
+            keep.contains(name).then_some(Stays::Kept)
+        };
+        let certain = names.iter().filter(|name| kept(name).is_some()).count();
+        let mut room = usize::try_from(at_least).unwrap_or(usize::MAX).saturating_sub(certain);
+        let mut trees: Vec<Tree> = Vec::with_capacity(names.len());
+        for name in names {
+            let stays = kept(&name).or_else(|| {
+                room = room.checked_sub(1)?;
+                Some(Stays::Spare)
+            });
+            trees.push(Tree { name, stays });
+        }
+        if trees.iter().any(|tree| tree.stays.is_none()) {
+            let used = in_use(&self.releases());
+            for tree in trees.iter_mut().filter(|tree| tree.stays.is_none()) {
+                tree.stays = match &used {
+                    Ok(used) => used.get(&tree.name).copied().map(Stays::Running),
+                    Err(error) => Some(Stays::Unknown(error.to_string())),
+                };
+            }
+        }
+        Ok(trees)
+    }
+
+    /// Removes what [`InstallDir::survey`] says goes, and every attempt. Nothing may be unpacking in this
+    /// directory meanwhile.
+    pub fn collect(&self, keep: &[String], at_least: u32) -> Result<(), InstallError> {
+        for tree in self.survey(keep, at_least)?.into_iter().filter(|tree| tree.stays.is_none()) {
+            self.retire(&tree.name)?;
+        }
+        for name in names(&self.root.join("staging"))? {
+            Self::remove_tree(&self.staging(&name))?;
+        }
+        // Of a switch that was cut short.
+        match atomic::remove_leftovers(&self.root) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(InstallError::io("tidy", &self.root)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes `releases/<name>`, which is whole there until it is gone from there.
+    pub(super) fn retire(&self, name: &str) -> Result<(), InstallError> {
+        let tree = self.releases().join(name);
+        let leaving = self.staging(&format!("{LEAVING}{name}"));
+        let staging = self.root.join("staging");
+        atomic::make_dirs(&staging).map_err(InstallError::io("create", &staging))?;
+        Self::remove_tree(&leaving)?;
+        match atomic::rename(&tree, &leaving) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(InstallError::io("move out", &tree)(error)),
+            Ok(()) => Self::remove_tree(&leaving),
+        }
+    }
+
+    /// Bytes of the files of `releases/<name>`. What cannot be read counts nothing.
+    pub fn tree_bytes(&self, name: &str) -> u64 {
+        let mut bytes = 0_u64;
+        let mut open = vec![self.releases().join(name)];
+        while let Some(directory) = open.pop() {
+            for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+                match entry.metadata() {
+                    Ok(metadata) if metadata.is_dir() => open.push(entry.path()),
+                    Ok(metadata) => bytes = bytes.saturating_add(metadata.len()),
+                    Err(_) => {}
+                }
+            }
+        }
+        bytes
+    }
+
+    /// The names below `releases/`, in no order.
+    pub fn names(&self) -> Result<Vec<String>, InstallError> {
+        names(&self.releases())
+    }
+
+    /// The names below `releases/`, newest first.
+    fn by_age(&self) -> Result<Vec<String>, InstallError> {
+        let directory = self.releases();
+        let mut aged: Vec<_> = self
+            .names()?
+            .into_iter()
+            .filter_map(|name| Some((fs::symlink_metadata(directory.join(&name)).ok()?.modified().ok()?, name)))
+            .collect();
+        aged.sort();
+        Ok(aged.into_iter().rev().map(|(_, name)| name).collect())
+    }
+}
+
+/// The names in a directory, which need not exist. Names that are no text are nobody's here.
+fn names(directory: &Path) -> Result<Vec<String>, InstallError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(InstallError::io("read", directory)(error)),
+    };
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
+    let names: io::Result<Vec<Option<String>>> = names.collect();
+    Ok(names.map_err(InstallError::io("read", directory))?.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+    use std::process::Command;
+
+    fn installed(names: &[&str]) -> (tempfile::TempDir, InstallDir) {
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let directory = InstallDir::new(scratch.path());
+        for name in names {
+            let tree = scratch.path().join("releases").join(name);
+            fs::create_dir_all(&tree).expect("writable");
+            fs::write(tree.join("file"), b"seven b").expect("writable");
+        }
+        (scratch, directory)
+    }
+
+    fn left(directory: &InstallDir) -> Vec<String> {
+        let mut left = names(&directory.releases()).expect("readable");
+        left.sort();
+        left
+    }
+
+    #[test]
+    fn collecting_spares_what_is_kept_and_what_is_current() {
+        let (_scratch, directory) = installed(&["1-a", "2-b", "3-c", "4-d"]);
+        directory.switch("2-b").expect("it exists");
+        directory.collect(&["4-d".to_owned()], 2).expect("removable");
+        assert_eq!(left(&directory), ["2-b", "4-d"]);
+    }
+
+    #[test]
+    fn the_newest_of_the_others_stay_while_there_are_too_few() {
+        let (_scratch, directory) = installed(&["1-a", "2-b", "3-c"]);
+        directory.switch("1-a").expect("it exists");
+        let survey = directory.survey(&[], 2).expect("readable");
+        assert_eq!(survey.iter().filter(|tree| tree.stays == Some(Stays::Spare)).count(), 1);
+        assert_eq!(survey.iter().filter(|tree| tree.stays.is_none()).count(), 1);
+        directory.collect(&[], 1).expect("removable");
+        assert_eq!(left(&directory), ["1-a"]);
+    }
+
+    #[test]
+    fn a_release_that_runs_is_spared_until_it_ends() {
+        let (scratch, directory) = installed(&["1-a", "2-b"]);
+        directory.switch("2-b").expect("it exists");
+        let program = scratch.path().join("releases/1-a/sleep");
+        fs::copy("/bin/sleep", &program).expect("a program");
+        let mut child = Command::new(&program).arg("60").spawn().expect("it starts");
+        directory.collect(&[], 1).expect("nothing to remove");
+        let survey = directory.survey(&[], 1).expect("readable");
+        let old = survey.iter().find(|tree| tree.name == "1-a").expect("still there");
+        let stays = old.stays.clone();
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+        assert_eq!(stays, Some(Stays::Running(child.id())));
+        directory.collect(&[], 1).expect("removable");
+        assert_eq!(left(&directory), ["2-b"]);
+    }
+
+    #[test]
+    fn staging_and_leftover_links_go_too() {
+        let (scratch, directory) = installed(&["1-a"]);
+        directory.switch("1-a").expect("it exists");
+        fs::create_dir_all(scratch.path().join("staging/7/deep")).expect("writable");
+        symlink("releases/9", scratch.path().join(".updraft-tmp-1-1")).expect("writable");
+        directory.collect(&[], 2).expect("removable");
+        let mut names = names(scratch.path()).expect("readable");
+        names.sort();
+        assert_eq!(names, ["current", "releases", "staging"]);
+        assert_eq!(fs::read_dir(scratch.path().join("staging")).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn a_tree_is_measured_by_its_files() {
+        let (_scratch, directory) = installed(&["1-a"]);
+        assert_eq!(directory.tree_bytes("1-a"), 7);
+        assert_eq!(directory.tree_bytes("none"), 0);
+    }
+}
