@@ -23,6 +23,7 @@ pub mod error;
 pub mod events;
 pub mod fetch;
 pub mod history;
+pub mod hold;
 pub mod init;
 pub mod install;
 pub mod key;
@@ -45,6 +46,7 @@ pub mod status;
 pub mod table;
 pub mod targets;
 pub mod ticket;
+pub mod unhold;
 pub mod units;
 
 pub use error::{CommandError, ExitCode};
@@ -130,6 +132,10 @@ pub enum Command {
     Install(install::InstallArgs),
     /// Go back to a release that is kept
     Rollback(rollback::RollbackArgs),
+    /// Keep a version, or every update, of a product from being installed
+    Hold(hold::HoldArgs),
+    /// Let what was held be installed again
+    Unhold(unhold::UnholdArgs),
     /// List what was installed when
     History(history::HistoryArgs),
     /// Show what happens on the node
@@ -210,6 +216,8 @@ fn dispatch(cli: Cli, output: &mut Output) -> Result<ExitCode, CommandError> {
         Command::Fetch(args) => fetch::run(args, &global, output),
         Command::Install(args) => install::run(args, &global, output),
         Command::Rollback(args) => rollback::run(args, &global, output),
+        Command::Hold(args) => hold::run(args, &global, output),
+        Command::Unhold(args) => unhold::run(args, &global, output),
         Command::History(args) => history::run(args, &global, output),
         Command::Events(args) => events::run(&args, &global, output),
         Command::Key(command) => key::run(command, &global, output),

@@ -9,6 +9,7 @@ mod check;
 pub mod file;
 pub mod limits;
 mod subscription;
+pub mod trial;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -12,17 +12,26 @@
 //! Every step may be repeated, and each leaves `current` resolving to a complete tree whatever
 //! happens in the middle of it.
 
+mod http;
+mod process;
+mod systemd;
+mod trial;
+
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use updraft_protocol::release::Release;
 
 use crate::archive::{self, ArchiveError, Expected};
 use crate::atomic;
-use crate::engine::install::StepFailure;
+use crate::engine::install::{Fault, StepFailure};
+
+pub use process::Ended;
+pub use systemd::runs_in;
+pub use trial::{activate, check};
 
 /// Free bytes that must remain after unpacking.
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
@@ -70,6 +79,14 @@ pub enum InstallError {
         /// The missing tree.
         path: PathBuf,
     },
+    /// What must be renamed into each other lies on two file systems.
+    #[error("{path} lies on another file system than {other}; keep the whole install directory on one")]
+    Apart {
+        /// One directory.
+        path: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
     /// The artifact cannot be unpacked.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -83,13 +100,13 @@ impl InstallError {
 
     /// The failure as the engine takes it.
     pub fn into_failure(self) -> StepFailure {
-        let artifact_is_bad = match &self {
-            Self::Archive(error) => {
-                !matches!(error, ArchiveError::Io { .. } | ArchiveError::Cancelled | ArchiveError::Output(_))
-            }
-            Self::Io { .. } | Self::NoRoom { .. } | Self::InTheWay { .. } | Self::NotARelease { .. } => false,
+        let fault = match &self {
+            Self::Archive(ArchiveError::Io { .. } | ArchiveError::Output(_)) => Fault::Place,
+            Self::Archive(ArchiveError::Cancelled) => Fault::Moment,
+            Self::Archive(_) | Self::NotARelease { .. } => Fault::Release,
+            Self::Io { .. } | Self::NoRoom { .. } | Self::InTheWay { .. } | Self::Apart { .. } => Fault::Place,
         };
-        StepFailure { reason: self.to_string(), artifact_is_bad }
+        StepFailure { reason: self.to_string(), fault }
     }
 }
 
@@ -131,8 +148,18 @@ impl InstallDir {
     }
 
     fn prepare(&self) -> Result<(), InstallError> {
-        for directory in [self.root.clone(), self.releases(), self.root.join("staging")] {
-            fs::create_dir_all(&directory).map_err(InstallError::io("create", &directory))?;
+        let all = [self.root.clone(), self.releases(), self.root.join("staging")];
+        let mut device = None;
+        for directory in &all {
+            fs::create_dir_all(directory).map_err(InstallError::io("create", directory))?;
+            // A file system that was mounted read-only, or went so, says it here.
+            rustix::fs::access(directory, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+                .map_err(io::Error::from)
+                .map_err(InstallError::io("write in", directory))?;
+            let found = fs::metadata(directory).map_err(InstallError::io("look at", directory))?.dev();
+            if *device.get_or_insert(found) != found {
+                return Err(InstallError::Apart { path: directory.clone(), other: self.root.clone() });
+            }
         }
         match fs::symlink_metadata(self.current_link()) {
             Ok(found) if !found.file_type().is_symlink() => Err(InstallError::InTheWay { path: self.current_link() }),
@@ -190,7 +217,7 @@ impl InstallDir {
             })?;
         fs::set_permissions(&staging, fs::Permissions::from_mode(0o755))
             .map_err(InstallError::io("open up", &staging))?;
-        Self::remove_tree(&target)?;
+        self.retire(release_dir)?;
         atomic::rename(&staging, &target).map_err(InstallError::io("rename to", &target))
     }
 
@@ -231,8 +258,10 @@ impl InstallDir {
             for entry in entries {
                 let entry = entry.map_err(InstallError::io("read", &directory))?;
                 let kept = !all && entry.file_name().to_str().is_some_and(stays);
-                if !kept {
-                    Self::remove_tree(&entry.path())?;
+                match entry.file_name().to_str() {
+                    _ if kept => {}
+                    Some(name) if !all => self.retire(name)?,
+                    _ => Self::remove_tree(&entry.path())?,
                 }
             }
         }
@@ -253,6 +282,24 @@ impl InstallDir {
             .collect();
         names.sort();
         Ok(names.into_iter().rev().map(|(_, name)| name).collect())
+    }
+
+    /// Whether the tree of this name is there, which means that it is whole.
+    pub fn has(&self, release_dir: &str) -> bool {
+        self.releases().join(release_dir).is_dir()
+    }
+
+    /// Removes a release: out of `releases/` first, so that a tree there is whole or gone at every instant.
+    fn retire(&self, release_dir: &str) -> Result<(), InstallError> {
+        let (tree, gone) = (self.releases().join(release_dir), self.staging(&format!("gone-{release_dir}")));
+        let staging = self.root.join("staging");
+        fs::create_dir_all(&staging).map_err(InstallError::io("create", &staging))?;
+        Self::remove_tree(&gone)?;
+        match fs::rename(&tree, &gone) {
+            Ok(()) => Self::remove_tree(&gone),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(InstallError::io("remove", &tree)(error)),
+        }
     }
 
     fn remove_tree(path: &Path) -> Result<(), InstallError> {

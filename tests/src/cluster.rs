@@ -12,6 +12,7 @@ use updraft::control::Call;
 use updraft::control::messages::{ErrorBody, Line, PublishRequest, Request, Response};
 use updraft::control::reply;
 use updraft::control::views::{StatusView, SubscriptionState};
+use updraft::engine::install::Trial;
 use updraft::runtime::open::{OpenError, Opened};
 use updraft::runtime::{RunningNode, StartError, start};
 use updraft::store::StoreError;
@@ -49,6 +50,11 @@ pub struct Cluster {
 /// Never: the name is valid.
 pub fn product() -> Product {
     "app".parse().expect("a valid name")
+}
+
+/// A subscription to that product.
+pub fn subscription(directory: Option<PathBuf>) -> Subscription {
+    Subscription { product: product(), channel: Channel::stable(), directory, trial: Trial::default() }
 }
 
 /// What a node of a test is told: everything on loopback, nothing that reaches farther.
@@ -223,7 +229,7 @@ impl Cluster {
     pub async fn add_mirror(&mut self) {
         let data_dir = self.scratch.path().join(format!("peer-{}", self.peers.len()));
         let mut config = config(&data_dir, Role::Peer, Some(self.ticket.clone()));
-        config.subscriptions = vec![Subscription { product: product(), channel: Channel::stable(), directory: None }];
+        config.subscriptions = vec![subscription(None)];
         let mut node = start(config).await.expect("the mirror starts");
         node.listening().await;
         self.peers.push(TestNode { node, install_dir: data_dir.join("none"), data_dir });
@@ -236,8 +242,7 @@ impl Cluster {
     pub async fn start_peer_in(&mut self, data_dir: PathBuf) {
         let install_dir = data_dir.join("app");
         let mut config = config(&data_dir, Role::Peer, Some(self.ticket.clone()));
-        config.subscriptions =
-            vec![Subscription { product: product(), channel: Channel::stable(), directory: Some(install_dir.clone()) }];
+        config.subscriptions = vec![subscription(Some(install_dir.clone()))];
         let node = start(config).await.expect("the peer starts");
         self.peers.push(TestNode { node, data_dir, install_dir });
     }

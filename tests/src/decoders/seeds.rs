@@ -321,7 +321,7 @@ fn control_socket() -> Vec<Vec<u8>> {
         Request::Releases { product: Some(product()) },
         Request::Fetch { product: product(), version: version(), output: Some("/tmp/x".into()) },
         Request::Install { product: product(), version: None, now: true },
-        Request::Rollback { product: product(), to: version() },
+        Request::Rollback { product: product(), to: version(), hold: true },
         Request::History { product: None, limit: 20 },
         Request::Events { follow: true, since: Some(7) },
         Request::Ticket { addresses: vec!["/ip4/192.0.2.1/tcp/1".to_owned()] },
