@@ -27,6 +27,7 @@ pub mod hold;
 pub mod init;
 pub mod install;
 pub mod key;
+pub mod launch;
 pub mod man;
 pub mod node_flags;
 pub mod output;
@@ -138,6 +139,8 @@ pub enum Command {
     Unhold(unhold::UnholdArgs),
     /// List what was installed when
     History(history::HistoryArgs),
+    /// Start the node that an install directory points at, and go back where it does not stay up
+    Launch(launch::LaunchArgs),
     /// Show what happens on the node
     Events(events::EventsArgs),
     /// Make, list, carry and replace keys
@@ -163,7 +166,7 @@ pub enum Command {
 impl Command {
     fn level(&self) -> telemetry::Level {
         match self {
-            Self::Seed(_) | Self::Peer(_) => telemetry::Level::Node,
+            Self::Seed(_) | Self::Peer(_) | Self::Launch(_) => telemetry::Level::Node,
             _ => telemetry::Level::Command,
         }
     }
@@ -218,6 +221,7 @@ fn dispatch(cli: Cli, output: &mut Output) -> Result<ExitCode, CommandError> {
         Command::Rollback(args) => rollback::run(args, &global, output),
         Command::Hold(args) => hold::run(args, &global, output),
         Command::Unhold(args) => unhold::run(args, &global, output),
+        Command::Launch(args) => launch::run(args, output),
         Command::History(args) => history::run(args, &global, output),
         Command::Events(args) => events::run(&args, &global, output),
         Command::Key(command) => key::run(command, &global, output),

@@ -30,8 +30,7 @@ use crate::atomic;
 use crate::engine::install::{Fault, StepFailure};
 
 pub use process::Ended;
-pub use systemd::runs_in;
-pub use trial::{activate, check};
+pub use trial::{activate, check, is_started};
 
 /// Free bytes that must remain after unpacking.
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;

@@ -213,7 +213,7 @@ fn with_systemctl(site: &Site) -> Program {
         log = site.path("starts").display()
     );
     write(&bin.join("systemctl"), script);
-    let start = format!("#!/bin/sh\nPATH={}:$PATH exec {} \"$@\"\n", bin.display(), PROGRAM.0);
+    let start = format!("#!/bin/sh\nexport PATH={}:$PATH\nexec {} \"$@\"\n", bin.display(), PROGRAM.0);
     write(&bin.join("updraft"), start);
     for name in ["systemctl", "updraft"] {
         fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).expect("our own file");
@@ -332,4 +332,41 @@ fn a_full_and_a_read_only_disk_are_a_closed_gate_that_opens_by_itself() {
         has_installed(&peer.status(), "1.1.0").then_some(())
     });
     assert_eq!(kinds(&peer).iter().filter(|kind| *kind == "install_failed").count(), 0, "no release was at fault");
+}
+
+#[test]
+fn a_launcher_goes_back_from_a_program_that_does_not_stay_up() {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let root = scratch.path().join("node");
+    let log = scratch.path().join("log");
+    let release = |name: &str, script: &str| {
+        let program = root.join("releases").join(name).join("updraft");
+        write(&program, format!("#!/bin/sh\necho {name} $1 $$ >> {}\n{script}\n", log.display()));
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("our own file");
+    };
+    release("1-a", "trap 'exit 0' TERM; while :; do sleep 0.05; done");
+    release("2-b", "exit 1");
+    let point = |name: &str| {
+        let next = root.join("next");
+        std::os::unix::fs::symlink(Path::new("releases").join(name), &next).expect("writable");
+        fs::rename(&next, root.join("current")).expect("writable");
+    };
+    point("1-a");
+    let dir = root.to_str().expect("a plain name");
+    let arguments = ["launch", "--dir", dir, "--settle-ms", "300", "--tries", "2", "--", "peer"];
+    let mut launcher = PROGRAM.spawn(&scratch.path().join("data"), arguments);
+    let lines = || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let memory = || fs::read_to_string(root.join("launch.json")).unwrap_or_default();
+    until("a first good start", || memory().contains(r#""good":"1-a""#).then_some(()));
+    point("2-b");
+    let pid = lines()[0].split(' ').nth(2).and_then(|pid| pid.parse().ok()).and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::KILL).expect("it runs");
+    until("the way back", || (lines().len() == 4).then_some(()));
+    let names: Vec<String> = lines().iter().map(|line| line[..8].to_owned()).collect();
+    assert_eq!(names, ["1-a peer", "2-b peer", "2-b peer", "1-a peer"]);
+    assert_eq!(fs::read_link(root.join("current")).expect("a link"), Path::new("releases/1-a"));
+    assert!(launcher.terminate().success(), "it ends as its program does");
 }

@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::install::{Activation, Check, DEFAULT_MAX_ATTEMPTS, Health, Starter, Trial};
 
+/// The value of `restart` where the node itself is what is installed.
+const SELF: &str = "self";
+
 /// The keys of `health`.
 pub const HEALTH_KEYS: [&str; 8] =
     ["command", "http", "unit", "interval", "timeout", "successes", "failures", "probation"];
@@ -77,7 +80,7 @@ impl TryFrom<String> for UnitText {
         if text.is_empty() || text.len() > 255 || text.starts_with(['-', '.']) || !text.chars().all(allowed) {
             return Err(format!("'{text}' is no name of a systemd unit; write it as editor.service"));
         }
-        Ok(Self(if text.contains('.') { text } else { format!("{text}.service") }))
+        Ok(Self(if text.contains('.') || text == SELF { text } else { format!("{text}.service") }))
     }
 }
 
@@ -200,6 +203,7 @@ impl FileTrial {
         }
         let starter = match (self.restart, self.activate) {
             (Some(_), Some(_)) => return Err("give either restart or activate, not both".to_owned()),
+            (Some(unit), None) if unit.0 == SELF => Some(Starter::Node),
             (Some(unit), None) => Some(Starter::Unit(unit.0)),
             (None, Some(command)) => Some(Starter::Command(command.0)),
             (None, None) if self.activate_timeout.is_some() => {
@@ -231,6 +235,7 @@ pub fn keys(trial: &Trial) -> Map<String, Value> {
     if let Some(activation) = &trial.activation {
         match &activation.starter {
             Starter::Unit(unit) => keys.insert("restart".to_owned(), json!(unit)),
+            Starter::Node => keys.insert("restart".to_owned(), json!(SELF)),
             Starter::Command(command) => keys.insert("activate".to_owned(), json!(command)),
         };
         keys.insert("activate_timeout".to_owned(), json!(duration_text(activation.timeout_ms)));

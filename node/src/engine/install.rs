@@ -71,6 +71,8 @@ struct Goal {
     why: Option<String>,
     /// What an earlier run of the node left of probation.
     left_ms: Option<u64>,
+    /// What comes back runs already: this node is it.
+    runs: bool,
     phase: Phase,
 }
 
@@ -195,6 +197,7 @@ impl Subscription {
             attempts: 0,
             why: None,
             left_ms: None,
+            runs: false,
             phase: Phase::Working,
         });
         effects.extend(self.enter(InstallState::Fetching));
@@ -316,6 +319,9 @@ impl Subscription {
     fn start(&mut self, now_ms: u64) -> Vec<Effect> {
         let subject = self.subject();
         let Some(goal) = &mut self.goal else { return Vec::new() };
+        if goal.runs {
+            return self.started(now_ms);
+        }
         let (Some(directory), Some(activation)) = (self.spec.directory.clone(), self.trial.activation.clone()) else {
             return self.started(now_ms);
         };

@@ -45,14 +45,13 @@ async fn ask(url: &str) -> Result<(), String> {
         .header(CONNECTION, "close")
         .body(String::new())
         .map_err(|error| failed(&error))?;
-    // The connection moves only while it is polled, and ends with this future.
-    let answer = async move { sender.send_request(request).await };
+    let answer = sender.send_request(request);
+    tokio::pin!(answer);
+    // The connection moves only while it is polled. One that has ended may have left its answer.
     let response = tokio::select! {
-        response = answer => response,
-        end = connection => {
-            let error = end.err().map_or_else(|| "the connection ended".to_owned(), |error| error.to_string());
-            return Err(failed(&error));
-        }
+        biased;
+        response = &mut answer => response,
+        _ = connection => answer.await,
     };
     let status = response.map_err(|error| failed(&error))?.status();
     if status.is_success() { Ok(()) } else { Err(format!("{url} answered {}", status.as_u16())) }

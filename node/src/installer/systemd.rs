@@ -49,7 +49,7 @@ pub(super) async fn is_active(unit: &str, directory: &Path, limit: Duration) -> 
 }
 
 /// Whether this process runs in a unit of systemd.
-pub fn runs_in(unit: &str) -> bool {
+pub(super) fn runs_in(unit: &str) -> bool {
     std::fs::read_to_string("/proc/self/cgroup").is_ok_and(|groups| names(&groups, unit))
 }
 

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::{Signal, getpid, kill_process};
+
 use super::process::{Ended, Order, run};
 use super::{http, systemd};
 use crate::engine::effect::Subject;
@@ -24,10 +26,35 @@ pub async fn activate(root: &Path, activation: &Activation, subject: &Subject) -
     let (directory, limit) = (root.join("current"), Duration::from_millis(activation.timeout_ms));
     match &activation.starter {
         Starter::Unit(unit) => systemd::restart(unit, &directory, limit).await,
+        Starter::Node => end_this_node(limit).await,
         Starter::Command(command) => {
             let variables = variables(root, subject);
             run(&Order { command, directory: &directory, variables: &variables, limit }).await
         }
+    }
+}
+
+/// Ends this node as an operator would. Whoever keeps it up starts it from `current`; a node that is still
+/// here at the end of its time was not.
+async fn end_this_node(limit: Duration) -> Ended {
+    if let Err(error) = kill_process(getpid(), Signal::TERM) {
+        return Ended::failed(format!("this node cannot end itself: {error}"));
+    }
+    tokio::time::sleep(limit).await;
+    Ended::failed("this node was not started again")
+}
+
+/// Whether this process is what `activation` starts from `current` in `root`, and so proves by running that
+/// it was started.
+pub fn is_started(root: &Path, activation: &Activation) -> bool {
+    match &activation.starter {
+        Starter::Unit(unit) => systemd::runs_in(unit),
+        Starter::Node => {
+            let current = root.join("current").canonicalize();
+            let program = std::env::current_exe().and_then(|path| path.canonicalize());
+            current.is_ok_and(|current| program.is_ok_and(|program| program.starts_with(current)))
+        }
+        Starter::Command(_) => false,
     }
 }
 

@@ -403,7 +403,9 @@ impl Runtime {
         // One that was just asked for is looked at first.
         if let Some(shortage) = subscription.shortage().filter(|shortage| shortage.until_ms > 0) {
             let body = error(ErrorCode::BlockedByPolicy, shortage.reason);
-            return Look::Done(Err(body.with_hint("it goes on by itself once there is room; updraft status says when it looks")));
+            return Look::Done(Err(
+                body.with_hint("it goes on by itself once there is room; updraft status says when it looks")
+            ));
         }
         if let Some(release) = subscription.wanted() {
             let mut progress = views::fetching(&self.engine, &release.artifact);

@@ -25,7 +25,7 @@ use crate::engine::bans::Ban;
 use crate::engine::effect::{Event, InstallEffect, Save, Subject};
 use crate::engine::input::Input;
 use crate::engine::install::{
-    Activation, Check, Fault, Holds, InstallState, Installed, JournalEntry, Recovered, Starter, StepFailure, Trial, Way,
+    Activation, Check, Fault, Holds, InstallState, Installed, JournalEntry, Recovered, StepFailure, Trial, Way,
 };
 use crate::engine::retention::RetentionEffect;
 use crate::installer::{self, Ended, InstallDir};
@@ -503,10 +503,7 @@ pub(super) fn recover(
     for (version, reason) in state.holds(directory, product)? {
         holds.add(version.as_ref(), &reason);
     }
-    let unit = trial.activation.as_ref().and_then(|activation| match &activation.starter {
-        Starter::Unit(unit) => Some(unit),
-        Starter::Command(_) => None,
-    });
+    let runs = trial.activation.as_ref().is_some_and(|activation| installer::is_started(directory, activation));
     Ok(Recovered {
         journal,
         installed,
@@ -514,7 +511,7 @@ pub(super) fn recover(
         current: InstallDir::new(directory).current(),
         quarantine: state.quarantined(Some(directory))?.into_iter().map(|row| (row.artifact, row.reason)).collect(),
         holds,
-        in_own_unit: unit.is_some_and(|unit| installer::runs_in(unit)),
+        runs,
         trial,
     })
 }

@@ -100,6 +100,7 @@ pub struct Recovered {
     pub holds: Holds,
     /// How a release is started, and what proves that it works: what the configuration says now.
     pub trial: Trial,
-    /// This process runs in the unit that the subscription restarts: that it runs is the restart.
-    pub in_own_unit: bool,
+    /// This process is what the subscription's starter starts, and was started after the last switch: that it
+    /// runs is the start.
+    pub runs: bool,
 }

@@ -56,6 +56,7 @@ impl Subscription {
             attempts: 0,
             why: None,
             left_ms: None,
+            runs: false,
             phase: Phase::Working,
         });
         self.failures = 0;

@@ -31,12 +31,12 @@ impl Subscription {
         let Some(journal) = found.journal else { return (subscription, Vec::new()) };
         let effects = match (journal.state, journal.to.clone()) {
             (InstallState::Armed | InstallState::Switched | InstallState::Probation, Some(to)) => {
-                let is_switched = found.current.as_deref() == Some(&to.release_dir);
-                subscription.resume(journal, to, is_switched, found.in_own_unit, now_ms)
+                subscription.resume(journal, to, found.current.as_deref(), found.runs, now_ms)
             }
             (InstallState::RollingBack, Some(to)) => {
                 let way = if journal.way.is_back() { journal.way } else { Way::BackByOperator };
-                subscription.goal = Some(Goal { way, ..goal(journal, to) });
+                let runs = found.runs && found.current.as_deref() == Some(&to.release_dir);
+                subscription.goal = Some(Goal { way, runs, ..goal(journal, to) });
                 // Swapping the link once more does no harm.
                 subscription.arm()
             }
@@ -60,11 +60,13 @@ impl Subscription {
         &mut self,
         journal: JournalEntry,
         to: Installed,
-        is_switched: bool,
-        in_own_unit: bool,
+        current: Option<&str>,
+        runs: bool,
         now_ms: u64,
     ) -> Vec<Effect> {
         let was = journal.state;
+        let is_switched = current == Some(&to.release_dir);
+        let is_back = self.installed.as_ref().is_some_and(|installed| current == Some(&installed.release_dir));
         let goal = self.goal.insert(goal(journal, to));
         self.state = was;
         let attempts = goal.attempts.saturating_add(1);
@@ -72,14 +74,22 @@ impl Subscription {
             let reason = format!("it was started {} times and did not prove itself", goal.attempts);
             return self.go_back(&reason, Way::Back);
         }
+        if was != InstallState::Armed && !is_switched && is_back {
+            // A launcher counted its failed starts, or a person had enough of it.
+            let effects = self.go_back("`current` was put back while the node did not run", Way::Back);
+            if let Some(goal) = &mut self.goal {
+                goal.runs = runs;
+            }
+            return effects;
+        }
         if !is_switched {
             return self.arm();
         }
         goal.attempts = attempts;
         let mut effects = self.enter(InstallState::Switched);
         let is_unit = matches!(self.trial.activation.as_ref().map(|a| &a.starter), Some(Starter::Unit(_)));
-        // systemd keeps a unit up by itself, and a node that runs in the unit is the proof that it runs.
-        let runs = is_unit && (in_own_unit || was == InstallState::Probation);
+        // systemd keeps a unit up by itself.
+        let runs = runs || (is_unit && was == InstallState::Probation);
         effects.extend(if runs { self.started(now_ms) } else { self.start(now_ms) });
         effects
     }
@@ -95,6 +105,7 @@ fn goal(journal: JournalEntry, to: Installed) -> Goal {
         attempts: journal.attempts,
         why: journal.reason,
         left_ms: journal.remaining_ms,
+        runs: false,
         phase: Phase::Working,
     }
 }

@@ -34,6 +34,7 @@ impl Subscription {
             attempts: 0,
             why: Some(reason.to_owned()),
             left_ms: None,
+            runs: false,
             phase: Phase::Working,
             transaction: goal.transaction,
         };

@@ -256,7 +256,7 @@ impl World {
             quarantine: self.quarantine.clone(),
             holds: self.subscription.holds.clone(),
             trial: self.trial.clone(),
-            in_own_unit: false,
+            runs: false,
         };
         let (subscription, effects) = Subscription::restore(spec(), found, self.now_ms);
         self.subscription = subscription;
@@ -285,10 +285,13 @@ impl World {
     fn settle(&mut self, answer: Answer) {
         for _ in 0..2_000 {
             self.plan();
-            while !self.open.is_empty() {
+            while let Some(open) = self.open.first() {
+                // A link that can never be swapped is waited for, for ever.
+                let answer = if matches!(open, Open::Switch(..)) { Answer::Good } else { answer };
                 self.answer(0, answer, usize::MAX);
             }
             self.pass(1_000);
+            self.plan();
             let rests = matches!(
                 self.subscription.state,
                 InstallState::Idle | InstallState::Committed | InstallState::Quarantined
@@ -543,9 +546,25 @@ fn a_node_in_the_unit_that_it_restarts_takes_its_own_start_for_the_restart() {
         installed: world.installed.clone(),
         current: world.current.clone(),
         trial: world.trial.clone(),
-        in_own_unit: true,
+        runs: true,
         ..Recovered::default()
     };
     let (subscription, _) = Subscription::restore(spec(), found, 0);
     assert_eq!(subscription.state, InstallState::Probation);
+}
+
+#[test]
+fn a_link_that_was_put_back_while_the_node_was_down_is_a_verdict() {
+    let mut world = with_one_installed();
+    reach(&mut world, InstallState::Probation);
+    world.current = world.installed.as_ref().map(|installed| installed.release_dir.clone());
+    world.restart();
+    assert_eq!(world.subscription.state, InstallState::RollingBack);
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 1), "it is not switched to again");
+    assert!(world.quarantine.contains_key(&release(2).artifact));
+}
+
+fn is_at(world: &World, minor: u64) -> bool {
+    world.installed.as_ref().is_some_and(|installed| installed.version == Version::new(1, minor, 0))
 }

@@ -51,6 +51,8 @@ pub enum Starter {
     Unit(String),
     /// This command with its arguments.
     Command(Vec<String>),
+    /// The node itself is what is installed: it ends, and whoever keeps it up starts it from `current`.
+    Node,
 }
 
 /// How a release proves that it works.
