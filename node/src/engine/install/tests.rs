@@ -60,7 +60,8 @@ fn trial() -> Trial {
 enum Open {
     Stage(String),
     Switch(String, String),
-    Activate(String),
+    /// With the time at which it was asked.
+    Activate(String, u64),
     Check(String, u32),
 }
 
@@ -133,7 +134,7 @@ impl World {
                     if self.subscription.state == InstallState::Switched {
                         *self.starts.entry(transaction.clone()).or_default() += 1;
                     }
-                    self.open.push(Open::Activate(transaction));
+                    self.open.push(Open::Activate(transaction, self.now_ms));
                 }
                 Effect::Install(InstallEffect::Check { transaction, number, .. }) => {
                     self.open.push(Open::Check(transaction, number));
@@ -205,7 +206,7 @@ impl World {
                 }
                 self.subscription.switch_ended(&transaction, result, self.now_ms)
             }
-            Open::Activate(transaction) => {
+            Open::Activate(transaction, _) => {
                 if answer == Answer::Place
                     && let Some(count) = self.starts.get_mut(&transaction)
                 {
@@ -231,6 +232,9 @@ impl World {
         if self.subscription.state == InstallState::Probation {
             self.watched_ms += ms.min(5_000);
         }
+        // A shell ends what it runs at its deadline; that its answer gets lost is the machine's to see.
+        let given_up_ms = self.now_ms.saturating_sub(5_000 + WATCHDOG_MS);
+        self.open.retain(|open| !matches!(open, Open::Activate(_, asked_ms) if *asked_ms <= given_up_ms));
         let effects = self.subscription.tick(self.now_ms);
         self.carry_out(effects, usize::MAX);
     }
@@ -419,7 +423,7 @@ fn a_release_that_does_not_start_goes_and_is_quarantined_by_its_hash() {
     assert_eq!(world.subscription.state, InstallState::RollingBack);
     assert!(world.quarantine.contains_key(&release(2).artifact), "it is on disk before anything is switched back");
     world.answer(0, Answer::Good, usize::MAX);
-    assert!(matches!(world.open[..], [Open::Activate(_)]), "the old release is started again");
+    assert!(matches!(world.open[..], [Open::Activate(..)]), "the old release is started again");
     world.answer(0, Answer::Good, usize::MAX);
     assert_eq!(world.subscription.state, InstallState::Quarantined);
     assert_eq!(world.installed.as_ref().map(|installed| installed.version.clone()), Some(Version::new(1, 1, 0)));
