@@ -17,7 +17,9 @@ impl Subscription {
         transaction: String,
     ) -> Result<Vec<Effect>, Refusal> {
         let product = self.spec.product.clone();
-        if matches!(self.state, InstallState::Switched | InstallState::Probation) {
+        // What is just being started is not pulled away under its starter: that ends soon, by its deadline.
+        let is_starting = self.goal.as_ref().is_some_and(|goal| matches!(goal.phase, Phase::Starting { .. }));
+        if matches!(self.state, InstallState::Switched | InstallState::Probation) && !is_starting {
             return self.roll_back_trial(to, hold);
         }
         if self.is_busy() {
