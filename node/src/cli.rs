@@ -24,9 +24,11 @@ pub mod events;
 pub mod fetch;
 pub mod gc;
 pub mod history;
+pub mod hold;
 pub mod init;
 pub mod install;
 pub mod key;
+pub mod launch;
 pub mod man;
 pub mod node_flags;
 pub mod output;
@@ -46,6 +48,7 @@ pub mod status;
 pub mod table;
 pub mod targets;
 pub mod ticket;
+pub mod unhold;
 pub mod units;
 
 pub use error::{CommandError, ExitCode};
@@ -133,8 +136,14 @@ pub enum Command {
     Rollback(rollback::RollbackArgs),
     /// Remove what nothing needs, or tell what would go
     Gc(gc::GcArgs),
+    /// Keep a version, or every update, of a product from being installed
+    Hold(hold::HoldArgs),
+    /// Let what was held be installed again
+    Unhold(unhold::UnholdArgs),
     /// List what was installed when
     History(history::HistoryArgs),
+    /// Start the node that an install directory points at, and go back where it does not stay up
+    Launch(launch::LaunchArgs),
     /// Show what happens on the node
     Events(events::EventsArgs),
     /// Make, list, carry and replace keys
@@ -160,7 +169,7 @@ pub enum Command {
 impl Command {
     fn level(&self) -> telemetry::Level {
         match self {
-            Self::Seed(_) | Self::Peer(_) => telemetry::Level::Node,
+            Self::Seed(_) | Self::Peer(_) | Self::Launch(_) => telemetry::Level::Node,
             _ => telemetry::Level::Command,
         }
     }
@@ -214,6 +223,9 @@ fn dispatch(cli: Cli, output: &mut Output) -> Result<ExitCode, CommandError> {
         Command::Install(args) => install::run(args, &global, output),
         Command::Rollback(args) => rollback::run(args, &global, output),
         Command::Gc(args) => gc::run(&args, &global, output),
+        Command::Hold(args) => hold::run(args, &global, output),
+        Command::Unhold(args) => unhold::run(args, &global, output),
+        Command::Launch(args) => launch::run(args, output),
         Command::History(args) => history::run(args, &global, output),
         Command::Events(args) => events::run(&args, &global, output),
         Command::Key(command) => key::run(command, &global, output),

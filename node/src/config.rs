@@ -10,6 +10,7 @@ pub mod file;
 pub mod limits;
 pub mod size;
 mod subscription;
+pub mod trial;
 
 use std::collections::BTreeMap;
 use std::fmt;

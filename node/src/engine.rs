@@ -29,12 +29,12 @@ use self::catalog::{Catalog, CatalogError, CatalogView};
 use self::effect::{Effect, Event, EventKind, SwarmEffect};
 use self::fetch::Fetch;
 use self::input::{Input, Now};
-use self::install::{Recovered, Refusal, Subscription, SubscriptionSpec};
+use self::install::{Installed, Recovered, Refusal, Subscription, SubscriptionSpec};
 use self::limits::Limits;
 use self::memory::Memory;
 use self::offers::Offers;
 use self::peers::Peers;
-use self::plan::{Facts, Verdict, plan};
+use self::plan::{Disk, Facts, Verdict, plan};
 use self::retention::Retention;
 use self::supply::{Next, Stage, Supplies, object};
 use self::wants::Wants;
@@ -245,7 +245,7 @@ impl Engine {
             }
         }
         for (spec, recovered) in found.subscriptions {
-            let (subscription, effects) = Subscription::restore(spec, recovered);
+            let (subscription, effects) = Subscription::restore(spec, recovered, now.mono_ms);
             engine.subscriptions.push(subscription);
             engine.effects.extend(effects);
         }
@@ -270,6 +270,21 @@ impl Engine {
             }
             Input::Switched { directory, transaction, result } => {
                 self.step(&directory, now, |subscription| subscription.switch_ended(&transaction, result, now.mono_ms));
+            }
+            Input::Activated { directory, transaction, result, output } => {
+                self.step(&directory, now, |subscription| {
+                    let said = subscription.said("the activation", &output);
+                    let effects = subscription.activated(&transaction, result, now.mono_ms);
+                    said.into_iter().chain(effects).collect()
+                });
+            }
+            Input::Checked { directory, transaction, number, result, output } => {
+                self.step(&directory, now, |subscription| {
+                    // A healthy release need not be listened to.
+                    let said = subscription.said("the health check", &output).filter(|_| result.is_err());
+                    let effects = subscription.checked(&transaction, number, result, now.mono_ms);
+                    said.into_iter().chain(effects).collect()
+                });
             }
         }
         self.ask(now);
@@ -299,6 +314,9 @@ impl Engine {
         }
         self.tend_neighbours(now);
         self.offers_tick(now);
+        for subscription in &mut self.subscriptions {
+            self.effects.extend(subscription.tick(now.mono_ms));
+        }
         if now.mono_ms < self.review_at_ms {
             return;
         }
@@ -494,6 +512,11 @@ impl Engine {
     fn plan_all(&mut self, view: &CatalogView, now: Now) -> Vec<Arc<Release>> {
         let mut ahead = Vec::new();
         for subscription in &mut self.subscriptions {
+            let disk = subscription.shortage().map(|shortage| Disk {
+                artifact: shortage.artifact,
+                reason: shortage.reason,
+                look_at: now.wall.plus_seconds(seconds_until(shortage.until_ms, now.mono_ms)),
+            });
             let facts = Facts {
                 product: &subscription.spec.product,
                 channel: &subscription.spec.channel,
@@ -502,10 +525,13 @@ impl Engine {
                 node_id: Some(self.config.me.as_bytes()),
                 quarantine: Some(&subscription.quarantine),
                 hurry: subscription.hurry.as_ref(),
+                holds: Some(&subscription.holds),
+                disk,
             };
             let decision = plan(view, &facts, now.wall);
-            let effects = match (&decision.verdict, &decision.offered) {
-                (Verdict::Install, Some(release)) => {
+            let goes_on = decision.verdict == Verdict::Install || decision.waits_for_the_disk();
+            let effects = match &decision.offered {
+                Some(release) if goes_on => {
                     let transaction = format!("{:016x}", self.rng.random::<u64>());
                     subscription.pursue(release, transaction, now.mono_ms)
                 }
@@ -565,7 +591,7 @@ impl Engine {
                 let offered = offered.map_or_else(|| "nothing".to_owned(), ToString::to_string);
                 return Err(Refusal::NotOffered { product: product.clone(), wanted: wanted.clone(), offered });
             }
-            subscription.retry(hurry);
+            self.effects.extend(subscription.retry(hurry));
         }
         if !found {
             return Err(Refusal::NotSubscribed(product.to_string()));
@@ -575,21 +601,75 @@ impl Engine {
         Ok(std::mem::take(&mut self.effects))
     }
 
-    /// An operator wants the previous release back.
-    pub fn roll_back(&mut self, product: &Product, to: Option<&Version>) -> Result<Vec<Effect>, Refusal> {
-        let mut subscriptions = self
-            .subscriptions
-            .iter_mut()
-            .filter(|s| s.spec.product == *product && s.spec.directory.is_some())
-            .peekable();
-        if subscriptions.peek().is_none() {
+    /// An operator wants the previous release back, or another that is kept: `kept` says which are in a
+    /// directory. What is left is held where `hold` says so.
+    pub fn roll_back(
+        &mut self,
+        product: &Product,
+        to: Option<&Version>,
+        hold: bool,
+        kept: &dyn Fn(&str) -> Vec<Installed>,
+        now: Now,
+    ) -> Result<Vec<Effect>, Refusal> {
+        self.ask_installs(product, now, |subscription, transaction| {
+            let kept = subscription.spec.directory.as_deref().map(kept).unwrap_or_default();
+            subscription.roll_back(to, &kept, hold, transaction)
+        })
+    }
+
+    /// An operator keeps a version, or everything, of a product from being installed.
+    pub fn hold(
+        &mut self,
+        product: &Product,
+        version: Option<&Version>,
+        reason: &str,
+        now: Now,
+    ) -> Result<Vec<Effect>, Refusal> {
+        self.ask_installs(product, now, |subscription, _| subscription.hold(version, reason))
+    }
+
+    /// An operator lifts the hold on a version, or every hold on a product.
+    pub fn unhold(&mut self, product: &Product, version: Option<&Version>, now: Now) -> Result<Vec<Effect>, Refusal> {
+        self.ask_installs(product, now, |subscription, _| Ok(subscription.unhold(version)))
+    }
+
+    /// Asks every subscription that installs `product`; each gets a name for an attempt.
+    fn ask_installs(
+        &mut self,
+        product: &Product,
+        now: Now,
+        mut ask: impl FnMut(&mut Subscription, String) -> Result<Vec<Effect>, Refusal>,
+    ) -> Result<Vec<Effect>, Refusal> {
+        let mut found = false;
+        let mut refused = None;
+        for subscription in self.subscriptions.iter_mut().filter(|s| s.spec.product == *product) {
+            if subscription.spec.directory.is_none() {
+                continue;
+            }
+            found = true;
+            match ask(subscription, format!("{:016x}", self.rng.random::<u64>())) {
+                Ok(effects) => self.effects.extend(effects),
+                Err(refusal) => refused = Some(refusal),
+            }
+        }
+        let effects = std::mem::take(&mut self.effects);
+        if !found {
             return Err(Refusal::NotSubscribed(product.to_string()));
         }
-        let mut effects = Vec::new();
-        for subscription in subscriptions {
-            let transaction = format!("{:016x}", self.rng.random::<u64>());
-            effects.extend(subscription.roll_back(to, transaction)?);
+        if let Some(refusal) = refused.filter(|_| effects.is_empty()) {
+            return Err(refusal);
         }
-        Ok(effects)
+        let asked = !effects.is_empty();
+        self.effects = effects;
+        if asked {
+            self.review(now);
+            self.ask(now);
+        }
+        Ok(std::mem::take(&mut self.effects))
     }
+}
+
+/// Whole seconds until a monotonic time.
+fn seconds_until(at_ms: u64, now_ms: u64) -> i64 {
+    i64::try_from(at_ms.saturating_sub(now_ms).div_ceil(1_000)).unwrap_or(i64::MAX)
 }

@@ -13,18 +13,26 @@
 //! happens in the middle of it.
 
 pub mod collect;
+mod http;
 pub mod in_use;
+mod process;
+mod systemd;
+mod trial;
 
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use updraft_protocol::release::Release;
 
 use crate::archive::{self, ArchiveError, Expected};
 use crate::atomic;
-use crate::engine::install::StepFailure;
+use crate::engine::install::{Fault, StepFailure};
+
+pub use process::Ended;
+pub use trial::{activate, check, is_started};
 
 /// Free bytes that must remain after unpacking.
 const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
@@ -72,6 +80,14 @@ pub enum InstallError {
         /// The missing tree.
         path: PathBuf,
     },
+    /// What must be renamed into each other lies on two file systems.
+    #[error("{path} lies on another file system than {other}; keep the whole install directory on one")]
+    Apart {
+        /// One directory.
+        path: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
     /// The artifact cannot be unpacked.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -85,13 +101,13 @@ impl InstallError {
 
     /// The failure as the engine takes it.
     pub fn into_failure(self) -> StepFailure {
-        let artifact_is_bad = match &self {
-            Self::Archive(error) => {
-                !matches!(error, ArchiveError::Io { .. } | ArchiveError::Cancelled | ArchiveError::Output(_))
-            }
-            Self::Io { .. } | Self::NoRoom { .. } | Self::InTheWay { .. } | Self::NotARelease { .. } => false,
+        let fault = match &self {
+            Self::Archive(ArchiveError::Io { .. } | ArchiveError::Output(_)) => Fault::Place,
+            Self::Archive(ArchiveError::Cancelled) => Fault::Moment,
+            Self::Archive(_) | Self::NotARelease { .. } => Fault::Release,
+            Self::Io { .. } | Self::NoRoom { .. } | Self::InTheWay { .. } | Self::Apart { .. } => Fault::Place,
         };
-        StepFailure { reason: self.to_string(), artifact_is_bad }
+        StepFailure { reason: self.to_string(), fault }
     }
 }
 
@@ -133,8 +149,18 @@ impl InstallDir {
     }
 
     fn prepare(&self) -> Result<(), InstallError> {
-        for directory in [self.root.clone(), self.releases(), self.root.join("staging")] {
-            atomic::make_dirs(&directory).map_err(InstallError::io("create", &directory))?;
+        let all = [self.root.clone(), self.releases(), self.root.join("staging")];
+        let mut device = None;
+        for directory in &all {
+            atomic::make_dirs(directory).map_err(InstallError::io("create", directory))?;
+            // A file system that was mounted read-only, or went so, says it here.
+            rustix::fs::access(directory, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+                .map_err(io::Error::from)
+                .map_err(InstallError::io("write in", directory))?;
+            let found = fs::metadata(directory).map_err(InstallError::io("look at", directory))?.dev();
+            if *device.get_or_insert(found) != found {
+                return Err(InstallError::Apart { path: directory.clone(), other: self.root.clone() });
+            }
         }
         match fs::symlink_metadata(self.current_link()) {
             Ok(found) if !found.file_type().is_symlink() => Err(InstallError::InTheWay { path: self.current_link() }),
@@ -209,6 +235,11 @@ impl InstallDir {
     /// Removes what an attempt left in staging.
     pub fn discard(&self, transaction: &str) -> Result<(), InstallError> {
         Self::remove_tree(&self.staging(transaction))
+    }
+
+    /// Whether the tree of this name is there, which means that it is whole.
+    pub fn has(&self, release_dir: &str) -> bool {
+        self.releases().join(release_dir).is_dir()
     }
 
     fn remove_tree(path: &Path) -> Result<(), InstallError> {

@@ -30,7 +30,7 @@ use crate::config::{Kad, NodeConfig, Role};
 use crate::control::Call;
 use crate::control::server::{BindError, Server};
 use crate::engine::catalog::CatalogView;
-use crate::engine::effect::{Effect, Event, EventKind, GossipVerdict, SwarmEffect};
+use crate::engine::effect::{Effect, Event, EventKind, GossipVerdict, InstallEffect, SwarmEffect};
 use crate::engine::input::{Input, Now, SwarmInput};
 use crate::engine::install::SubscriptionSpec;
 use crate::engine::peers::peer_of;
@@ -335,10 +335,13 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
     }
     let mut subscriptions = Vec::new();
     for row in opened.state.subscriptions()?.into_iter().filter(|row| row.repository == repository.0) {
+        let is_meant =
+            |s: &&crate::config::Subscription| s.product == row.product && s.directory.as_ref() == row.mode.directory();
+        let trial = config.subscriptions.iter().find(is_meant).map(|s| s.trial.clone()).unwrap_or_default();
         let (directory, recovered) = match &row.mode {
             Mode::Install { directory } => {
                 let text = directory.to_str().ok_or_else(|| StartError::Directory(directory.clone()))?;
-                (Some(text.to_owned()), worker::recover(&opened.state, directory)?)
+                (Some(text.to_owned()), worker::recover(&opened.state, directory, &row.product, trial)?)
             }
             Mode::Mirror => (None, crate::engine::install::Recovered::default()),
         };
@@ -497,6 +500,8 @@ impl Runtime {
                     self.swarm_effect(SwarmEffect::MetaAnswer { channel, response }).await;
                 }
                 Effect::Journal(entry) => self.install_job(Job::Journal(entry)).await,
+                // A person waits for it, and it must not wait for what is being unpacked.
+                Effect::Install(effect @ InstallEffect::Hold { .. }) => self.file_job(Job::Install(effect)).await,
                 Effect::Install(effect) => self.install_job(Job::Install(effect)).await,
                 Effect::RememberPeer { peer, addresses } => self.file_job(Job::RememberPeer { peer, addresses }).await,
                 Effect::RememberBan(ban) => self.file_job(Job::RememberBan(ban)).await,
@@ -609,16 +614,16 @@ impl Runtime {
 
     async fn tell(&mut self, event: Event) {
         let now = wall_clock();
-        let level_is_high =
-            event.kind.is_alarm() || matches!(event.kind, EventKind::PeerBlamed | EventKind::InstallFailed);
+        let level_is_high = event.kind.is_alarm()
+            || matches!(event.kind, EventKind::PeerBlamed | EventKind::InstallFailed | EventKind::InstallPostponed);
         if level_is_high {
             tracing::warn!(kind = event.kind.as_str(), "{}", event.text);
         } else {
             tracing::info!(kind = event.kind.as_str(), "{}", event.text);
         }
         self.events.add(&event, now);
-        // Installs and rollbacks are written to the history together with what they change.
-        let written = matches!(event.kind, EventKind::Installed | EventKind::RolledBack);
+        // How installs end is written to the history together with what that changes.
+        let written = matches!(event.kind, EventKind::Installed | EventKind::RolledBack | EventKind::InstallFailed);
         if event.kind.is_history() && !written {
             self.file_job(Job::History { event, at: now }).await;
         }

@@ -12,6 +12,7 @@ use updraft::control::Call;
 use updraft::control::messages::{ErrorBody, Line, PublishRequest, Request, Response};
 use updraft::control::reply;
 use updraft::control::views::{StatusView, SubscriptionState};
+use updraft::engine::install::Trial;
 use updraft::runtime::open::{OpenError, Opened};
 use updraft::runtime::{RunningNode, StartError, start};
 use updraft::store::StoreError;
@@ -49,6 +50,11 @@ pub struct Cluster {
 /// Never: the name is valid.
 pub fn product() -> Product {
     "app".parse().expect("a valid name")
+}
+
+/// A subscription to that product.
+pub fn subscription(directory: Option<PathBuf>) -> Subscription {
+    Subscription { product: product(), channel: Channel::stable(), directory, trial: Trial::default() }
 }
 
 /// What a node of a test is told: everything on loopback, nothing that reaches farther.
@@ -235,8 +241,7 @@ impl Cluster {
         for number in first..first + count {
             let data_dir = self.scratch.path().join(format!("peer-{number}"));
             let mut config = config(&data_dir, Role::Peer, Some(self.ticket.clone()));
-            config.subscriptions =
-                vec![Subscription { product: product(), channel: Channel::stable(), directory: None }];
+            config.subscriptions = vec![subscription(None)];
             change(&mut config);
             starting.push((tokio::spawn(start(config)), data_dir));
         }
@@ -254,8 +259,7 @@ impl Cluster {
     pub async fn start_peer_in(&mut self, data_dir: PathBuf) {
         let install_dir = data_dir.join("app");
         let mut config = config(&data_dir, Role::Peer, Some(self.ticket.clone()));
-        config.subscriptions =
-            vec![Subscription { product: product(), channel: Channel::stable(), directory: Some(install_dir.clone()) }];
+        config.subscriptions = vec![subscription(Some(install_dir.clone()))];
         let node = start(config).await.expect("the peer starts");
         self.peers.push(TestNode { node, data_dir, install_dir });
     }

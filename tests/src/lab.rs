@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use updraft::config::{NodeConfig, Role, Subscription};
+use updraft::config::{NodeConfig, Role};
 use updraft::control::Call;
 use updraft::control::messages::{Event, Line, Request, Response};
 use updraft::control::reply;
@@ -22,13 +22,12 @@ use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::head::Evidence;
 use updraft_protocol::meta::{MetaFile, MetaResponse};
-use updraft_protocol::names::Channel;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::ticket::Ticket;
 use updraft_protocol::transfer::{Control, PeerRecord};
 use updraft_protocol::tuf::RoleName;
 
-use crate::cluster::{ask, config, has_installed, product, status};
+use crate::cluster::{ask, config, has_installed, status, subscription};
 use crate::forge::{Set, Work, version_of};
 use crate::http;
 use crate::malicious::{Honest, Peer};
@@ -155,7 +154,7 @@ impl Lab {
         let mut config = config(&data_dir, Role::Peer, ticket.map(ToString::to_string));
         config.http = Some(([127, 0, 0, 1], 0).into());
         let directory = Some(install_dir.clone());
-        config.subscriptions = vec![Subscription { product: product(), channel: Channel::stable(), directory }];
+        config.subscriptions = vec![subscription(directory)];
         change(&mut config);
         Victim::start(config, data_dir, install_dir).await
     }

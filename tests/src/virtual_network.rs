@@ -562,7 +562,15 @@ impl VirtualNetwork {
             InstallEffect::Switch { directory, transaction, .. } => {
                 self.soon(index, Input::Switched { directory, transaction, result: Ok(()) });
             }
-            InstallEffect::Discard { .. } | InstallEffect::Collect { .. } => {}
+            InstallEffect::Activate { directory, transaction, .. } => {
+                let output = String::new();
+                self.soon(index, Input::Activated { directory, transaction, result: Ok(()), output });
+            }
+            InstallEffect::Check { directory, transaction, number, .. } => {
+                let output = String::new();
+                self.soon(index, Input::Checked { directory, transaction, number, result: Ok(()), output });
+            }
+            InstallEffect::Discard { .. } | InstallEffect::Collect { .. } | InstallEffect::Hold { .. } => {}
         }
     }
 

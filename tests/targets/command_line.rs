@@ -117,6 +117,8 @@ fn help_and_version_are_answers() {
         "fetch",
         "install",
         "rollback",
+        "hold",
+        "unhold",
         "history",
         "events",
         "key",
@@ -145,6 +147,8 @@ fn without_a_node_commands_say_which_one_they_looked_for() {
         &["fetch", "app"],
         &["install", "app"],
         &["rollback", "app", "--yes"],
+        &["hold", "app"],
+        &["unhold", "app"],
     ] {
         let ended = PROGRAM.run(&data_dir, arguments).failed(NODE_UNREACHABLE, "nobody");
         assert!(ended.stderr.contains("--data-dir"), "what to do next is missing: {ended:#?}");

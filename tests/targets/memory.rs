@@ -677,6 +677,8 @@ fn decide(view: &CatalogView, policy: &ChannelPolicy, channel: &Channel, install
         node_id: Some(b"node"),
         quarantine: None,
         hurry: None,
+        holds: None,
+        disk: None,
     };
     plan(&view, &facts, at(5))
 }

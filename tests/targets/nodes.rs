@@ -50,7 +50,7 @@ async fn a_rollback_brings_the_previous_release_back_and_holds_the_bad_one() {
         cluster.publish(&source, version).await.expect("published");
         until(&peer.node, version, |status| has_installed(status, version)).await;
     }
-    let answer = ask(&peer.node, Request::Rollback { product: product(), to: None }).await;
+    let answer = ask(&peer.node, Request::Rollback { product: product(), to: None, hold: true }).await;
     assert!(matches!(answer, Ok(Response::Install(view)) if view.to == "1.0.0"));
     let text = fs::read_to_string(peer.install_dir.join("current/bin/app")).expect("readable");
     assert!(text.contains("1.0.0"));

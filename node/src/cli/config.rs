@@ -11,7 +11,7 @@ use super::node_flags::NodeFlags;
 use super::{CommandError, ExitCode, GlobalArgs, Output};
 use crate::config::limits::budget_text;
 use crate::config::size::SizeLimit;
-use crate::config::{self, CONFIG_NAME, EffectiveConfig, Overrides, Role, Source};
+use crate::config::{self, CONFIG_NAME, EffectiveConfig, Overrides, Role, Source, trial};
 use crate::control::views::Schema;
 use crate::engine::limits::{Window, rate_text};
 
@@ -84,7 +84,13 @@ fn view(effective: &EffectiveConfig) -> ConfigView {
     let subscriptions: Vec<_> = config
         .subscriptions
         .iter()
-        .map(|s| json!({ "product": s.product, "channel": s.channel, "directory": s.directory.as_deref().map(path) }))
+        .map(|s| {
+            let mut row = trial::keys(&s.trial);
+            row.insert("product".to_owned(), json!(s.product));
+            row.insert("channel".to_owned(), json!(s.channel));
+            row.insert("directory".to_owned(), json!(s.directory.as_deref().map(path)));
+            Value::Object(row)
+        })
         .collect();
     let limits = &config.limits;
     let windows: Vec<_> = limits.windows.iter().map(limit_window).collect();
@@ -163,11 +169,15 @@ fn human(view: &ConfigView) -> String {
     text
 }
 
-/// A string, number, boolean or list of strings in TOML.
+/// A string, number, boolean, list of strings or small table in TOML.
 fn toml(value: &Value) -> String {
     match value {
         Value::String(text) => toml::Value::String(text.clone()).to_string(),
         Value::Array(items) => format!("[{}]", items.iter().map(toml).collect::<Vec<_>>().join(", ")),
+        Value::Object(rows) => {
+            let rows: Vec<_> = rows.iter().map(|(key, value)| format!("{key} = {}", toml(value))).collect();
+            format!("{{ {} }}", rows.join(", "))
+        }
         other => other.to_string(),
     }
 }
@@ -239,6 +249,21 @@ product = \"kiosk\"
         let mut shown = effective().config;
         shown.data_dir = dir.path().to_owned();
         assert_eq!(read, shown);
+    }
+
+    #[test]
+    fn how_releases_are_started_is_shown_as_it_is_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let text = "[[subscriptions]]\nproduct = \"editor\"\ndirectory = \"/opt/editor\"\nactivate = [\"/bin/start\", \"a \\\"b\\\"\"]\nmax_attempts = 5\nhealth = { http = \"http://[::1]:8080/\", probation = \"5m\" }\n\n[[subscriptions]]\nproduct = \"kiosk\"\ndirectory = \"/opt/kiosk\"\nrestart = \"kiosk\"\n";
+        let load = |text: &str| {
+            std::fs::write(dir.path().join(CONFIG_NAME), text).expect("writes");
+            config::load(Overrides { data_dir: Some(dir.path().to_owned()), ..Overrides::default() }).expect("valid")
+        };
+        let first = load(text);
+        let shown = human(&view(&first));
+        assert!(shown.contains("restart = \"kiosk.service\"\n"), "{shown}");
+        assert!(shown.contains("probation = \"5m\""), "{shown}");
+        assert_eq!(load(&shown).config, first.config);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `updraft rollback`: back to a release that is kept.
+//! `updraft rollback`: back to a release that is kept. What is left is held, or it would be back at once.
 
 use clap::Args;
 use semver::Version;
@@ -17,6 +17,9 @@ pub struct RollbackArgs {
     /// To which version [default: the previous one]
     #[arg(long, value_name = "V", value_parser = parse_version)]
     pub to: Option<Version>,
+    /// Let what is left be installed again, as soon as the channel's gates are open
+    #[arg(long)]
+    pub no_hold: bool,
     /// Do not ask; needed where no terminal is
     #[arg(long, short)]
     pub yes: bool,
@@ -28,7 +31,7 @@ pub fn run(args: RollbackArgs, global: &GlobalArgs, output: &mut Output) -> Resu
         output.note("nothing was changed");
         return Ok(ExitCode::NothingToDo);
     }
-    let request = Request::Rollback { product: args.product, to: args.to };
+    let request = Request::Rollback { product: args.product, to: args.to, hold: !args.no_hold };
     let view: InstallView = ask::ask(&global.data_dir()?, &request, output)?;
     output.answer(&view, |view, _| install::human("rolled back to", view))?;
     Ok(ExitCode::Ok)

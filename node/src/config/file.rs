@@ -3,17 +3,19 @@
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
-use updraft_protocol::names::{Channel, Platform, Product};
+use updraft_protocol::names::Platform;
 use updraft_protocol::ticket::{Ticket, TicketError};
 
 use super::address::{InvalidAddress, check_dialable, check_listen, parse_switch};
 use super::limits::{Budget, FileWindow, RateText, ZoneText};
 use super::size::SizeLimit;
-use super::{ConfigError, Kad, Role, Subscription};
+use super::subscription::FileSubscription;
+use super::trial::HEALTH_KEYS;
+use super::{ConfigError, Kad, Role};
 
 /// Bytes of the configuration file. Bounds what a wrong path (a disk image, a device) can cost.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
@@ -43,7 +45,17 @@ pub const KEYS: [&str; 20] = [
 ];
 
 /// The keys of one `[[subscriptions]]`.
-pub const SUBSCRIPTION_KEYS: [&str; 3] = ["product", "channel", "directory"];
+pub const SUBSCRIPTION_KEYS: [&str; 9] = [
+    "product",
+    "channel",
+    "directory",
+    "restart",
+    "activate",
+    "activate_timeout",
+    "health",
+    "max_attempts",
+    "release_hooks",
+];
 
 /// The keys of one `[[limit_windows]]`.
 pub const WINDOW_KEYS: [&str; 5] = ["days", "from", "to", "upload", "download"];
@@ -84,22 +96,6 @@ pub struct FileConfig {
     pub(super) egress_budget: Option<Budget>,
     pub(super) limit_windows: Option<Vec<FileWindow>>,
     pub(super) subscriptions: Option<Vec<FileSubscription>>,
-}
-
-/// One `[[subscriptions]]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FileSubscription {
-    product: Product,
-    #[serde(default = "Channel::stable")]
-    channel: Channel,
-    directory: Option<PathBuf>,
-}
-
-impl From<FileSubscription> for Subscription {
-    fn from(row: FileSubscription) -> Self {
-        Self { product: row.product, channel: row.channel, directory: row.directory }
-    }
 }
 
 /// A checked address to listen on.
@@ -215,6 +211,9 @@ fn unknown_keys(text: &str, table: &DeTable<'_>) -> Vec<Problem> {
         let rows = table.get(list).and_then(|rows| rows.get_ref().as_array());
         for row in rows.into_iter().flatten().filter_map(|row| DeValue::as_table(row.get_ref())) {
             check(row, known, place);
+            if let Some(health) = row.get("health").and_then(|health| health.get_ref().as_table()) {
+                check(health, &HEALTH_KEYS, " in health");
+            }
         }
     }
     problems.sort_by_key(|problem| problem.line);
@@ -249,6 +248,7 @@ fn line_of(text: &str, span: Option<Range<usize>>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Subscription;
     use proptest::prelude::*;
 
     fn problems(text: &str) -> Vec<(usize, String)> {

@@ -3,7 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::Deserialize;
 use updraft_protocol::names::{Channel, InvalidName, Product};
+
+use super::trial::{CommandText, DurationText, FileHealth, FileTrial, UnitText};
+use crate::engine::install::Trial;
 
 /// A product that this node follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +18,57 @@ pub struct Subscription {
     pub channel: Channel,
     /// Where it is installed, absolute; `None` mirrors it: hold and serve, install nothing.
     pub directory: Option<PathBuf>,
+    /// How a release is started there, and what proves that it works.
+    pub trial: Trial,
+}
+
+/// One `[[subscriptions]]` of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Row")]
+pub(super) struct FileSubscription(Subscription);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    product: Product,
+    #[serde(default = "Channel::stable")]
+    channel: Channel,
+    directory: Option<PathBuf>,
+    restart: Option<UnitText>,
+    activate: Option<CommandText>,
+    activate_timeout: Option<DurationText>,
+    health: Option<FileHealth>,
+    max_attempts: Option<u32>,
+    release_hooks: Option<bool>,
+}
+
+impl TryFrom<Row> for FileSubscription {
+    type Error = String;
+
+    fn try_from(row: Row) -> Result<Self, String> {
+        let trial = FileTrial {
+            restart: row.restart,
+            activate: row.activate,
+            activate_timeout: row.activate_timeout,
+            health: row.health,
+            max_attempts: row.max_attempts,
+            release_hooks: row.release_hooks,
+        };
+        if row.directory.is_none() && trial != FileTrial::default() {
+            return Err(format!(
+                "{} is only mirrored, so nothing is started or checked; give it a directory",
+                row.product
+            ));
+        }
+        let trial = trial.checked()?;
+        Ok(Self(Subscription { product: row.product, channel: row.channel, directory: row.directory, trial }))
+    }
+}
+
+impl From<FileSubscription> for Subscription {
+    fn from(row: FileSubscription) -> Self {
+        row.0
+    }
 }
 
 /// A text that names no subscription.
@@ -49,7 +104,7 @@ impl Subscription {
             Some((product, channel)) => (product, channel.parse()?),
             None => (text, Channel::stable()),
         };
-        Ok(Self { product: product.parse()?, channel, directory: None })
+        Ok(Self { product: product.parse()?, channel, directory: None, trial: Trial::default() })
     }
 }
 

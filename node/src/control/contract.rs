@@ -6,7 +6,7 @@ use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Platform};
 use updraft_protocol::time::UtcTime;
 
-use super::results::{FetchView, InstallView, PublishView, RenewView, TicketView};
+use super::results::{FetchView, HoldRow, HoldView, InstallView, PublishView, RenewView, TicketView};
 use super::traffic::{ArtifactView, Copies, LimitView, LimitsView, SourceRow, TransferView};
 use super::views::{
     BanRow, ClockView, EquivocationView, FloorView, GateVerdict, GateView, HeadView, HistoryRow, HistoryView,
@@ -570,6 +570,40 @@ fn install() {
   "directory": "/opt/editor",
   "from": "1.0.0",
   "to": "1.1.0"
+}"#,
+    );
+}
+
+#[test]
+fn hold() {
+    let row = |version: Option<&str>, reason: &str| HoldRow {
+        directory: "/opt/editor".into(),
+        version: version.map(str::to_owned),
+        reason: reason.to_owned(),
+    };
+    let view = HoldView {
+        schema: Schema,
+        product: "editor".parse().expect("a name"),
+        held: vec![row(None, "fair week"), row(Some("1.1.0"), "it was slow")],
+    };
+    check(
+        &view,
+        r#"
+{
+  "schema": 1,
+  "product": "editor",
+  "held": [
+    {
+      "directory": "/opt/editor",
+      "version": null,
+      "reason": "fair week"
+    },
+    {
+      "directory": "/opt/editor",
+      "version": "1.1.0",
+      "reason": "it was slow"
+    }
+  ]
 }"#,
     );
 }

@@ -14,7 +14,7 @@ use updraft_protocol::time::UtcTime;
 
 pub use super::error::{ErrorBody, ErrorCode};
 use super::garbage::GcView;
-use super::results::{ApplyView, FetchView, InstallView, PublishView, RenewView, TicketView};
+use super::results::{ApplyView, FetchView, HoldView, InstallView, PublishView, RenewView, TicketView};
 use super::version_text;
 use super::views::{HistoryView, PeersView, ReleasesView, StatusView};
 
@@ -54,8 +54,9 @@ pub enum Request {
         /// Which version; what the channel offers where absent.
         #[serde(default, with = "version_text::optional")]
         version: Option<Version>,
-        /// Do not wait for the rollout. Signatures, floors, pauses and yanks hold all the same; asking
-        /// to install lifts a quarantine, with or without this.
+        /// Do not wait for the rollout. Signatures, floors, pauses, yanks and a hold on the product hold all
+        /// the same; asking to install lifts a quarantine, and a hold on that very version, with or without
+        /// this.
         #[serde(default)]
         now: bool,
     },
@@ -66,6 +67,27 @@ pub enum Request {
         /// To which version; the previous one where absent.
         #[serde(default, with = "version_text::optional")]
         to: Option<Version>,
+        /// Keep what is left from being installed again.
+        #[serde(default = "yes")]
+        hold: bool,
+    },
+    /// Keep a version, or every update, from being installed. Answered by [`Response::Hold`].
+    Hold {
+        /// Of which product.
+        product: Product,
+        /// Which version; every update where absent.
+        #[serde(default, with = "version_text::optional")]
+        version: Option<Version>,
+        /// Why, at most [`MAX_REASON_BYTES`].
+        reason: String,
+    },
+    /// Lift the hold on a version, or every hold. Answered by [`Response::Hold`].
+    Unhold {
+        /// On which product.
+        product: Product,
+        /// On which version; every hold where absent.
+        #[serde(default, with = "version_text::optional")]
+        version: Option<Version>,
     },
     /// What was installed when. Answered by [`Response::History`].
     History {
@@ -114,6 +136,13 @@ pub enum Request {
     /// Sign a release here and have the seed publish it (peers that have the publisher's key). Progress,
     /// then [`Response::Publish`] or [`Response::Renew`].
     Push(PushRequest),
+}
+
+/// Bytes of an operator's reason. Bounds what every status repeats.
+pub const MAX_REASON_BYTES: usize = 512;
+
+fn yes() -> bool {
+    true
 }
 
 impl Request {
@@ -207,6 +236,8 @@ pub enum Response {
     Fetch(FetchView),
     /// To [`Request::Install`] and [`Request::Rollback`].
     Install(InstallView),
+    /// To [`Request::Hold`] and [`Request::Unhold`].
+    Hold(HoldView),
     /// To [`Request::History`].
     History(HistoryView),
     /// To [`Request::Ticket`].

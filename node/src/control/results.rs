@@ -44,6 +44,28 @@ pub struct InstallView {
     pub to: String,
 }
 
+/// `updraft hold` and `updraft unhold`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldView {
+    /// The contract.
+    pub schema: Schema,
+    /// Which product.
+    pub product: Product,
+    /// What is held from now on.
+    pub held: Vec<HoldRow>,
+}
+
+/// Something that an operator keeps from being installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRow {
+    /// In which directory.
+    pub directory: PathBuf,
+    /// Which version; none for every update.
+    pub version: Option<String>,
+    /// Why.
+    pub reason: String,
+}
+
 /// `updraft ticket`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TicketView {

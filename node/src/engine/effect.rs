@@ -12,7 +12,7 @@ use updraft_protocol::release::Release;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId};
 
 use super::bans::Ban;
-use super::install::JournalEntry;
+use super::install::{Activation, Check, JournalEntry};
 use super::memory::Learned;
 use super::offers::OfferEffect;
 use super::retention::RetentionEffect;
@@ -177,6 +177,41 @@ pub enum InstallEffect {
         /// The new target of `current`, below `releases/`.
         release_dir: String,
     },
+    /// Start what `current` points at. Answered by `Activated`.
+    Activate {
+        /// The subscription's directory.
+        directory: String,
+        /// Names the attempt.
+        transaction: String,
+        /// How.
+        activation: Activation,
+        /// What is started.
+        subject: Subject,
+    },
+    /// Ask whether what `current` points at works. Answered by `Checked`.
+    Check {
+        /// The subscription's directory.
+        directory: String,
+        /// Names the attempt.
+        transaction: String,
+        /// Tells the answer to this check from another's.
+        number: u32,
+        /// What is asked.
+        check: Check,
+        /// Milliseconds that it may take.
+        timeout_ms: u64,
+        /// What is checked.
+        subject: Subject,
+    },
+    /// Remember that an operator holds a version, or everything; or does not any more.
+    Hold {
+        /// The subscription's directory.
+        directory: String,
+        /// Which version; everything where there is none.
+        version: Option<Version>,
+        /// Why; `None` lifts the hold, and without a version every hold.
+        reason: Option<String>,
+    },
     /// Remove what an attempt left in staging.
     Discard {
         /// The subscription's directory.
@@ -191,6 +226,17 @@ pub enum InstallEffect {
         /// Names below `releases/` that stay.
         keep: Vec<String>,
     },
+}
+
+/// What a command of the operator is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The product.
+    pub product: Product,
+    /// The version that `current` points at.
+    pub version: Version,
+    /// The version before it.
+    pub previous: Option<Version>,
 }
 
 /// What a node tells people: its log, `updraft events`, `updraft history`.
@@ -235,8 +281,14 @@ pub enum EventKind {
     Installed,
     /// The previous release is back.
     RolledBack,
-    /// An install failed.
+    /// A release failed here for good: it is quarantined.
     InstallFailed,
+    /// An install cannot go on now, and is tried again.
+    InstallPostponed,
+    /// An operator held a product or a version, or lifted that.
+    HoldChanged,
+    /// What a command of the operator said: an activation, or a health check that failed.
+    CommandOutput,
     /// A release was published here.
     Published,
     /// Key holders changed who may sign, or renewed what they signed.
@@ -290,6 +342,9 @@ impl EventKind {
             Self::Installed => "installed",
             Self::RolledBack => "rolled_back",
             Self::InstallFailed => "install_failed",
+            Self::InstallPostponed => "install_postponed",
+            Self::HoldChanged => "hold_changed",
+            Self::CommandOutput => "command_output",
             Self::Published => "published",
             Self::KeysChanged => "keys_changed",
             Self::Equivocation => "equivocation",
@@ -318,6 +373,7 @@ impl EventKind {
                 | Self::Installed
                 | Self::RolledBack
                 | Self::InstallFailed
+                | Self::HoldChanged
                 | Self::Published
                 | Self::HeadAdopted
                 | Self::EquivocationCleared

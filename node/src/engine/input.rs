@@ -220,4 +220,28 @@ pub enum Input {
         /// How it ended.
         result: Result<(), StepFailure>,
     },
+    /// The activation ended.
+    Activated {
+        /// The subscription's directory.
+        directory: String,
+        /// Names the attempt.
+        transaction: String,
+        /// How it ended.
+        result: Result<(), StepFailure>,
+        /// The end of what it said.
+        output: String,
+    },
+    /// A health check ended.
+    Checked {
+        /// The subscription's directory.
+        directory: String,
+        /// Names the attempt.
+        transaction: String,
+        /// The number that the check had.
+        number: u32,
+        /// Whether it succeeded, or why not.
+        result: Result<(), String>,
+        /// The end of what it said.
+        output: String,
+    },
 }

@@ -1,11 +1,26 @@
 //! The install state machine of one subscription.
 //!
-//! `Idle -> Fetching -> Verified -> Staged -> Armed -> Switched -> Committed`, else `Quarantined`;
-//! `Probation` and `RollingBack` have their places for activation and health checks. Every step is
-//! journalled before it is begun and may be repeated, so that a node killed at any instruction goes
-//! on from its journal and the link on disk.
+//! `Idle -> Fetching -> Verified -> Staged -> Armed -> Switched -> Probation -> Committed`, else
+//! `RollingBack -> Quarantined`. Every step is journalled before it is begun and may be repeated, so that a
+//! node killed at any instruction goes on from its journal and the link on disk.
+//!
+//! It must never say that a release is installed before its probation has ended, never follow two goals,
+//! and never come to a state that needs a person to go on: whatever a shell answers, or does not answer,
+//! some deadline leads on to `Committed`, `Quarantined` or `Idle`.
 
-use std::collections::BTreeSet;
+mod hold;
+mod journal;
+mod operator;
+mod probation;
+mod recovery;
+mod refusal;
+mod rollback;
+mod state;
+#[cfg(test)]
+mod tests;
+mod trial;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use semver::Version;
@@ -13,123 +28,22 @@ use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::release::Release;
 
-use super::effect::{Effect, Event, EventKind, InstallEffect};
+use self::probation::{Look, Probation, WATCHDOG_MS};
+use super::effect::{Effect, Event, EventKind, InstallEffect, Subject};
 use super::plan::Decision;
 
-/// Milliseconds before a failed install is tried again, doubled with every failure.
+pub use self::hold::{Holds, MAX_HELD_VERSIONS};
+pub use self::journal::{Installed, JournalEntry, Outcome, Recovered, Way};
+pub use self::refusal::{Fault, Refusal, StepFailure};
+pub use self::state::InstallState;
+pub use self::trial::{Activation, Check, DEFAULT_MAX_ATTEMPTS, Health, Starter, Trial};
+
+/// Milliseconds before a failed step is tried again, doubled with every failure.
 const RETRY_MS: u64 = 15_000;
 /// Longest pause between two tries.
 const MAX_RETRY_MS: u64 = 3_600_000;
-
-/// Where an install stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InstallState {
-    /// Nothing to do, or a gate is closed. Next: `Fetching`.
-    Idle,
-    /// The artifact is on its way. Next: `Verified`.
-    Fetching,
-    /// Every piece is verified. A mirror stays here. Next: `Staged`.
-    Verified,
-    /// Unpacked, verified whole, durable. Next: `Armed`.
-    Staged,
-    /// The switch is decided and journalled. Next: `Switched`.
-    Armed,
-    /// `current` points at the new release. Next: `Committed`, or `Probation` where a check is set.
-    Switched,
-    /// The new release must prove its health. Next: `Committed`, `RollingBack`.
-    Probation,
-    /// Installed. Next: `Fetching` of a newer release.
-    Committed,
-    /// Going back to the previous release. Next: `Quarantined`.
-    RollingBack,
-    /// The previous release is back, and the one that was left is not tried again by itself.
-    Quarantined,
-}
-
-impl InstallState {
-    pub(crate) const ALL: [Self; 10] = [
-        Self::Idle,
-        Self::Fetching,
-        Self::Verified,
-        Self::Staged,
-        Self::Armed,
-        Self::Switched,
-        Self::Probation,
-        Self::Committed,
-        Self::RollingBack,
-        Self::Quarantined,
-    ];
-
-    /// The name in JSON and in the journal.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Fetching => "fetching",
-            Self::Verified => "verified",
-            Self::Staged => "staged",
-            Self::Armed => "armed",
-            Self::Switched => "switched",
-            Self::Probation => "probation",
-            Self::Committed => "committed",
-            Self::RollingBack => "rolling_back",
-            Self::Quarantined => "quarantined",
-        }
-    }
-
-    /// The state of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == name)
-    }
-}
-
-/// A release that is on disk, unpacked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installed {
-    /// Its version.
-    pub version: Version,
-    /// Its artifact.
-    pub artifact: Digest,
-    /// Its name below `releases/`.
-    pub release_dir: String,
-}
-
-/// One line of the install journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JournalEntry {
-    /// The subscription's directory.
-    pub directory: String,
-    /// Its product.
-    pub product: Product,
-    /// The state that is being entered.
-    pub state: InstallState,
-    /// Names the attempt.
-    pub transaction: String,
-    /// What is (was) installed.
-    pub from: Option<Installed>,
-    /// What is being installed.
-    pub to: Option<Installed>,
-    /// Tries of this transaction's switch so far.
-    pub attempts: u32,
-    /// Going back, not forward.
-    pub is_rollback: bool,
-    /// The attempt ended well: `to` is installed now, and `from` is what was before.
-    pub completes: bool,
-}
-
-/// What a node finds about a directory when it starts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// The last journal line.
-    pub journal: Option<JournalEntry>,
-    /// What was committed last.
-    pub installed: Option<Installed>,
-    /// What was committed before that.
-    pub previous: Option<Installed>,
-    /// What `current` points at, below `releases/`.
-    pub current: Option<String>,
-    /// Artifacts that are not tried again by themselves.
-    pub quarantine: BTreeSet<Digest>,
-}
+/// Longest pause between two looks at a place that could not be written: people make room and wait.
+const MAX_PLACE_MS: u64 = 300_000;
 
 /// What a subscription follows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,62 +61,54 @@ pub struct SubscriptionSpec {
 struct Goal {
     transaction: String,
     to: Installed,
-    /// `None` when going back: the release is unpacked already.
+    /// What is left, going back.
+    left: Option<Installed>,
+    /// `None` when it is unpacked already.
     release: Option<Arc<Release>>,
+    way: Way,
     attempts: u32,
+    /// Why it goes back.
+    why: Option<String>,
+    /// What an earlier run of the node left of probation.
+    left_ms: Option<u64>,
+    /// What comes back runs already: this node is it.
+    runs: bool,
+    phase: Phase,
 }
 
-/// Why an install step failed.
+/// What an attempt waits for.
+#[derive(Debug, Clone)]
+enum Phase {
+    /// Pieces, or the end of a step on disk.
+    Working,
+    /// The end of the activation.
+    Starting { since_ms: u64 },
+    /// The end of probation.
+    Watched(Box<Probation>),
+    /// The time of the next try, because this could not be done.
+    Waiting { until_ms: u64, reason: String },
+}
+
+/// How the last attempt ended: the number tells it from the one before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StepFailure {
-    /// The sentence for people.
-    pub reason: String,
-    /// The artifact itself is at fault: trying again cannot help.
-    pub artifact_is_bad: bool,
+pub struct End {
+    /// Counts ends since the start.
+    pub number: u64,
+    /// `Installed`, `RolledBack` or `InstallFailed`.
+    pub kind: EventKind,
+    /// In a sentence.
+    pub text: String,
 }
 
-/// Why an operator's request is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Nothing here has that product.
-    #[error("this node does not install {0}; subscriptions are listed by `updraft status`")]
-    NotSubscribed(String),
-    /// There is nothing to go back to.
-    #[error("{product} has no previous release here to go back to")]
-    NoPrevious {
-        /// The product.
-        product: Product,
-    },
-    /// The wanted version is not kept.
-    #[error("{product} {wanted} is not kept here; {kept} is the previous release")]
-    NotKept {
-        /// The product.
-        product: Product,
-        /// What was asked for.
-        wanted: Version,
-        /// What is kept.
-        kept: Version,
-    },
-    /// A step is under way that must end first.
-    #[error("{product} is being installed right now ({state}); try again in a moment", state = .state.as_str())]
-    Busy {
-        /// The product.
-        product: Product,
-        /// Where it stands.
-        state: InstallState,
-    },
-    /// The channel offers something else.
-    #[error(
-        "the channel offers {offered} of {product}, not {wanted}; `updraft fetch` gets any release without installing it"
-    )]
-    NotOffered {
-        /// The product.
-        product: Product,
-        /// What was asked for.
-        wanted: Version,
-        /// What is offered.
-        offered: String,
-    },
+/// A place that cannot take a release now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortage<'a> {
+    /// For which artifact it was tried.
+    pub artifact: &'a Digest,
+    /// What is missing.
+    pub reason: &'a str,
+    /// Monotonic milliseconds of the next look.
+    pub until_ms: u64,
 }
 
 /// One subscription.
@@ -220,8 +126,14 @@ pub struct Subscription {
     pub reason: String,
     /// The planner's last word.
     pub decision: Option<Decision>,
-    /// Artifacts that are not tried again by themselves.
-    pub quarantine: BTreeSet<Digest>,
+    /// Artifacts that are not tried again by themselves, and what they did.
+    pub quarantine: BTreeMap<Digest, String>,
+    /// What an operator keeps from being installed.
+    pub holds: Holds,
+    /// How a release is started, and what proves that it works.
+    pub trial: Trial,
+    /// How the last attempt ended.
+    pub ended: Option<End>,
     /// The artifact for which an operator does not wait for the rollout.
     pub(crate) hurry: Option<Digest>,
     goal: Option<Goal>,
@@ -234,69 +146,14 @@ pub fn release_dir(release: &Release) -> String {
     format!("{}-{}", release.id.version, release.artifact.short())
 }
 
-impl Subscription {
-    /// A subscription as a node finds it at start.
-    pub(crate) fn restore(spec: SubscriptionSpec, found: Recovered) -> (Self, Vec<Effect>) {
-        let mut subscription = Self {
-            spec,
-            state: InstallState::Idle,
-            installed: found.installed,
-            previous: found.previous,
-            reason: String::new(),
-            decision: None,
-            quarantine: found.quarantine,
-            hurry: None,
-            goal: None,
-            failures: 0,
-            retry_at_ms: 0,
-        };
-        let mut effects = Vec::new();
-        if subscription.installed.is_some() {
-            subscription.state = InstallState::Committed;
-        }
-        let Some(journal) = found.journal else { return (subscription, effects) };
-        match (journal.state, journal.to) {
-            (InstallState::Armed | InstallState::Switched | InstallState::RollingBack, Some(to)) => {
-                subscription.goal = Some(Goal {
-                    transaction: journal.transaction,
-                    release: None,
-                    attempts: journal.attempts,
-                    to: to.clone(),
-                });
-                subscription.state = journal.state;
-                if found.current.as_deref() == Some(&to.release_dir) {
-                    effects.extend(subscription.switched(journal.is_rollback));
-                } else {
-                    effects.extend(subscription.arm(journal.is_rollback));
-                }
-            }
-            (InstallState::Quarantined, _) => subscription.state = InstallState::Quarantined,
-            (InstallState::Committed | InstallState::Idle, _) => {}
-            // Before Armed nothing points at what was staged: it is made again from the verified artifact.
-            _ => {
-                if let Some(directory) = subscription.spec.directory.clone() {
-                    let transaction = journal.transaction;
-                    effects.push(Effect::Install(InstallEffect::Discard { directory, transaction }));
-                }
-            }
-        }
-        (subscription, effects)
-    }
+fn pause_ms(failures: u32, most_ms: u64) -> u64 {
+    RETRY_MS.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most_ms)
+}
 
+impl Subscription {
     /// In a step past which the node must go on, or back, before anything else.
     pub fn is_busy(&self) -> bool {
-        self.is_committed_to_step()
-    }
-
-    fn is_committed_to_step(&self) -> bool {
-        matches!(
-            self.state,
-            InstallState::Staged
-                | InstallState::Armed
-                | InstallState::Switched
-                | InstallState::Probation
-                | InstallState::RollingBack
-        )
+        self.state.is_committed_to()
     }
 
     /// The release whose artifact this subscription needs now.
@@ -309,10 +166,21 @@ impl Subscription {
         self.goal.as_ref().map(|goal| goal.to.artifact)
     }
 
+    /// What keeps a verified release from being unpacked.
+    pub(crate) fn shortage(&self) -> Option<Shortage<'_>> {
+        let goal = self.goal.as_ref().filter(|_| self.state == InstallState::Verified)?;
+        match &goal.phase {
+            Phase::Waiting { until_ms, reason } => {
+                Some(Shortage { artifact: &goal.to.artifact, reason, until_ms: *until_ms })
+            }
+            Phase::Working | Phase::Starting { .. } | Phase::Watched(_) => None,
+        }
+    }
+
     /// Begins installing (or holding) `release`, unless that is under way; supersedes an older goal.
     pub(crate) fn pursue(&mut self, release: &Arc<Release>, transaction: String, now_ms: u64) -> Vec<Effect> {
         let same = self.goal.as_ref().is_some_and(|goal| goal.to.artifact == release.artifact);
-        if same || self.is_committed_to_step() || now_ms < self.retry_at_ms {
+        if same || self.is_busy() || now_ms < self.retry_at_ms {
             return Vec::new();
         }
         let mut effects = self.abandon();
@@ -323,77 +191,95 @@ impl Subscription {
                 artifact: release.artifact,
                 release_dir: release_dir(release),
             },
+            left: None,
             release: Some(release.clone()),
+            way: Way::Forward,
             attempts: 0,
+            why: None,
+            left_ms: None,
+            runs: false,
+            phase: Phase::Working,
         });
-        effects.extend(self.enter(InstallState::Fetching, false));
+        effects.extend(self.enter(InstallState::Fetching));
         effects.push(self.event(EventKind::FetchStarted, &release.id.version, format!("fetching {}", release.id)));
         effects
     }
 
     /// Gives up a goal that is not needed any more. Past `Staged` it is carried through instead.
     pub(crate) fn abandon(&mut self) -> Vec<Effect> {
-        if self.is_committed_to_step() {
+        if self.is_busy() {
             return Vec::new();
         }
         let Some(goal) = self.goal.take() else { return Vec::new() };
-        self.state = if self.installed.is_some() { InstallState::Committed } else { InstallState::Idle };
+        self.state = self.rest();
         let Some(directory) = self.spec.directory.clone() else { return Vec::new() };
         vec![Effect::Install(InstallEffect::Discard { directory, transaction: goal.transaction })]
     }
 
+    /// The state in which nothing is under way.
+    fn rest(&self) -> InstallState {
+        if self.installed.is_some() { InstallState::Committed } else { InstallState::Idle }
+    }
+
     /// Every piece of `artifact` is verified.
     pub(crate) fn artifact_complete(&mut self, artifact: &Digest) -> Vec<Effect> {
-        let Some(goal) = self.goal.as_ref().filter(|goal| goal.to.artifact == *artifact) else { return Vec::new() };
-        if self.state != InstallState::Fetching {
+        if self.state != InstallState::Fetching || self.pursued() != Some(*artifact) {
             return Vec::new();
         }
-        let (Some(directory), Some(release)) = (self.spec.directory.clone(), goal.release.clone()) else {
+        let Some(stage) = self.stage() else {
             self.state = InstallState::Verified;
             "held and served".clone_into(&mut self.reason);
             return Vec::new();
         };
-        let stage = InstallEffect::Stage {
-            directory,
+        let mut effects = self.enter(InstallState::Verified);
+        effects.push(stage);
+        effects
+    }
+
+    fn stage(&self) -> Option<Effect> {
+        let goal = self.goal.as_ref()?;
+        Some(Effect::Install(InstallEffect::Stage {
+            directory: self.spec.directory.clone()?,
             transaction: goal.transaction.clone(),
             release_dir: goal.to.release_dir.clone(),
-            release,
-        };
-        let mut effects = self.enter(InstallState::Verified, false);
-        effects.push(Effect::Install(stage));
-        effects
+            release: goal.release.clone()?,
+        }))
+    }
+
+    fn is_current(&self, transaction: &str) -> bool {
+        self.goal.as_ref().is_some_and(|goal| goal.transaction == transaction)
     }
 
     /// Unpacking ended.
     pub(crate) fn staged(&mut self, transaction: &str, result: Result<(), StepFailure>, now_ms: u64) -> Vec<Effect> {
-        let current = self.goal.as_ref().is_some_and(|goal| goal.transaction == transaction);
-        if !current || self.state != InstallState::Verified {
+        if !self.is_current(transaction) || self.state != InstallState::Verified {
             return Vec::new();
         }
-        if let Err(failure) = result {
-            return self.failed(&failure, now_ms);
+        match result {
+            Ok(()) => {}
+            Err(failure) if failure.fault == Fault::Release => return self.refuse(&failure.reason),
+            Err(failure) if failure.fault == Fault::Place => return self.postpone(failure.reason, now_ms),
+            Err(failure) => return self.put_off(&failure.reason, now_ms),
         }
-        let mut effects = self.enter(InstallState::Staged, false);
+        let mut effects = self.enter(InstallState::Staged);
         if let Some(goal) = &self.goal {
             let text = format!("unpacked to releases/{}", goal.to.release_dir);
-            effects.push(self.event(EventKind::Staged, &goal.to.version.clone(), text));
+            effects.push(self.event(EventKind::Staged, &goal.to.version, text));
         }
-        effects.extend(self.arm(false));
+        effects.extend(self.arm());
         effects
     }
 
-    fn arm(&mut self, is_rollback: bool) -> Vec<Effect> {
+    /// Decides the switch, forward or back.
+    fn arm(&mut self) -> Vec<Effect> {
         let Some(goal) = &mut self.goal else { return Vec::new() };
-        goal.attempts += 1;
+        goal.attempts = goal.attempts.saturating_add(1);
+        goal.phase = Phase::Working;
+        let (transaction, release_dir) = (goal.transaction.clone(), goal.to.release_dir.clone());
+        let state = if goal.way.is_back() { InstallState::RollingBack } else { InstallState::Armed };
         let Some(directory) = self.spec.directory.clone() else { return Vec::new() };
-        let switch = InstallEffect::Switch {
-            directory,
-            transaction: goal.transaction.clone(),
-            release_dir: goal.to.release_dir.clone(),
-        };
-        let state = if is_rollback { InstallState::RollingBack } else { InstallState::Armed };
-        let mut effects = self.enter(state, is_rollback);
-        effects.push(Effect::Install(switch));
+        let mut effects = self.enter(state);
+        effects.push(Effect::Install(InstallEffect::Switch { directory, transaction, release_dir }));
         effects
     }
 
@@ -404,143 +290,334 @@ impl Subscription {
         result: Result<(), StepFailure>,
         now_ms: u64,
     ) -> Vec<Effect> {
-        if self.goal.as_ref().is_none_or(|goal| goal.transaction != transaction) {
+        let waits = self.goal.as_ref().is_some_and(|goal| matches!(goal.phase, Phase::Working));
+        if !self.is_current(transaction) || !waits {
             return Vec::new();
         }
-        let is_rollback = self.state == InstallState::RollingBack;
         match (self.state, result) {
-            (InstallState::Armed | InstallState::RollingBack, Ok(())) => self.switched(is_rollback),
-            (InstallState::Armed | InstallState::RollingBack, Err(failure)) => self.failed(&failure, now_ms),
+            (InstallState::Armed, Ok(())) => {
+                let mut effects = self.enter(InstallState::Switched);
+                effects.extend(self.start(now_ms));
+                effects
+            }
+            (InstallState::RollingBack, Ok(())) => {
+                let attempts = self.goal.as_ref().map_or(0, |goal| goal.attempts);
+                if self.trial.is_exhausted(attempts) {
+                    return self.settle(Some("it was tried too often"));
+                }
+                self.start(now_ms)
+            }
+            // Nothing points at what was staged: it is unpacked again once the place can be written.
+            (InstallState::Armed, Err(failure)) => self.postpone(failure.reason, now_ms),
+            (InstallState::RollingBack, Err(failure)) if failure.fault == Fault::Release => self.lost(&failure.reason),
+            (InstallState::RollingBack, Err(failure)) => self.wait(failure.reason, now_ms),
             _ => Vec::new(),
         }
     }
 
-    fn switched(&mut self, is_rollback: bool) -> Vec<Effect> {
-        let mut effects = self.enter(InstallState::Switched, is_rollback);
-        let Some(goal) = self.goal.take() else { return effects };
-        let from = self.installed.replace(goal.to.clone()).filter(|from| from.release_dir != goal.to.release_dir);
-        if let Some(from) = from {
-            if is_rollback {
-                self.quarantine.insert(from.artifact);
+    /// Starts what `current` points at now.
+    fn start(&mut self, now_ms: u64) -> Vec<Effect> {
+        let subject = self.subject();
+        let Some(goal) = &mut self.goal else { return Vec::new() };
+        if goal.runs {
+            return self.started(now_ms);
+        }
+        let (Some(directory), Some(activation)) = (self.spec.directory.clone(), self.trial.activation.clone()) else {
+            return self.started(now_ms);
+        };
+        goal.phase = Phase::Starting { since_ms: now_ms };
+        self.reason = format!("starting {}", goal.to.version);
+        let transaction = goal.transaction.clone();
+        subject
+            .map(|subject| Effect::Install(InstallEffect::Activate { directory, transaction, activation, subject }))
+            .into_iter()
+            .collect()
+    }
+
+    fn subject(&self) -> Option<Subject> {
+        let goal = self.goal.as_ref()?;
+        let previous = if goal.way.is_back() { goal.left.as_ref() } else { self.installed.as_ref() };
+        Some(Subject {
+            product: self.spec.product.clone(),
+            version: goal.to.version.clone(),
+            previous: previous.map(|previous| previous.version.clone()),
+        })
+    }
+
+    /// The activation ended, or was given up.
+    pub(crate) fn activated(&mut self, transaction: &str, result: Result<(), StepFailure>, now_ms: u64) -> Vec<Effect> {
+        let starting = self.goal.as_ref().is_some_and(|goal| matches!(goal.phase, Phase::Starting { .. }));
+        if !self.is_current(transaction) || !starting {
+            return Vec::new();
+        }
+        match (self.state, result) {
+            (_, Ok(())) => self.started(now_ms),
+            // It was not tried: its line could not be written.
+            (_, Err(failure)) if failure.fault == Fault::Place => self.wait(failure.reason, now_ms),
+            (InstallState::Switched, Err(failure)) => self.go_back(&failure.reason, Way::Back),
+            (_, Err(failure)) => self.back_not_started(failure.reason, now_ms),
+        }
+    }
+
+    /// What `current` points at was started, or needs no start.
+    fn started(&mut self, now_ms: u64) -> Vec<Effect> {
+        let Some(goal) = &mut self.goal else { return Vec::new() };
+        if goal.way.is_back() {
+            return self.settle(None);
+        }
+        let Some(health) = self.trial.health.clone() else { return self.commit() };
+        goal.phase = Phase::Watched(Box::new(Probation::new(health, goal.left_ms, now_ms)));
+        let mut effects = self.enter(InstallState::Probation);
+        effects.extend(self.watch(now_ms));
+        effects
+    }
+
+    /// A health check ended.
+    pub(crate) fn checked(
+        &mut self,
+        transaction: &str,
+        number: u32,
+        result: Result<(), String>,
+        now_ms: u64,
+    ) -> Vec<Effect> {
+        if !self.is_current(transaction) || self.state != InstallState::Probation {
+            return Vec::new();
+        }
+        if let Some(Goal { phase: Phase::Watched(probation), to, .. }) = &mut self.goal {
+            let last = result.as_ref().map_or_else(|reason| format!("; {reason}"), |()| String::new());
+            probation.answered(number, result);
+            let seconds = probation.remaining_ms().div_ceil(1_000);
+            self.reason = format!("{} is on probation, {seconds} s of it are left{last}", to.version);
+        }
+        self.watch(now_ms)
+    }
+
+    /// Looks at a release on probation.
+    fn watch(&mut self, now_ms: u64) -> Vec<Effect> {
+        let subject = self.subject();
+        let Some(Goal { phase: Phase::Watched(probation), transaction, .. }) = &mut self.goal else {
+            return Vec::new();
+        };
+        match probation.look(now_ms) {
+            Look::Passed => self.commit(),
+            Look::Failed(reason) => self.go_back(&reason, Way::Back),
+            Look::Check(number) => {
+                let health = probation.health().clone();
+                let (Some(directory), Some(subject)) = (self.spec.directory.clone(), subject) else {
+                    return Vec::new();
+                };
+                let (transaction, check, timeout_ms) = (transaction.clone(), health.check, health.timeout_ms);
+                let effect = InstallEffect::Check { directory, transaction, number, check, timeout_ms, subject };
+                vec![Effect::Install(effect)]
             }
-            self.previous = Some(from);
+            Look::Wait if probation.is_journal_due() => vec![self.line(None)],
+            Look::Wait => Vec::new(),
         }
-        self.failures = 0;
-        self.retry_at_ms = 0;
-        let left = self.previous.as_ref().map(|previous| previous.version.to_string());
-        let (state, kind, text) = if is_rollback {
-            let left = left.unwrap_or_default();
-            (InstallState::Quarantined, EventKind::RolledBack, format!("went back from {left} to {}", goal.to.version))
-        } else {
-            let over = left.map(|left| format!(" over {left}")).unwrap_or_default();
-            (InstallState::Committed, EventKind::Installed, format!("installed {}{over}", goal.to.version))
-        };
-        self.state = state;
-        self.reason.clone_from(&text);
-        effects.push(Effect::Journal(JournalEntry {
-            directory: self.spec.directory.clone().unwrap_or_default(),
-            product: self.spec.product.clone(),
-            state,
-            transaction: goal.transaction,
-            from: self.previous.clone(),
-            to: self.installed.clone(),
-            attempts: goal.attempts,
-            is_rollback,
-            completes: true,
-        }));
-        effects.push(self.event(kind, &goal.to.version, text));
-        if let Some(directory) = self.spec.directory.clone() {
-            let keep =
-                self.installed.iter().chain(&self.previous).map(|installed| installed.release_dir.clone()).collect();
-            effects.push(Effect::Install(InstallEffect::Collect { directory, keep }));
-        }
-        effects
     }
 
-    fn failed(&mut self, failure: &StepFailure, now_ms: u64) -> Vec<Effect> {
-        // A bad artifact is quarantined and not tried again: there is nothing to wait for, least of all
-        // with the release that mends it.
-        self.failures += u32::from(!failure.artifact_is_bad);
-        let pause_ms = RETRY_MS.saturating_mul(1 << self.failures.saturating_sub(1).min(16)).min(MAX_RETRY_MS);
-        if !failure.artifact_is_bad {
-            self.retry_at_ms = now_ms + pause_ms;
+    /// Time passed: what was put off is tried, and what is silent for too long is given up.
+    pub(crate) fn tick(&mut self, now_ms: u64) -> Vec<Effect> {
+        let Some(goal) = &mut self.goal else { return Vec::new() };
+        match &goal.phase {
+            Phase::Working => Vec::new(),
+            Phase::Watched(_) => self.watch(now_ms),
+            Phase::Starting { since_ms } => {
+                let timeout_ms = self.trial.activation.as_ref().map_or(0, |activation| activation.timeout_ms);
+                if now_ms.saturating_sub(*since_ms) < timeout_ms.saturating_add(WATCHDOG_MS) {
+                    return Vec::new();
+                }
+                let failure = StepFailure { reason: "its start did not end".to_owned(), fault: Fault::Moment };
+                let transaction = goal.transaction.clone();
+                self.activated(&transaction, Err(failure), now_ms)
+            }
+            Phase::Waiting { until_ms, .. } if now_ms < *until_ms => Vec::new(),
+            Phase::Waiting { .. } => {
+                goal.phase = Phase::Working;
+                match self.state {
+                    InstallState::Verified => self.stage().into_iter().collect(),
+                    InstallState::RollingBack => self.arm(),
+                    // Its line is written again first.
+                    state => {
+                        let mut effects = self.enter(state);
+                        effects.extend(self.start(now_ms));
+                        effects
+                    }
+                }
+            }
         }
+    }
+
+    /// The release proved itself, or needed no proof.
+    fn commit(&mut self) -> Vec<Effect> {
         let Some(goal) = self.goal.take() else { return Vec::new() };
-        self.state = if self.installed.is_some() { InstallState::Committed } else { InstallState::Idle };
-        self.reason = if failure.artifact_is_bad {
-            self.quarantine.insert(goal.to.artifact);
-            self.state = InstallState::Quarantined;
-            format!("{} cannot be installed: {}", goal.to.version, failure.reason)
-        } else {
-            format!(
-                "{} could not be installed: {}; next try in {} s",
-                goal.to.version,
-                failure.reason,
-                pause_ms / 1_000
-            )
+        let from = self.installed.replace(goal.to.clone()).filter(|from| from.release_dir != goal.to.release_dir);
+        if from.is_some() {
+            self.previous = from;
+        }
+        self.state = InstallState::Committed;
+        (self.failures, self.retry_at_ms) = (0, 0);
+        let over = self.previous.as_ref().map(|left| format!(" over {}", left.version)).unwrap_or_default();
+        let text = format!("installed {}{over}", goal.to.version);
+        let outcome = Outcome {
+            kind: EventKind::Installed,
+            version: goal.to.version.clone(),
+            text,
+            installed: Some((goal.to.clone(), self.previous.clone())),
+            quarantine: None,
         };
-        let mut effects = vec![self.event(EventKind::InstallFailed, &goal.to.version, self.reason.clone())];
-        if let Some(directory) = self.spec.directory.clone() {
-            effects.push(Effect::Journal(JournalEntry {
-                directory: directory.clone(),
-                product: self.spec.product.clone(),
-                state: self.state,
-                transaction: goal.transaction.clone(),
-                from: self.installed.clone(),
-                to: Some(goal.to),
-                attempts: goal.attempts,
-                is_rollback: false,
-                completes: false,
-            }));
-            effects.push(Effect::Install(InstallEffect::Discard { directory, transaction: goal.transaction }));
-        }
-        effects
+        self.end(&goal, self.previous.clone(), outcome)
     }
 
-    /// An operator asks for the previous release.
-    pub(crate) fn roll_back(&mut self, to: Option<&Version>, transaction: String) -> Result<Vec<Effect>, Refusal> {
-        let product = self.spec.product.clone();
-        if self.is_committed_to_step() {
-            return Err(Refusal::Busy { product, state: self.state });
-        }
-        let Some(previous) = self.previous.clone() else { return Err(Refusal::NoPrevious { product }) };
-        if let Some(wanted) = to.filter(|wanted| **wanted != previous.version) {
-            return Err(Refusal::NotKept { product, wanted: wanted.clone(), kept: previous.version });
-        }
-        let mut effects = self.abandon();
-        self.goal = Some(Goal { transaction, to: previous, release: None, attempts: 0 });
-        effects.extend(self.arm(true));
-        Ok(effects)
-    }
-
-    /// An operator asks to try again now, quarantine or not.
-    pub(crate) fn retry(&mut self, hurry: bool) {
-        self.quarantine.clear();
-        let offered = self.decision.as_ref().and_then(|decision| decision.offered.as_ref());
-        self.hurry = offered.filter(|_| hurry).map(|release| release.artifact);
-        self.retry_at_ms = 0;
-        self.failures = 0;
-    }
-
-    fn enter(&mut self, state: InstallState, is_rollback: bool) -> Vec<Effect> {
-        self.state = state;
-        let (Some(directory), Some(goal)) = (self.spec.directory.clone(), &self.goal) else { return Vec::new() };
-        self.reason = match state {
-            InstallState::Fetching => format!("fetching {}", goal.to.version),
-            InstallState::Verified => format!("unpacking {}", goal.to.version),
-            _ => format!("switching to {}", goal.to.version),
-        };
-        vec![Effect::Journal(JournalEntry {
-            directory,
+    /// Writes down and tells how an attempt ended; `self` is as it is from now on.
+    fn end(&mut self, goal: &Goal, from: Option<Installed>, outcome: Outcome) -> Vec<Effect> {
+        self.reason.clone_from(&outcome.text);
+        let number = self.ended.as_ref().map_or(0, |end| end.number) + 1;
+        self.ended = Some(End { number, kind: outcome.kind, text: outcome.text.clone() });
+        let event = self.event(outcome.kind, &outcome.version, outcome.text.clone());
+        let Some(directory) = self.spec.directory.clone() else { return vec![event] };
+        let line = JournalEntry {
+            directory: directory.clone(),
             product: self.spec.product.clone(),
-            state,
+            state: self.state,
             transaction: goal.transaction.clone(),
-            from: self.installed.clone(),
+            from,
             to: Some(goal.to.clone()),
             attempts: goal.attempts,
-            is_rollback,
-            completes: false,
-        })]
+            way: goal.way,
+            remaining_ms: None,
+            reason: goal.why.clone(),
+            outcome: Some(outcome),
+        };
+        let keep = self.installed.iter().chain(&self.previous).map(|installed| installed.release_dir.clone()).collect();
+        vec![Effect::Journal(line), event, Effect::Install(InstallEffect::Collect { directory, keep })]
+    }
+
+    /// The artifact itself is bad: it is not tried again, and there is nothing to wait for, least of all with
+    /// the release that mends it.
+    fn refuse(&mut self, reason: &str) -> Vec<Effect> {
+        let Some(goal) = self.goal.take() else { return Vec::new() };
+        self.state = InstallState::Quarantined;
+        self.quarantine.insert(goal.to.artifact, reason.to_owned());
+        let outcome = Outcome {
+            kind: EventKind::InstallFailed,
+            version: goal.to.version.clone(),
+            text: format!("{} cannot be installed: {reason}", goal.to.version),
+            installed: None,
+            quarantine: Some((goal.to.artifact, reason.to_owned())),
+        };
+        let mut effects = self.end(&goal, self.installed.clone(), outcome);
+        effects.extend(self.discard(goal.transaction));
+        effects
+    }
+
+    fn discard(&self, transaction: String) -> Option<Effect> {
+        let directory = self.spec.directory.clone()?;
+        Some(Effect::Install(InstallEffect::Discard { directory, transaction }))
+    }
+
+    /// A step failed for a reason that may be over soon: the attempt is dropped, and begun anew later.
+    fn put_off(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
+        let Some(goal) = self.goal.take() else { return Vec::new() };
+        self.failures = self.failures.saturating_add(1);
+        let pause_ms = pause_ms(self.failures, MAX_RETRY_MS);
+        self.retry_at_ms = now_ms.saturating_add(pause_ms);
+        self.state = self.rest();
+        let text =
+            format!("{} could not be installed: {reason}; next try in {} s", goal.to.version, pause_ms.div_ceil(1_000));
+        self.reason.clone_from(&text);
+        let mut effects = vec![self.event(EventKind::InstallPostponed, &goal.to.version, text)];
+        effects.extend(self.discard(goal.transaction));
+        effects
+    }
+
+    /// The place cannot take the release now: it stays verified, and the place is looked at again. A newer
+    /// release takes over meanwhile.
+    fn postpone(&mut self, reason: String, now_ms: u64) -> Vec<Effect> {
+        if self.stage().is_none() {
+            // What a restart found armed is not unpacked again without the catalog's word.
+            return self.put_off(&reason, now_ms);
+        }
+        let mut effects = Vec::new();
+        if self.state != InstallState::Verified {
+            if let Some(goal) = &mut self.goal {
+                // Nothing was started yet.
+                goal.attempts = 0;
+            }
+            effects.extend(self.enter(InstallState::Verified));
+        }
+        effects.extend(self.wait(reason, now_ms));
+        effects
+    }
+
+    /// Tries the same again later; people are told once.
+    fn wait(&mut self, reason: String, now_ms: u64) -> Vec<Effect> {
+        self.failures = self.failures.saturating_add(1);
+        let pause_ms = pause_ms(self.failures, MAX_PLACE_MS);
+        let Some(goal) = &mut self.goal else { return Vec::new() };
+        goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.clone() };
+        if goal.way.is_back() {
+            // The next try counts again, and this one was none.
+            goal.attempts = goal.attempts.saturating_sub(1);
+        }
+        let version = goal.to.version.clone();
+        let text = format!("{version} waits: {reason}");
+        self.reason = format!("{text}; next look in {} s", pause_ms.div_ceil(1_000));
+        if self.failures > 1 {
+            return Vec::new();
+        }
+        vec![self.event(EventKind::InstallPostponed, &version, text)]
+    }
+
+    /// Enters a state of the attempt that is under way, and writes it down.
+    fn enter(&mut self, state: InstallState) -> Vec<Effect> {
+        self.state = state;
+        let Some(goal) = &self.goal else { return Vec::new() };
+        let version = &goal.to.version;
+        self.reason = match state {
+            InstallState::Fetching => format!("fetching {version}"),
+            InstallState::Verified => format!("unpacking {version}"),
+            InstallState::Probation => format!("{version} is on probation"),
+            InstallState::RollingBack => {
+                let why = goal.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                format!("going back to {version}{why}")
+            }
+            _ => format!("switching to {version}"),
+        };
+        if self.spec.directory.is_none() {
+            return Vec::new();
+        }
+        vec![self.line(None)]
+    }
+
+    /// The journal line of the attempt that is under way.
+    fn line(&self, outcome: Option<Outcome>) -> Effect {
+        let goal = self.goal.as_ref();
+        let way = goal.map_or(Way::Forward, |goal| goal.way);
+        let remaining_ms = match goal.map(|goal| &goal.phase) {
+            Some(Phase::Watched(probation)) => Some(probation.remaining_ms()),
+            _ => goal.and_then(|goal| goal.left_ms),
+        };
+        Effect::Journal(JournalEntry {
+            directory: self.spec.directory.clone().unwrap_or_default(),
+            product: self.spec.product.clone(),
+            state: self.state,
+            transaction: goal.map(|goal| goal.transaction.clone()).unwrap_or_default(),
+            from: if way.is_back() { goal.and_then(|goal| goal.left.clone()) } else { self.installed.clone() },
+            to: goal.map(|goal| goal.to.clone()),
+            attempts: goal.map_or(0, |goal| goal.attempts),
+            way,
+            remaining_ms,
+            reason: goal.and_then(|goal| goal.why.clone()),
+            outcome,
+        })
+    }
+
+    /// What a command of the operator said, for whoever looks at the events of this node. It never gets into
+    /// what leaves the machine.
+    pub(crate) fn said(&self, who: &str, output: &str) -> Option<Effect> {
+        let goal = self.goal.as_ref().filter(|_| !output.trim().is_empty())?;
+        let text = format!("{who} of {} said: {}", goal.to.version, output.trim());
+        Some(self.event(EventKind::CommandOutput, &goal.to.version, text))
     }
 
     fn event(&self, kind: EventKind, version: &Version, text: String) -> Effect {

@@ -4,7 +4,7 @@
 //! verdict out. A closed gate is a value with a reason and the time at which it may open, never an
 //! error. Whether a caller of `GET /update` may have a release is decided by the same gates.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use semver::Version;
@@ -17,6 +17,7 @@ use updraft_protocol::tuf::{Freshness, RoleName};
 
 use super::catalog::CatalogView;
 use super::evidence;
+use super::install::Holds;
 
 /// Seconds for which a head is believed while a rollout is under way: a pause hidden for longer than
 /// this stops installs.
@@ -43,8 +44,12 @@ pub enum GateName {
     Clock,
     /// The rollout has reached this node.
     Rollout,
-    /// This artifact was not rolled back from here.
+    /// This artifact did not fail here.
     Quarantine,
+    /// No operator keeps it from being installed.
+    Hold,
+    /// There is room for it, and the place can be written.
+    Disk,
     /// The signed metadata is fresh enough to act on.
     Freshness,
     /// No key that vouches for it is known to have signed two contradicting files.
@@ -65,6 +70,8 @@ impl GateName {
             Self::Clock => "clock",
             Self::Rollout => "rollout",
             Self::Quarantine => "quarantine",
+            Self::Hold => "hold",
+            Self::Disk => "disk",
             Self::Freshness => "freshness",
             Self::Equivocation => "equivocation",
         }
@@ -97,10 +104,25 @@ pub struct Facts<'a> {
     pub installed: Option<&'a Version>,
     /// Places the node in a rollout; `None` is treated as last in line.
     pub node_id: Option<&'a [u8]>,
-    /// Artifacts that failed here.
-    pub quarantine: Option<&'a BTreeSet<Digest>>,
+    /// Artifacts that failed here, and what they did.
+    pub quarantine: Option<&'a BTreeMap<Digest, String>>,
     /// The artifact for which an operator does not wait for the rollout.
     pub hurry: Option<&'a Digest>,
+    /// What an operator keeps from being installed.
+    pub holds: Option<&'a Holds>,
+    /// An artifact for which there is no room, or no permission, now.
+    pub disk: Option<Disk<'a>>,
+}
+
+/// Why an artifact could not be unpacked.
+#[derive(Debug, Clone, Copy)]
+pub struct Disk<'a> {
+    /// The artifact.
+    pub artifact: &'a Digest,
+    /// What is missing.
+    pub reason: &'a str,
+    /// When it is tried again.
+    pub look_at: UtcTime,
 }
 
 /// What the gates add up to.
@@ -140,6 +162,12 @@ impl Decision {
         let of_time = |gate: &Gate| matches!(gate.name, GateName::Clock | GateName::Rollout | GateName::Freshness);
         self.gates.iter().any(|gate| !gate.open && gate.name == GateName::Clock)
             && self.gates.iter().filter(closed).all(of_time)
+    }
+
+    /// Whether nothing but the disk keeps this from being installed: what is fetched already waits for it.
+    pub fn waits_for_the_disk(&self) -> bool {
+        let mut closed = self.gates.iter().filter(|gate| !gate.open).peekable();
+        closed.peek().is_some() && closed.all(|gate| gate.name == GateName::Disk)
     }
 
     fn gate(&mut self, name: GateName, open: bool, reason: String, opens_at: Option<UtcTime>) -> bool {
@@ -228,11 +256,16 @@ fn remaining_gates(
     decision.gate(GateName::Yank, !yanked, reason, None);
     let reason = if policy.paused { "the channel is paused" } else { "not paused" };
     decision.gate(GateName::Pause, !policy.paused, reason.to_owned(), None);
-    let quarantined = facts.quarantine.is_some_and(|set| set.contains(&release.artifact));
-    if quarantined {
-        let reason =
-            format!("this build of {version} failed or was rolled back here; `updraft install` tries it again");
+    if let Some(why) = facts.quarantine.and_then(|all| all.get(&release.artifact)) {
+        let reason = format!("this build of {version} failed here: {why}; `updraft install` tries it again");
         decision.gate(GateName::Quarantine, false, reason, None);
+    }
+    if let Some(why) = facts.holds.and_then(|holds| holds.of(version)) {
+        let reason = format!("{why}; `updraft unhold {}` lifts it", facts.product);
+        decision.gate(GateName::Hold, false, reason, None);
+    }
+    if let Some(disk) = facts.disk.filter(|disk| *disk.artifact == release.artifact) {
+        decision.gate(GateName::Disk, false, disk.reason.to_owned(), Some(disk.look_at));
     }
     // Before the gates that ask what time it is.
     let clock = view.clock.judge(now);

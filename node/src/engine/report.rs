@@ -186,6 +186,8 @@ impl Engine {
             node_id: caller.id.map(str::as_bytes),
             quarantine: None,
             hurry: None,
+            holds: None,
+            disk: None,
         };
         let decision = plan(view, &facts, now);
         decision.offered.filter(|_| decision.verdict == Verdict::Install)

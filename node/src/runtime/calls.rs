@@ -3,7 +3,7 @@
 //! Waiters are kept here, outside the engine: it does not know who asked, and whoever asked may have
 //! gone away.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use semver::Version;
@@ -15,17 +15,19 @@ use updraft_protocol::release::Release;
 
 use super::open::wall_clock;
 use super::push::push_command;
-use super::worker::Job;
+use super::worker::{self, Job};
 use super::{Runtime, delivery, traffic, trust, views};
 use crate::config::Role;
 use crate::control::Call;
-use crate::control::messages::{ErrorBody, ErrorCode, Phase, Progress, PublishRequest, Request, Response};
+use crate::control::messages::{
+    ErrorBody, ErrorCode, MAX_REASON_BYTES, Phase, Progress, PublishRequest, Request, Response,
+};
 use crate::control::reply::ReplySender;
-use crate::control::results::{FetchView, InstallView, PublishView, TicketView};
+use crate::control::results::{FetchView, HoldRow, HoldView, InstallView, PublishView, TicketView};
 use crate::control::views::{HistoryRow, HistoryView, Schema, StatusView};
 use crate::engine::effect::{Event, EventKind};
 use crate::engine::input::Input;
-use crate::engine::install::InstallState;
+use crate::engine::install::{InstallState, Refusal};
 use crate::engine::memory::Memory;
 use crate::engine::plan::Verdict;
 use crate::publisher::{self, Publication, PublishError};
@@ -48,7 +50,7 @@ pub(super) struct Pending {
 #[derive(Debug)]
 enum Wish {
     Fetch { release: Arc<Release>, output: Option<PathBuf> },
-    Install { product: Product, from: Option<String> },
+    Install { product: Product, from: Option<String>, since: u64 },
     RollBack { product: Product, from: Option<String>, since: u64 },
 }
 
@@ -71,6 +73,15 @@ pub(crate) fn altered(release: &Release, memory: &Memory) -> Option<ErrorBody> {
         let text = format!("{} was published before with other contents, and every node remembers", release.id);
         ErrorBody::new(ErrorCode::Error, text).with_hint("releases are never replaced; choose a higher version")
     })
+}
+
+/// An operator's request that makes no sense now.
+fn refused(refusal: &Refusal) -> ErrorBody {
+    let code = match refusal {
+        Refusal::RunsAlready { .. } => ErrorCode::NothingToDo,
+        _ => ErrorCode::Error,
+    };
+    error(code, refusal)
 }
 
 fn error(code: ErrorCode, message: impl std::fmt::Display) -> ErrorBody {
@@ -108,7 +119,9 @@ impl Runtime {
             Request::Ticket { addresses } => reply.finish(self.ticket_view(&addresses)),
             Request::Fetch { product, version, output } => self.fetch(product, version, output, reply).await,
             Request::Install { product, version, now } => self.install(product, version, now, reply).await,
-            Request::Rollback { product, to } => self.roll_back(product, to, reply).await,
+            Request::Rollback { product, to, hold } => self.roll_back(product, to, hold, reply).await,
+            Request::Hold { product, version, reason } => self.hold(product, version, Some(reason), reply).await,
+            Request::Unhold { product, version } => self.hold(product, version, None, reply).await,
             Request::Gc { dry_run } => self.collect_garbage(dry_run, reply).await,
             Request::Publish(request) => self.publish(request, reply),
             Request::Apply { path } => self.apply(path, reply).await,
@@ -232,11 +245,11 @@ impl Runtime {
     }
 
     async fn install(&mut self, product: Product, version: Option<Version>, hurry: bool, reply: ReplySender) {
-        let from = self.installed(&product);
+        let (from, since) = (self.installed(&product), self.ended(&product));
         let now = self.now();
         let effects = match self.engine.retry(&product, version.as_ref(), hurry, now) {
             Ok(effects) => effects,
-            Err(refusal) => return reply.finish(Err(error(ErrorCode::Error, refusal))),
+            Err(refusal) => return reply.finish(Err(refused(&refusal))),
         };
         let directories: Vec<PathBuf> = self
             .engine
@@ -249,19 +262,83 @@ impl Runtime {
             self.install_job(Job::LiftQuarantine(directory)).await;
         }
         self.carry_out(effects).await;
-        self.pending.push(Pending { reply, wish: Wish::Install { product, from } });
+        self.pending.push(Pending { reply, wish: Wish::Install { product, from, since } });
     }
 
-    async fn roll_back(&mut self, product: Product, to: Option<Version>, reply: ReplySender) {
-        let from = self.installed(&product);
-        match self.engine.roll_back(&product, to.as_ref()) {
+    /// How many attempts have ended, of the subscription that is waited for.
+    fn ended(&self, product: &Product) -> u64 {
+        let found =
+            self.engine.subscriptions().iter().find(|s| s.spec.product == *product && s.spec.directory.is_some());
+        found.and_then(|subscription| subscription.ended.as_ref()).map_or(0, |end| end.number)
+    }
+
+    async fn roll_back(&mut self, product: Product, to: Option<Version>, hold: bool, reply: ReplySender) {
+        let (from, since, now) = (self.installed(&product), self.ended(&product), self.now());
+        let state = self.opened.state.clone();
+        let kept = move |directory: &str| {
+            worker::kept(&state, Path::new(directory)).unwrap_or_else(|cause| {
+                tracing::error!(%cause, "the state database refused");
+                Vec::new()
+            })
+        };
+        match self.engine.roll_back(&product, to.as_ref(), hold, &kept, now) {
             Ok(effects) => {
                 self.carry_out(effects).await;
-                let since = self.events.installs_rolled_back;
                 self.pending.push(Pending { reply, wish: Wish::RollBack { product, from, since } });
             }
-            Err(refusal) => reply.finish(Err(error(ErrorCode::Error, refusal))),
+            Err(refusal) => reply.finish(Err(refused(&refusal))),
         }
+    }
+
+    /// Holds a version or everything, for a reason; lifts holds without one.
+    async fn hold(&mut self, product: Product, version: Option<Version>, reason: Option<String>, reply: ReplySender) {
+        if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON_BYTES) {
+            let body = error(ErrorCode::Usage, format!("the reason is longer than {MAX_REASON_BYTES} bytes"));
+            return reply.finish(Err(body.with_hint("say it shorter")));
+        }
+        let now = self.now();
+        let effects = match &reason {
+            Some(reason) => self.engine.hold(&product, version.as_ref(), reason, now),
+            None => self.engine.unhold(&product, version.as_ref(), now),
+        };
+        let effects = match effects {
+            Ok(effects) => effects,
+            Err(refusal) => return reply.finish(Err(refused(&refusal))),
+        };
+        if effects.is_empty() {
+            let what = version.map_or_else(|| product.to_string(), |version| format!("{product} {version}"));
+            let how = if reason.is_some() { "is held already, for that reason" } else { "is not held" };
+            return reply.finish(Err(error(ErrorCode::NothingToDo, format!("{what} {how}"))));
+        }
+        self.carry_out(effects).await;
+        let (sender, written) = oneshot::channel();
+        self.file_job(Job::Barrier(sender)).await;
+        let view = self.hold_view(product);
+        tokio::spawn(async move {
+            // Whoever is told that it holds may pull the plug.
+            let end = match written.await {
+                Ok(()) => Ok(Response::Hold(view)),
+                Err(_) => Err(error(ErrorCode::Error, "the disk worker has ended; the node must be restarted")),
+            };
+            reply.finish(end);
+        });
+    }
+
+    fn hold_view(&self, product: Product) -> HoldView {
+        let installs = self.engine.subscriptions().iter().filter(|s| s.spec.product == product);
+        let held =
+            installs.filter_map(|s| Some((s.spec.directory.as_ref()?, &s.holds))).flat_map(|(directory, holds)| {
+                let everything = holds.everything.iter().map(|reason| (None, reason));
+                let versions = holds.versions.iter().map(|(version, reason)| (Some(version.to_string()), reason));
+                let row = move |(version, reason): (_, &String)| HoldRow {
+                    directory: directory.into(),
+                    version,
+                    reason: reason.clone(),
+                };
+                everything.chain(versions).map(row)
+            });
+        let held = held.collect();
+        HoldView { schema: Schema, product, held }
     }
 
     // ---- those who wait ---------------------------------------------------------------------
@@ -291,13 +368,14 @@ impl Runtime {
                 }
                 Look::Wait(views::fetching(&self.engine, &release.artifact))
             }
-            Wish::Install { product, from } => self.look_at_install(product, from.as_deref()),
+            Wish::Install { product, from, since } => self.look_at_install(product, from.as_deref(), *since),
             Wish::RollBack { product, from, since } => {
                 let subscription = self.engine.subscriptions().iter().find(|s| s.spec.product == *product);
                 let Some(subscription) = subscription else {
                     return Look::Wait(Progress::local(Phase::Switching, 0, None));
                 };
-                if self.events.installs_rolled_back > *since
+                let back = subscription.ended.as_ref().filter(|end| end.number > *since);
+                if back.is_some_and(|end| end.kind == EventKind::RolledBack)
                     && let (Some(installed), Some(directory)) = (&subscription.installed, &subscription.spec.directory)
                 {
                     return Look::Done(Ok(Response::Install(InstallView {
@@ -316,24 +394,38 @@ impl Runtime {
         }
     }
 
-    fn look_at_install(&self, product: &Product, from: Option<&str>) -> Look {
+    fn look_at_install(&self, product: &Product, from: Option<&str>, since: u64) -> Look {
         let subscriptions = self.engine.subscriptions().iter().filter(|s| s.spec.product == *product);
         let Some(subscription) = subscriptions.min_by_key(|s| s.state == InstallState::Committed) else {
             return Look::Done(Err(error(ErrorCode::Error, format!("this node does not install {product}"))));
         };
+        // One that was just asked for is looked at first.
+        if let Some(shortage) = subscription.shortage().filter(|shortage| shortage.until_ms > 0) {
+            let body = error(ErrorCode::BlockedByPolicy, shortage.reason);
+            return Look::Done(Err(
+                body.with_hint("it goes on by itself once there is room; updraft status says when it looks")
+            ));
+        }
         if let Some(release) = subscription.wanted() {
             let mut progress = views::fetching(&self.engine, &release.artifact);
             match subscription.state {
                 InstallState::Verified => progress.phase = Phase::Staging,
-                InstallState::Staged | InstallState::Armed | InstallState::Switched => {
-                    progress.phase = Phase::Switching;
+                InstallState::Staged | InstallState::Armed | InstallState::Switched | InstallState::Probation => {
+                    progress = Progress::local(Phase::Switching, 0, None);
+                    progress.text = Some(subscription.reason.clone());
                 }
                 _ => {}
             }
             return Look::Wait(progress);
         }
         if subscription.is_busy() {
-            return Look::Wait(Progress::local(Phase::Switching, 0, None));
+            let text = Some(subscription.reason.clone());
+            return Look::Wait(Progress { text, ..Progress::local(Phase::Switching, 0, None) });
+        }
+        let ended = subscription.ended.as_ref().filter(|end| end.number > since);
+        if let Some(end) = ended.filter(|end| end.kind != EventKind::Installed) {
+            let code = if end.kind == EventKind::RolledBack { ErrorCode::RolledBack } else { ErrorCode::Error };
+            return Look::Done(Err(error(code, &end.text).with_hint("updraft events shows what its commands said")));
         }
         let installed = subscription.installed.as_ref().map(|installed| installed.version.to_string());
         if let (Some(to), Some(directory)) = (&installed, &subscription.spec.directory)

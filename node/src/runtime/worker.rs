@@ -8,11 +8,14 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use semver::Version;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::manifest::Manifest;
+use updraft_protocol::names::Product;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::time::UtcTime;
 
@@ -20,13 +23,16 @@ use super::gc::{self, TreeJob};
 use super::offers::{self, OfferJob};
 use super::open::{Opened, wall_clock};
 use crate::engine::bans::Ban;
-use crate::engine::effect::{Event, EventKind, InstallEffect, Save};
+use crate::engine::effect::{Event, InstallEffect, Save, Subject};
 use crate::engine::input::Input;
-use crate::engine::install::{InstallState, Installed, JournalEntry, Recovered, StepFailure};
+use crate::engine::install::{
+    Activation, Check, Fault, Holds, InstallState, Installed, JournalEntry, Recovered, StepFailure, Trial, Way,
+};
 use crate::engine::retention::RetentionEffect;
-use crate::installer::InstallDir;
+use crate::installer::{self, Ended, InstallDir};
 use crate::store::state::{
-    HistoryRow, InstallRow, InstalledRow, KnownPeer, QuarantineRow, ReleaseRef, StateDb, StateError,
+    HistoryRow, InstallChange, InstallRow, InstalledRow, KnownPeer, Mode, QuarantineRow, ReleaseRef, StateDb,
+    StateError,
 };
 use crate::store::{Artifact, StoreError};
 
@@ -40,8 +46,11 @@ const KEPT_VERSIONS: u64 = 16;
 /// a refresh, and for files that arrived before the set that names them.
 const KEPT_SMALL_FILES: usize = 32;
 
-/// Begins the transaction name of a rollback, so that the journal tells it from an install.
+/// Begins the transaction name of a way back that an operator asked for, so that the journal tells it from
+/// an install.
 const ROLLBACK: &str = "rollback-";
+/// The same, back from a release that did not prove itself.
+const FAILURE: &str = "failure-";
 
 /// Something to do on disk.
 #[derive(Debug)]
@@ -94,6 +103,7 @@ pub(super) fn start(
             done: done.clone(),
             keep_releases,
             stop: stop.clone(),
+            tasks: Handle::current(),
         };
         tokio::task::spawn_blocking(move || {
             while let Some(job) = queue.blocking_recv() {
@@ -112,6 +122,8 @@ struct Worker {
     done: mpsc::Sender<Input>,
     keep_releases: u32,
     stop: CancellationToken,
+    /// Where commands of the operator are waited for: they are slow, and this thread has other work.
+    tasks: Handle,
 }
 
 impl Worker {
@@ -262,7 +274,7 @@ impl Worker {
     fn install(&self, effect: InstallEffect) {
         let unwritten = self.unwritten.borrow().clone();
         if let Some(reason) = unwritten {
-            let result = Err(StepFailure { reason, artifact_is_bad: false });
+            let result = Err(StepFailure { reason, fault: Fault::Place });
             match effect {
                 InstallEffect::Stage { directory, transaction, .. } => {
                     self.answer(Input::Staged { directory, transaction, result });
@@ -270,6 +282,14 @@ impl Worker {
                 InstallEffect::Switch { directory, transaction, .. } => {
                     self.answer(Input::Switched { directory, transaction, result });
                 }
+                InstallEffect::Activate { directory, transaction, .. } => {
+                    self.answer(Input::Activated { directory, transaction, result, output: String::new() });
+                }
+                // Asking does no harm, and the answer is not what the journal was about.
+                InstallEffect::Check { directory, transaction, number, check, timeout_ms, subject } => {
+                    self.check(directory, transaction, number, check, timeout_ms, subject);
+                }
+                InstallEffect::Hold { directory, version, reason } => self.hold(&directory, version, reason),
                 InstallEffect::Discard { .. } | InstallEffect::Collect { .. } => {}
             }
             return;
@@ -281,9 +301,16 @@ impl Worker {
             }
             InstallEffect::Switch { directory, transaction, release_dir } => {
                 let result = InstallDir::new(Path::new(&directory)).switch(&release_dir);
-                let result = result.map_err(crate::installer::InstallError::into_failure);
+                let result = result.map_err(installer::InstallError::into_failure);
                 self.answer(Input::Switched { directory, transaction, result });
             }
+            InstallEffect::Activate { directory, transaction, activation, subject } => {
+                self.activate(directory, transaction, activation, subject);
+            }
+            InstallEffect::Check { directory, transaction, number, check, timeout_ms, subject } => {
+                self.check(directory, transaction, number, check, timeout_ms, subject);
+            }
+            InstallEffect::Hold { directory, version, reason } => self.hold(&directory, version, reason),
             InstallEffect::Discard { directory, transaction } => {
                 if let Err(error) = InstallDir::new(Path::new(&directory)).discard(&transaction) {
                     tracing::warn!(%error, "a staging directory could not be removed");
@@ -297,6 +324,59 @@ impl Worker {
         }
     }
 
+    /// Starts a release; this thread does not wait for it.
+    fn activate(&self, directory: String, transaction: String, activation: Activation, subject: Subject) {
+        self.spawn(async move {
+            let Ended { result, output } = installer::activate(Path::new(&directory), &activation, &subject).await;
+            let result = result.map_err(|reason| StepFailure { reason, fault: Fault::Release });
+            Input::Activated { directory, transaction, result, output }
+        });
+    }
+
+    /// Asks for a release's health; this thread does not wait for the answer.
+    fn check(
+        &self,
+        directory: String,
+        transaction: String,
+        number: u32,
+        check: Check,
+        timeout_ms: u64,
+        subject: Subject,
+    ) {
+        self.spawn(async move {
+            let Ended { result, output } = installer::check(Path::new(&directory), &check, timeout_ms, &subject).await;
+            Input::Checked { directory, transaction, number, result, output }
+        });
+    }
+
+    /// Runs a command of the operator and hands its answer over. A node that stops does not wait for it: the
+    /// journal knows that it was begun.
+    fn spawn(&self, command: impl Future<Output = Input> + Send + 'static) {
+        let (done, stop) = (self.done.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                // Nobody listens only while the node stops.
+                input = command => drop(done.send(input).await),
+            }
+        });
+    }
+
+    fn hold(&self, directory: &str, version: Option<Version>, reason: Option<String>) {
+        let (state, directory) = (&self.opened.state, Path::new(directory));
+        let repository = &self.opened.repository.0;
+        let rows = state.subscriptions().unwrap_or_default();
+        let product = rows.into_iter().find_map(|row| match &row.mode {
+            Mode::Install { directory: of } if of == directory && row.repository == *repository => Some(row.product),
+            _ => None,
+        });
+        let Some(product) = product else { return };
+        report(match reason {
+            Some(reason) => state.put_hold(directory, &product, version.as_ref(), &reason, wall_clock()),
+            None => state.lift_hold(directory, &product, version.as_ref()),
+        });
+    }
+
     fn stage(
         &self,
         directory: &str,
@@ -306,7 +386,7 @@ impl Worker {
     ) -> Result<(), StepFailure> {
         let artifact = self.opened.store.get(&release.artifact).ok_or_else(|| StepFailure {
             reason: "the artifact is not in the store any more".to_owned(),
-            artifact_is_bad: false,
+            fault: Fault::Moment,
         })?;
         let mut go_on = |_done: u64, _total: u64| {
             if self.stop.is_cancelled() {
@@ -321,7 +401,7 @@ impl Worker {
             Ok(()) => return Ok(()),
             Err(error) => error.into_failure(),
         };
-        if failure.artifact_is_bad { Err(self.tell_damage(&artifact, failure)) } else { Err(failure) }
+        if failure.fault == Fault::Release { Err(self.tell_damage(&artifact, failure)) } else { Err(failure) }
     }
 
     /// Whether it is the artifact that is bad, or the disk: its pieces are hashed again.
@@ -329,14 +409,14 @@ impl Worker {
         let report = match artifact.verify(&mut |_, _| {}) {
             Ok(report) if !report.cleared.is_empty() => report,
             Ok(_) => return failure,
-            Err(error) => return StepFailure { reason: error.to_string(), artifact_is_bad: false },
+            Err(error) => return StepFailure { reason: error.to_string(), fault: Fault::Moment },
         };
         self.answer(Input::ArtifactChecked { artifact: *artifact.manifest().artifact(), have: artifact.have() });
         let reason = format!(
             "{} pieces of the artifact were damaged on disk and are fetched again: check the disk",
             report.cleared.len()
         );
-        StepFailure { reason, artifact_is_bad: false }
+        StepFailure { reason, fault: Fault::Moment }
     }
 }
 
@@ -359,7 +439,11 @@ fn journal(opened: &Opened, entry: &JournalEntry) -> Result<(), StateError> {
     let state = &opened.state;
     let now = wall_clock();
     let directory = PathBuf::from(&entry.directory);
-    let prefix = if entry.is_rollback { ROLLBACK } else { "" };
+    let prefix = match entry.way {
+        Way::Forward => "",
+        Way::Back => FAILURE,
+        Way::BackByOperator => ROLLBACK,
+    };
     let row = InstallRow {
         directory: directory.clone(),
         product: entry.product.clone(),
@@ -368,96 +452,104 @@ fn journal(opened: &Opened, entry: &JournalEntry) -> Result<(), StateError> {
         from: entry.from.as_ref().map(reference),
         to: entry.to.as_ref().map(reference),
         attempts: entry.attempts,
-        error: None,
+        error: entry.reason.clone(),
+        remaining_ms: entry.remaining_ms,
         updated_at: now,
     };
-    let bad = match (entry.state, entry.is_rollback) {
-        (InstallState::Quarantined, true) => entry.from.as_ref(),
-        (InstallState::Quarantined, false) => entry.to.as_ref(),
-        _ => None,
-    };
-    if let Some(bad) = bad {
-        let reason = if entry.is_rollback { "rolled back" } else { "it could not be installed" };
-        state.quarantine(&QuarantineRow {
-            directory: directory.clone(),
-            artifact: bad.artifact,
-            reason: reason.to_owned(),
-            at: now,
-        })?;
-    }
-    let Some(to) = entry.to.as_ref().filter(|_| entry.completes) else { return state.journal(&row, None) };
-    let left = entry.from.as_ref().map(|from| from.version.to_string());
-    let (kind, detail) = match (entry.is_rollback, left) {
-        (true, left) => {
-            (EventKind::RolledBack, format!("went back from {} to {}", left.unwrap_or_default(), to.version))
-        }
-        (false, Some(left)) => (EventKind::Installed, format!("installed {} over {left}", to.version)),
-        (false, None) => (EventKind::Installed, format!("installed {}", to.version)),
-    };
+    let Some(outcome) = &entry.outcome else { return state.journal(&row, None) };
+    let installed = outcome.installed.as_ref().map(|(to, previous)| InstalledRow {
+        directory: directory.clone(),
+        release: reference(to),
+        release_dir: to.release_dir.clone(),
+        installed_at: now,
+        previous: previous.as_ref().map(|previous| (reference(previous), previous.release_dir.clone())),
+    });
+    let quarantine = outcome.quarantine.as_ref().map(|(artifact, reason)| QuarantineRow {
+        directory,
+        artifact: *artifact,
+        reason: reason.clone(),
+        at: now,
+    });
     let happened = HistoryRow {
         at: now,
         repository: opened.repository.0,
         product: Some(entry.product.clone()),
-        version: Some(to.version.clone()),
-        kind: kind.as_str().to_owned(),
-        detail,
+        version: Some(outcome.version.clone()),
+        kind: outcome.kind.as_str().to_owned(),
+        detail: outcome.text.clone(),
     };
-    let installed = InstalledRow {
-        directory,
-        release: reference(to),
-        release_dir: to.release_dir.clone(),
-        installed_at: now,
-        previous: entry.from.as_ref().map(|from| (reference(from), from.release_dir.clone())),
-    };
-    state.commit_install(&installed, &row, &happened)
+    state.commit_install(&row, &InstallChange { installed, quarantine, happened })
 }
 
-/// What the state database and the file system say about a directory.
-pub(super) fn recover(state: &StateDb, directory: &Path) -> Result<Recovered, StateError> {
-    let to_installed = |reference: ReleaseRef| Installed {
-        release_dir: format!("{}-{}", reference.version, reference.artifact.short()),
-        version: reference.version,
-        artifact: reference.artifact,
+fn installed_of(reference: ReleaseRef, release_dir: String) -> Installed {
+    Installed { version: reference.version, artifact: reference.artifact, release_dir }
+}
+
+/// What the state database and the file system say about a directory, and the configuration about its
+/// releases.
+pub(super) fn recover(
+    state: &StateDb,
+    directory: &Path,
+    product: &Product,
+    trial: Trial,
+) -> Result<Recovered, StateError> {
+    let journalled = |reference: ReleaseRef| {
+        let release_dir = format!("{}-{}", reference.version, reference.artifact.short());
+        installed_of(reference, release_dir)
     };
     let row = state.install(directory)?;
     let journal = row.and_then(|row| {
-        let is_rollback = row.txn.starts_with(ROLLBACK);
+        let (way, transaction) = match (row.txn.strip_prefix(ROLLBACK), row.txn.strip_prefix(FAILURE)) {
+            (Some(name), _) => (Way::BackByOperator, name.to_owned()),
+            (None, Some(name)) => (Way::Back, name.to_owned()),
+            (None, None) => (Way::Forward, row.txn),
+        };
         Some(JournalEntry {
             directory: directory.to_str()?.to_owned(),
             product: row.product,
             state: InstallState::from_name(&row.state)?,
-            transaction: row.txn.trim_start_matches(ROLLBACK).to_owned(),
-            from: row.from.map(to_installed),
-            to: row.to.map(to_installed),
+            transaction,
+            from: row.from.map(journalled),
+            to: row.to.map(journalled),
             attempts: row.attempts,
-            is_rollback,
-            completes: false,
+            way,
+            remaining_ms: row.remaining_ms,
+            reason: row.error,
+            outcome: None,
         })
     });
-    let installed = state.installed(directory)?;
-    let (installed, previous) = match installed {
-        Some(row) => {
-            let current = Installed {
-                version: row.release.version,
-                artifact: row.release.artifact,
-                release_dir: row.release_dir,
-            };
-            let previous = row.previous.map(|(reference, release_dir)| Installed {
-                version: reference.version,
-                artifact: reference.artifact,
-                release_dir,
-            });
-            (Some(current), previous)
-        }
+    let (installed, previous) = match state.installed(directory)? {
+        Some(row) => (
+            Some(installed_of(row.release, row.release_dir)),
+            row.previous.map(|(reference, release_dir)| installed_of(reference, release_dir)),
+        ),
         None => (None, None),
     };
+    let mut holds = Holds::default();
+    for (version, reason) in state.holds(directory, product)? {
+        holds.add(version.as_ref(), &reason);
+    }
+    let runs = trial.activation.as_ref().is_some_and(|activation| installer::is_started(directory, activation));
     Ok(Recovered {
         journal,
         installed,
         previous,
         current: InstallDir::new(directory).current(),
-        quarantine: state.quarantined(Some(directory))?.into_iter().map(|row| row.artifact).collect(),
+        quarantine: state.quarantined(Some(directory))?.into_iter().map(|row| (row.artifact, row.reason)).collect(),
+        holds,
+        runs,
+        trial,
     })
+}
+
+/// The releases in a directory that proved themselves there once, and are there still.
+pub(super) fn kept(state: &StateDb, directory: &Path) -> Result<Vec<Installed>, StateError> {
+    let on_disk = InstallDir::new(directory);
+    let rows = state.kept_releases(directory)?.into_iter();
+    Ok(rows
+        .filter(|(_, release_dir)| on_disk.has(release_dir))
+        .map(|(reference, release_dir)| installed_of(reference, release_dir))
+        .collect())
 }
 
 /// The pieces of every artifact in the store.

@@ -10,7 +10,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// Step `n` takes a database from `user_version` `n` to `n + 1`.
-pub(super) const STEPS: &[&str] = &[FIRST, MEMORY];
+pub(super) const STEPS: &[&str] = &[FIRST, MEMORY, INSTALLS];
 
 const FIRST: &str = "
 CREATE TABLE repositories (
@@ -118,6 +118,28 @@ CREATE TABLE bans (
     ends_at INTEGER NOT NULL,
     offences INTEGER NOT NULL DEFAULT 1,
     PRIMARY KEY (repository, peer)
+);
+";
+
+const INSTALLS: &str = "
+ALTER TABLE installs ADD COLUMN remaining_ms INTEGER;
+
+CREATE TABLE holds (
+    directory TEXT NOT NULL,
+    product TEXT NOT NULL,
+    version TEXT NOT NULL DEFAULT '',
+    reason TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (directory, product, version)
+);
+
+CREATE TABLE kept_releases (
+    directory TEXT NOT NULL,
+    release_dir TEXT NOT NULL,
+    version TEXT NOT NULL,
+    artifact TEXT NOT NULL,
+    installed_at INTEGER NOT NULL,
+    PRIMARY KEY (directory, release_dir)
 );
 ";
 

@@ -9,7 +9,9 @@
 mod bans;
 mod facts;
 mod history;
+mod holds;
 mod installs;
+mod kept;
 mod memory;
 mod offered;
 mod peers;
@@ -30,7 +32,7 @@ use updraft_protocol::time::UtcTime;
 
 pub use self::facts::RepositoryRow;
 pub use self::history::{HISTORY_ROWS, HistoryEntry, HistoryRow};
-pub use self::installs::{InstallRow, InstalledRow, QuarantineRow, ReleaseRef};
+pub use self::installs::{InstallChange, InstallRow, InstalledRow, QuarantineRow, ReleaseRef};
 pub use self::peers::{KNOWN_PEERS, KnownPeer};
 pub use self::subscriptions::{Mode, Subscription};
 

@@ -321,7 +321,7 @@ fn control_socket() -> Vec<Vec<u8>> {
         Request::Releases { product: Some(product()) },
         Request::Fetch { product: product(), version: version(), output: Some("/tmp/x".into()) },
         Request::Install { product: product(), version: None, now: true },
-        Request::Rollback { product: product(), to: version() },
+        Request::Rollback { product: product(), to: version(), hold: true },
         Request::History { product: None, limit: 20 },
         Request::Gc { dry_run: true },
         Request::Events { follow: true, since: Some(7) },

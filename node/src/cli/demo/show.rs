@@ -17,6 +17,7 @@ use crate::control::Call;
 use crate::control::messages::{Event, Line, Phase, PublishRequest, Request, Response};
 use crate::control::reply;
 use crate::control::views::{StatusView, SubscriptionState};
+use crate::engine::install::Trial;
 use crate::runtime::RunningNode;
 use crate::runtime::open::Opened;
 
@@ -129,6 +130,7 @@ impl Show {
                 product: show.product.clone(),
                 channel: Channel::stable(),
                 directory: Some(install_dir.clone()),
+                trial: Trial::default(),
             }];
             let node = launch(config).await?;
             output.line(format_args!("  peer-{number}  joined by ticket, fingerprint {}", ticket.fingerprint))?;

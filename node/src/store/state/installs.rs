@@ -12,7 +12,7 @@ use updraft_protocol::names::Product;
 use updraft_protocol::time::UtcTime;
 
 use super::history::{self, HistoryRow};
-use super::{StateDb, StateError, directory_text, parsed, parsed_option, text_of, time};
+use super::{StateDb, StateError, directory_text, kept, parsed, parsed_option, text_of, time};
 
 /// A release, as the journal names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +41,10 @@ pub struct InstallRow {
     pub to: Option<ReleaseRef>,
     /// Starts of `to` that were tried.
     pub attempts: u32,
-    /// Why the last step failed.
+    /// Why the last step failed, or why it goes back.
     pub error: Option<String>,
+    /// Milliseconds of probation that are left.
+    pub remaining_ms: Option<u64>,
     /// When the row was written.
     pub updated_at: UtcTime,
 }
@@ -75,6 +77,17 @@ pub struct QuarantineRow {
     pub at: UtcTime,
 }
 
+/// What changes together with a journal row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstallChange {
+    /// What is installed from now on; `None` leaves that as it was.
+    pub installed: Option<InstalledRow>,
+    /// What is not tried again.
+    pub quarantine: Option<QuarantineRow>,
+    /// What happened, for the history.
+    pub happened: HistoryRow,
+}
+
 impl StateDb {
     /// Writes the journal row of a directory, and what happened if people should know, in one
     /// transaction.
@@ -86,20 +99,19 @@ impl StateDb {
         })
     }
 
-    /// Commits an installation: what is installed, the journal row, and the log entry, all or
-    /// nothing.
-    pub fn commit_install(
-        &self,
-        installed: &InstalledRow,
-        row: &InstallRow,
-        happened: &HistoryRow,
-    ) -> Result<(), StateError> {
-        let directory = directory_text(&installed.directory)?;
-        let journalled = directory_text(&row.directory)?;
+    /// Writes the journal row of a directory together with what changes, all or nothing.
+    pub fn commit_install(&self, row: &InstallRow, change: &InstallChange) -> Result<(), StateError> {
+        let directory = directory_text(&row.directory)?;
         self.write(|transaction| {
-            put_installed(transaction, directory, installed)?;
-            put_install(transaction, journalled, row)?;
-            history::append(transaction, happened).map(drop)
+            if let Some(installed) = &change.installed {
+                put_installed(transaction, directory, installed)?;
+                kept::note(transaction, directory, installed)?;
+            }
+            if let Some(quarantine) = &change.quarantine {
+                put_quarantine(transaction, directory, quarantine)?;
+            }
+            put_install(transaction, directory, row)?;
+            history::append(transaction, &change.happened).map(drop)
         })
     }
 
@@ -151,14 +163,7 @@ impl StateDb {
     /// Keeps an artifact from being installed in a directory again; the latest reason counts.
     pub fn quarantine(&self, row: &QuarantineRow) -> Result<(), StateError> {
         let directory = directory_text(&row.directory)?;
-        self.write(|transaction| {
-            transaction.execute(
-                "INSERT INTO quarantine (directory, artifact, reason, at) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (directory, artifact) DO UPDATE SET reason = excluded.reason, at = excluded.at",
-                params![directory, row.artifact.to_string(), row.reason, row.at.unix()],
-            )
-        })?;
-        Ok(())
+        self.write(|transaction| put_quarantine(transaction, directory, row))
     }
 
     /// What is quarantined in `directory`, or everywhere; latest first.
@@ -193,7 +198,7 @@ impl StateDb {
 }
 
 const SELECT_INSTALLS: &str = "SELECT directory, product, state, txn, from_version, from_artifact,
-    to_version, to_artifact, attempts, error, updated_at FROM installs";
+    to_version, to_artifact, attempts, error, remaining_ms, updated_at FROM installs";
 
 const SELECT_INSTALLED: &str = "SELECT directory, version, artifact, release_dir, installed_at,
     previous_version, previous_artifact, previous_release_dir FROM installed";
@@ -203,13 +208,14 @@ fn put_install(connection: &Connection, directory: &str, row: &InstallRow) -> ru
     connection
         .prepare_cached(
             "INSERT INTO installs (directory, product, state, txn, from_version, from_artifact,
-                 to_version, to_artifact, attempts, error, updated_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                 to_version, to_artifact, attempts, error, updated_at, remaining_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
              ON CONFLICT (directory) DO UPDATE SET product = excluded.product, state = excluded.state,
                  txn = excluded.txn, from_version = excluded.from_version,
                  from_artifact = excluded.from_artifact, to_version = excluded.to_version,
                  to_artifact = excluded.to_artifact, attempts = excluded.attempts,
-                 error = excluded.error, updated_at = excluded.updated_at",
+                 error = excluded.error, updated_at = excluded.updated_at,
+                 remaining_ms = excluded.remaining_ms",
         )?
         .execute(params![
             directory,
@@ -223,7 +229,18 @@ fn put_install(connection: &Connection, directory: &str, row: &InstallRow) -> ru
             row.attempts,
             row.error,
             row.updated_at.unix(),
+            row.remaining_ms.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX)),
         ])?;
+    Ok(())
+}
+
+fn put_quarantine(connection: &Connection, directory: &str, row: &QuarantineRow) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO quarantine (directory, artifact, reason, at) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (directory, artifact) DO UPDATE SET reason = excluded.reason, at = excluded.at",
+        )?
+        .execute(params![directory, row.artifact.to_string(), row.reason, row.at.unix()])?;
     Ok(())
 }
 
@@ -269,6 +286,7 @@ fn read_install(row: &Row<'_>) -> rusqlite::Result<InstallRow> {
         to: release(row, "to_version", "to_artifact")?,
         attempts: row.get("attempts")?,
         error: row.get("error")?,
+        remaining_ms: row.get::<_, Option<i64>>("remaining_ms")?.and_then(|ms| u64::try_from(ms).ok()),
         updated_at: time(row, "updated_at")?,
     })
 }

@@ -51,6 +51,14 @@ impl Mode {
         }
     }
 
+    /// Where releases are installed.
+    pub fn directory(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Install { directory } => Some(directory),
+            Self::Mirror => None,
+        }
+    }
+
     /// The directory column: empty for a mirror.
     fn column(&self) -> Result<&str, StateError> {
         match self {

@@ -56,6 +56,7 @@ fn install_row(state: &str) -> InstallRow {
         to: Some(release(2)),
         attempts: 1,
         error: Some("no room".to_owned()),
+        remaining_ms: None,
         updated_at: at(200),
     }
 }
@@ -142,8 +143,9 @@ fn a_commit_is_all_or_nothing() {
     let (_directory, database) = database();
     database.journal(&install_row("probation"), None).expect("journalled");
     lock(&database.connection).execute_batch("DROP TABLE history").expect("dropped");
-    let commit =
-        || database.commit_install(&installed_row(), &install_row("committed"), &happened("installed", "editor"));
+    let change =
+        InstallChange { installed: Some(installed_row()), quarantine: None, happened: happened("installed", "editor") };
+    let commit = || database.commit_install(&install_row("committed"), &change);
     assert!(commit().is_err());
     assert_eq!(database.installs().expect("read"), [install_row("probation")]);
     assert_eq!(database.installed(Path::new("/srv/editor")).expect("read"), None);
@@ -351,4 +353,56 @@ fn bans_are_kept_replaced_forgotten_and_bounded() {
     }
     let kept = database.bans(&repository()).expect("read");
     assert_eq!((kept.len(), kept[0].clone()), (MAX_BANS, ban(3, 1)), "those that end first are dropped");
+}
+
+#[test]
+fn what_is_left_of_a_probation_is_remembered() {
+    let (_directory, database) = database();
+    let row = InstallRow { remaining_ms: Some(12_345), ..install_row("probation") };
+    database.journal(&row, None).expect("journalled");
+    assert_eq!(database.install(Path::new("/srv/editor")).expect("read"), Some(row));
+}
+
+#[test]
+fn holds_are_kept_by_version_and_lifted_one_by_one_or_together() {
+    let (_directory, database) = database();
+    let (directory, editor) = (Path::new("/srv/editor"), product("editor"));
+    let bad = release(2).version;
+    database.put_hold(directory, &editor, Some(&bad), "slow", at(1)).expect("put");
+    database.put_hold(directory, &editor, None, "fair week", at(2)).expect("put");
+    let both = [(None, "fair week".to_owned()), (Some(bad.clone()), "slow".to_owned())];
+    assert_eq!(database.holds(directory, &editor).expect("read"), both);
+    assert_eq!(database.holds(directory, &product("kiosk")).expect("read"), []);
+    database.lift_hold(directory, &editor, Some(&bad)).expect("lifted");
+    assert_eq!(database.holds(directory, &editor).expect("read"), both[..1]);
+    database.lift_hold(directory, &editor, None).expect("lifted");
+    assert_eq!(database.holds(directory, &editor).expect("read"), []);
+}
+
+#[test]
+fn every_release_that_was_committed_can_be_named_again() {
+    let (_directory, database) = database();
+    let quarantine = QuarantineRow {
+        directory: "/srv/editor".into(),
+        artifact: release(7).artifact,
+        reason: "ill".to_owned(),
+        at: at(1),
+    };
+    for (number, seconds) in [(1, 10), (2, 20)] {
+        let installed = InstalledRow {
+            release: release(number),
+            release_dir: format!("1.0.{number}-x"),
+            installed_at: at(seconds),
+            ..installed_row()
+        };
+        let change = InstallChange {
+            installed: Some(installed),
+            quarantine: Some(quarantine.clone()),
+            happened: happened("installed", "editor"),
+        };
+        database.commit_install(&install_row("committed"), &change).expect("committed");
+    }
+    let kept = database.kept_releases(Path::new("/srv/editor")).expect("read");
+    assert_eq!(kept, [(release(2), "1.0.2-x".to_owned()), (release(1), "1.0.1-x".to_owned())]);
+    assert_eq!(database.quarantined(None).expect("read"), [quarantine]);
 }
