@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use updraft_protocol::key::SigningKey;
 use updraft_protocol::meta::{MetaFile, MetaResponse};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::ticket::Ticket;
+use updraft_protocol::transfer::Control;
 
 use self::calls::{Pending, Prepared};
 use self::events::Events;
@@ -46,6 +48,7 @@ use crate::swarm::{self, Counters, SwarmConfig, SwarmError, SwarmHandle};
 mod blocks;
 mod calls;
 pub mod ceremony;
+pub mod channel;
 pub mod descriptors;
 pub mod doctor;
 mod events;
@@ -56,6 +59,7 @@ mod messages;
 mod offers;
 pub mod offline;
 pub mod open;
+mod outcomes;
 mod push;
 mod traffic;
 mod trust;
@@ -168,6 +172,7 @@ impl RunningNode {
 struct Runtime {
     config: NodeConfig,
     peer_id: PeerId,
+    signer: SigningKey,
     opened: Opened,
     engine: Engine,
     swarm: mpsc::Sender<SwarmEffect>,
@@ -257,6 +262,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (push_unlock, messages) = (Arc::new(OnceLock::new()), Arc::<Messages>::default());
     let runtime = Runtime {
         peer_id: peer_id.clone(),
+        signer: identity.signer,
         engine,
         swarm: swarm.effects(),
         counters: swarm.counters(),
@@ -347,12 +353,13 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
     // Without a random source the node's choices are merely predictable, which harms nobody.
     let _ = getrandom::fill(&mut random_seed);
     let peers = opened.state.known_peers(&repository.0)?;
-    let keep_releases = config.keep_releases;
+    let is_seed = config.role == Role::Seed;
+    let (keep_releases, maintenance) = (config.keep_releases, config.maintenance.clone());
     let config = EngineConfig {
         me,
         repository,
         ticket: opened.ticket.clone(),
-        is_seed: config.role == Role::Seed,
+        is_seed,
         platform: config.platform.clone(),
         agent: AGENT.to_owned(),
         random_seed: u64::from_le_bytes(random_seed),
@@ -372,7 +379,9 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
     let restored = Engine::restore(config, found, now);
     let (mut engine, effects) = restored.map_err(|error| StartError::Open(OpenError::Catalog(error)))?;
     engine.keep_releases(keep_releases);
+    engine.set_maintenance(&maintenance);
     engine.remember_pins(opened.state.pins(&repository.0)?);
+    outcomes::restore(&mut engine, opened, is_seed)?;
     Ok((engine, effects))
 }
 
@@ -499,6 +508,7 @@ impl Runtime {
                 Effect::ForgetBan { peer } => self.file_job(Job::ForgetBan(peer)).await,
                 Effect::Retention(effect) => self.file_job(Job::Retention(effect)).await,
                 Effect::Offer(effect) => self.offer_effect(effect).await,
+                Effect::Outcome(effect) => self.outcome_effect(effect).await,
                 Effect::Resign => self.resign().await,
                 Effect::Event(event) => {
                     self.look_now |= event.kind == EventKind::FetchComplete;
@@ -512,9 +522,21 @@ impl Runtime {
         if matches!(effect, SwarmEffect::GossipVerdict { verdict: GossipVerdict::Reject, .. }) {
             self.events.heads_rejected += 1;
         }
+        let effect = self.signed(effect);
         self.messages.said(&effect);
         if self.swarm.send(effect).await.is_err() {
             tracing::debug!("the network has stopped");
+        }
+    }
+
+    /// The same; what a node says of itself is signed as it leaves.
+    fn signed(&self, effect: SwarmEffect) -> SwarmEffect {
+        match effect {
+            SwarmEffect::Control { peer, message: Control::Report(report) } => {
+                let report = report.sign(&self.opened.repository.0, &self.signer);
+                SwarmEffect::Control { peer, message: Control::Report(Box::new(report)) }
+            }
+            other => other,
         }
     }
 

@@ -522,6 +522,7 @@ impl VirtualNetwork {
                 | Effect::RememberBan(_)
                 | Effect::ForgetBan { .. }
                 | Effect::Offer(_)
+                | Effect::Outcome(_)
                 | Effect::Resign => {}
             }
         }

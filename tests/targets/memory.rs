@@ -677,6 +677,7 @@ fn decide(view: &CatalogView, policy: &ChannelPolicy, channel: &Channel, install
         node_id: Some(b"node"),
         quarantine: None,
         hurry: None,
+        window: None,
     };
     plan(&view, &facts, at(5))
 }

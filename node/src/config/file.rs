@@ -11,14 +11,14 @@ use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::ticket::{Ticket, TicketError};
 
 use super::address::{InvalidAddress, check_dialable, check_listen, parse_switch};
-use super::limits::{Budget, FileWindow, RateText, ZoneText};
+use super::limits::{Budget, FileHours, FileWindow, RateText, ZoneText};
 use super::{ConfigError, Kad, Role, Subscription};
 
 /// Bytes of the configuration file. Bounds what a wrong path (a disk image, a device) can cost.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// The keys of the file, in the order in which `config show` lists them.
-pub const KEYS: [&str; 19] = [
+pub const KEYS: [&str; 21] = [
     "role",
     "ticket",
     "listen",
@@ -37,6 +37,8 @@ pub const KEYS: [&str; 19] = [
     "limit_time_zone",
     "egress_budget",
     "limit_windows",
+    "maintenance_time_zone",
+    "maintenance_windows",
     "subscriptions",
 ];
 
@@ -45,6 +47,9 @@ pub const SUBSCRIPTION_KEYS: [&str; 3] = ["product", "channel", "directory"];
 
 /// The keys of one `[[limit_windows]]`.
 pub const WINDOW_KEYS: [&str; 5] = ["days", "from", "to", "upload", "download"];
+
+/// The keys of one `[[maintenance_windows]]`.
+pub const MAINTENANCE_KEYS: [&str; 3] = ["days", "from", "to"];
 
 /// How alike a key and a known one must be before the known one is proposed (Jaro-Winkler, 0 to 1).
 const ALIKE: f64 = 0.75;
@@ -80,6 +85,8 @@ pub struct FileConfig {
     pub(super) limit_time_zone: Option<ZoneText>,
     pub(super) egress_budget: Option<Budget>,
     pub(super) limit_windows: Option<Vec<FileWindow>>,
+    pub(super) maintenance_time_zone: Option<ZoneText>,
+    pub(super) maintenance_windows: Option<Vec<FileHours>>,
     pub(super) subscriptions: Option<Vec<FileSubscription>>,
 }
 
@@ -204,9 +211,10 @@ fn unknown_keys(text: &str, table: &DeTable<'_>) -> Vec<Problem> {
         }
     };
     check(table, &KEYS, "");
-    let lists: [(&str, &[&str], &str); 2] = [
+    let lists: [(&str, &[&str], &str); 3] = [
         ("subscriptions", &SUBSCRIPTION_KEYS, " in [[subscriptions]]"),
         ("limit_windows", &WINDOW_KEYS, " in [[limit_windows]]"),
+        ("maintenance_windows", &MAINTENANCE_KEYS, " in [[maintenance_windows]]"),
     ];
     for (list, known, place) in lists {
         let rows = table.get(list).and_then(|rows| rows.get_ref().as_array());
@@ -279,6 +287,11 @@ mod tests {
             upload = "1MiB/s"
             download = "0"
 
+            [[maintenance_windows]]
+            days = "sun"
+            from = "02:00"
+            to = "04:00"
+
             [[subscriptions]]
             product = "editor"
             channel = "beta"
@@ -299,6 +312,8 @@ mod tests {
         assert_eq!((file.lan_exempt, file.egress_budget), (Some(true), Some(Budget(Some(120)))));
         let windows: Vec<_> = file.limit_windows.expect("windows").into_iter().map(|w| w.0.to_string()).collect();
         assert_eq!(windows, ["window 08:00-18:00 mon-fri"]);
+        let windows: Vec<_> = file.maintenance_windows.expect("windows").into_iter().map(|w| w.0.to_string()).collect();
+        assert_eq!(windows, ["window 02:00-04:00 sun"]);
     }
 
     #[test]

@@ -399,6 +399,8 @@ impl Fetch {
             | Control::Peers(_)
             | Control::Head { .. }
             | Control::Evidence { .. }
+            | Control::Report(_)
+            | Control::Reported { .. }
             | Control::Goodbye { .. }
             | Control::Unknown => {}
         }

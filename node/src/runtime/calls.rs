@@ -114,6 +114,11 @@ impl Runtime {
             Request::Publish(request) => self.publish(request, reply),
             Request::Apply { path } => self.apply(path, reply).await,
             Request::Push(request) => self.push(request, reply),
+            Request::Channels { product, channel } => {
+                reply.finish(self.channels(product.as_ref(), channel.as_ref()));
+            }
+            Request::ChangeChannel(request) => self.change_channel(*request, reply).await,
+            Request::Fleet { limit } => reply.finish(self.fleet(limit)),
         }
         self.poll_pending();
     }
@@ -150,6 +155,7 @@ impl Runtime {
         let mut warnings: Vec<String> = self.opened.store.warnings().iter().map(ToString::to_string).collect();
         warnings.extend(trust::warnings(&self.engine, self.now()));
         if let Some(view) = self.engine.catalog().filter(|_| self.config.role == Role::Seed) {
+            warnings.extend(self.pauses());
             warnings.extend(super::ceremony::key_warnings(&self.opened.keys, &view.trusted));
         }
         warnings
@@ -529,6 +535,8 @@ pub(crate) fn publication(request: PublishRequest) -> Publication {
         path: request.path,
         id: ReleaseId { product: request.product, version: request.version, platform: request.platform },
         channel: request.channel,
+        also_on: request.also_on,
+        rollout: request.rollout,
         min_from: request.min_from,
         notes: request.notes,
         critical: request.critical,

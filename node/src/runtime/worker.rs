@@ -18,6 +18,7 @@ use updraft_protocol::time::UtcTime;
 
 use super::offers::{self, OfferJob};
 use super::open::{Opened, wall_clock};
+use super::outcomes::{self, OutcomeJob};
 use crate::engine::bans::Ban;
 use crate::engine::effect::{Event, EventKind, InstallEffect, Save};
 use crate::engine::input::Input;
@@ -64,6 +65,7 @@ pub(super) enum Job {
     Barrier(oneshot::Sender<()>),
     Journal(JournalEntry),
     Offer(OfferJob),
+    Outcome(OutcomeJob),
     Retention(RetentionEffect),
     LiftQuarantine(PathBuf),
     Install(InstallEffect),
@@ -154,6 +156,7 @@ impl Worker {
                     self.answer(input);
                 }
             }
+            Job::Outcome(job) => report(outcomes::work(&self.opened, job)),
             Job::Retention(effect) => self.retain(effect),
             Job::LiftQuarantine(directory) => {
                 for row in self.opened.state.quarantined(Some(&directory)).unwrap_or_default() {

@@ -10,7 +10,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// Step `n` takes a database from `user_version` `n` to `n + 1`.
-pub(super) const STEPS: &[&str] = &[FIRST, MEMORY];
+pub(super) const STEPS: &[&str] = &[FIRST, MEMORY, OUTCOMES];
 
 const FIRST: &str = "
 CREATE TABLE repositories (
@@ -117,6 +117,24 @@ CREATE TABLE bans (
     banned_at INTEGER NOT NULL,
     ends_at INTEGER NOT NULL,
     offences INTEGER NOT NULL DEFAULT 1,
+    PRIMARY KEY (repository, peer)
+);
+";
+
+const OUTCOMES: &str = "
+CREATE TABLE report_outbox (
+    repository TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (repository, number)
+);
+
+CREATE TABLE fleet (
+    repository TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    first_seen INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL,
+    record TEXT NOT NULL,
     PRIMARY KEY (repository, peer)
 );
 ";

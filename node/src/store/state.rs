@@ -12,6 +12,7 @@ mod history;
 mod installs;
 mod memory;
 mod offered;
+mod outcomes;
 mod peers;
 mod pins;
 mod subscriptions;

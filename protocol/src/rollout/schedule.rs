@@ -62,8 +62,9 @@ enum When {
     At(UtcTime),
 }
 
-/// A rollout whose times may still be relative.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A rollout whose times may still be relative. In JSON it is its text.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Schedule(Vec<(u8, When)>);
 
 /// A text that is no rollout.
@@ -136,6 +137,20 @@ impl FromStr for Schedule {
             schedule.starting(UtcTime::from_unix(0))?;
         }
         Ok(schedule)
+    }
+}
+
+impl TryFrom<String> for Schedule {
+    type Error = InvalidSchedule;
+
+    fn try_from(text: String) -> Result<Self, InvalidSchedule> {
+        text.parse()
+    }
+}
+
+impl From<Schedule> for String {
+    fn from(schedule: Schedule) -> Self {
+        schedule.to_string()
     }
 }
 
