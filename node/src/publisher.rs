@@ -271,7 +271,13 @@ impl Built {
         if !dry_run {
             store.import(self.temp, &manifest)?;
         }
-        Ok(Prepared { release: self.release, manifest, channel: publication.channel.clone(), rollout: publication.rollout.clone(), was_held })
+        Ok(Prepared {
+            release: self.release,
+            manifest,
+            channel: publication.channel.clone(),
+            rollout: publication.rollout.clone(),
+            was_held,
+        })
     }
 }
 

@@ -189,6 +189,8 @@ struct Runtime {
     push: Option<push::Push>,
     push_unlock: Arc<OnceLock<Arc<dyn Unlock>>>,
     to_sign: offers::ToSign,
+    /// Channels that this seed is to pause by itself.
+    halts: VecDeque<outcomes::Halt>,
     events: Events,
     messages: Arc<Messages>,
     face: Arc<NodeFace>,
@@ -276,6 +278,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         push: None,
         push_unlock: push_unlock.clone(),
         to_sign: offers::ToSign::new(),
+        halts: VecDeque::new(),
         events: Events::new(now.wall),
         messages: Arc::clone(&messages),
         face,
@@ -438,6 +441,10 @@ impl Runtime {
                 while let Some(input) = self.backlog.pop_front() {
                     self.input(input).await;
                 }
+                if let Some(halt) = self.halts.pop_front() {
+                    self.halt(halt).await;
+                    continue;
+                }
                 if self.to_sign.is_empty() {
                     break;
                 }
@@ -463,6 +470,8 @@ impl Runtime {
             () = swarm.shutdown() => {}
             () = drain => {}
         }
+        let effects = self.engine.settle_outcomes();
+        self.carry_out(effects).await;
         self.file_job(Job::Checkpoint).await;
         let (sender, reached) = oneshot::channel();
         self.file_job(Job::Barrier(sender)).await;

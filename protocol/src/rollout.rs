@@ -384,7 +384,8 @@ mod tests {
 
     #[test]
     fn what_a_later_version_wrote_is_kept_by_whoever_signs_next() {
-        let text = r#"{"future":{"a":[1]},"paused":false,"rollout":{"start":"1970-01-01T00:00:00Z"},"schema":1,"yanked":[]}"#;
+        let text =
+            r#"{"future":{"a":[1]},"paused":false,"rollout":{"start":"1970-01-01T00:00:00Z"},"schema":1,"yanked":[]}"#;
         let policy = ChannelPolicy::parse(text.as_bytes()).expect("a policy");
         assert_eq!(String::from_utf8(policy.encode()).expect("text"), text);
     }

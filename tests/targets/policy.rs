@@ -405,7 +405,8 @@ fn a_threshold_is_set_part_by_part() {
     let percent = set(Settings { halt_percent: Some(Setting::To(20)), ..Settings::default() });
     let policy = changed(pointing_to("1.2.0"), &percent).expect("granted").policy;
     assert_eq!(policy.halt, Some(Halt { failures_percent: 20, min_reports: 5, silence_s: None }));
-    let silence = set(Settings { halt_silence_s: Some(Setting::To(3_600)), halt_min_reports: Some(2), ..Settings::default() });
+    let silence =
+        set(Settings { halt_silence_s: Some(Setting::To(3_600)), halt_min_reports: Some(2), ..Settings::default() });
     assert!(matches!(changed(pointing_to("1.2.0"), &silence), Err(Refused::NoHalt)));
     let policy = changed(policy, &silence).expect("granted").policy;
     assert_eq!(policy.halt, Some(Halt { failures_percent: 20, min_reports: 2, silence_s: Some(3_600) }));

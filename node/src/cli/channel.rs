@@ -185,7 +185,12 @@ impl SetArgs {
                 .with_hint("name at least one of --release, --rollout, --allow-downgrade, --floor, --halt-threshold, --halt-min-reports, --halt-silence, --max-head-age"));
         }
         let channel = self.target.channel();
-        Ok(ChannelRequest { product: self.target.product, channel, change: Change::Set(settings), dry_run: self.dry_run })
+        Ok(ChannelRequest {
+            product: self.target.product,
+            channel,
+            change: Change::Set(settings),
+            dry_run: self.dry_run,
+        })
     }
 }
 
@@ -249,9 +254,8 @@ pub fn run(command: ChannelCommand, global: &GlobalArgs, output: &mut Output) ->
     }
     let request = command.request()?;
     let asked = Request::ChangeChannel(Box::new(request.clone()));
-    let (view, runs): (ChannelChangeView, _) = ask_or(&data_dir, &asked, output, |data_dir| {
-        crate::runtime::channel::change_offline(data_dir, &request)
-    })?;
+    let (view, runs): (ChannelChangeView, _) =
+        ask_or(&data_dir, &asked, output, |data_dir| crate::runtime::channel::change_offline(data_dir, &request))?;
     output.answer(&view, changed)?;
     for warning in &view.warnings {
         output.warn(warning);
@@ -265,11 +269,12 @@ pub fn run(command: ChannelCommand, global: &GlobalArgs, output: &mut Output) ->
 fn changed(view: &ChannelChangeView, painter: Painter) -> String {
     let row = &view.channel;
     let (title, end) = match view.timestamp_version {
-        Some(version) => (format!("{}:{}", row.product, row.channel), format!("signed; head {version} tells everybody\n")),
+        Some(version) => {
+            (format!("{}:{}", row.product, row.channel), format!("signed; head {version} tells everybody\n"))
+        }
         None => (format!("{}:{} would change", row.product, row.channel), "nothing was signed\n".to_owned()),
     };
-    let changes: String = view.changes.iter().map(|change| format!("  {}\n", printable(change))).collect();
-    format!("{}\n{changes}{end}", painter.paint(Style::Bold, &title))
+    format!("{}\n{}{end}", painter.paint(Style::Bold, &title), indented(&view.changes))
 }
 
 fn human(view: &ChannelsView, painter: Painter) -> String {
@@ -296,7 +301,7 @@ fn human(view: &ChannelsView, painter: Painter) -> String {
 /// What a policy says beyond the table.
 fn details(row: &ChannelRow, painter: Painter) -> String {
     let mut lines = Vec::new();
-    lines.extend(row.pause_reason.as_ref().map(|reason| format!("paused: {}", printable(reason))));
+    lines.extend(row.pause_reason.as_ref().map(|reason| format!("paused: {reason}")));
     if !row.rollout_stages.is_empty() {
         let stages: Vec<String> =
             row.rollout_stages.iter().map(|stage| format!("{} % from {}", stage.percent, stage.at)).collect();
@@ -304,16 +309,20 @@ fn details(row: &ChannelRow, painter: Painter) -> String {
     }
     lines.extend(row.since.map(|since| format!("points there since {since}")));
     lines.extend(row.halt.as_ref().map(|halt| format!("pauses by itself {}", halt_text(halt))));
-    lines.extend(row.allow_downgrade_to.as_ref().map(|version| format!("nodes may go back to {}", printable(version))));
+    lines.extend(row.allow_downgrade_to.as_ref().map(|version| format!("nodes may go back to {version}")));
     if !row.yanked.is_empty() {
-        lines.push(format!("yanked: {}", printable(&row.yanked.join(", "))));
+        lines.push(format!("yanked: {}", row.yanked.join(", ")));
     }
-    lines.extend(row.floor.as_ref().map(|floor| format!("security floor: {}", printable(floor))));
+    lines.extend(row.floor.as_ref().map(|floor| format!("security floor: {floor}")));
     lines.extend(row.max_head_age_s.map(|age_s| format!("oldest head to install by: {}", duration_text(age_s))));
     if lines.is_empty() {
         return String::new();
     }
     let title = painter.paint(Style::Bold, &format!("{}:{}", row.product, row.channel));
-    let lines: String = lines.iter().map(|line| format!("  {line}\n")).collect();
-    format!("\n{title}\n{lines}")
+    format!("\n{title}\n{}", indented(&lines))
+}
+
+/// One a line, safe for a terminal.
+fn indented(lines: &[String]) -> String {
+    lines.iter().fold(String::new(), |text, line| text + "  " + &printable(line) + "\n")
 }

@@ -104,7 +104,9 @@ impl PublishArgs {
         }
         if push.is_some() && self.rollout.is_some() {
             return Err(CommandError::usage("--rollout is decided at the seed, not where a release is pushed from")
-                .with_hint("push to a channel for few, with --also-on; then at the seed: updraft channel promote --rollout"));
+                .with_hint(
+                    "push to a channel for few, with --also-on; then at the seed: updraft channel promote --rollout",
+                ));
         }
         let request = PublishRequest {
             path,

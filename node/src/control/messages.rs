@@ -13,10 +13,10 @@ use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::rollout::Schedule;
 use updraft_protocol::time::UtcTime;
 
-pub use super::error::{ErrorBody, ErrorCode};
-use super::results::{ApplyView, FetchView, InstallView, PublishView, RenewView, TicketView};
 use super::channels::{ChannelChangeView, ChannelRequest, ChannelsView};
+pub use super::error::{ErrorBody, ErrorCode};
 use super::fleet::FleetView;
+use super::results::{ApplyView, FetchView, InstallView, PublishView, RenewView, TicketView};
 use super::version_text;
 use super::views::{HistoryView, PeersView, ReleasesView, StatusView};
 

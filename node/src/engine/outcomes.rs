@@ -146,6 +146,11 @@ impl Engine {
                 signature: Vec::new(),
             };
             self.add_report(report, now);
+            if outcome == Outcome::RolledBack
+                && let Some(seed) = self.confidant()
+            {
+                self.tell_what_runs(&seed, now);
+            }
         }
     }
 
@@ -212,9 +217,13 @@ impl Engine {
             self.outcomes.rates.insert(peer.clone(), TokenBucket::full(REPORTS, now.mono_ms));
             let _has_room = self.outcomes.ledger.seen(peer, now.wall);
         }
-        if self.confidant().as_ref() != Some(peer) {
-            return;
+        if self.confidant().as_ref() == Some(peer) {
+            self.tell_what_runs(peer, now);
+            self.send_reports(now);
         }
+    }
+
+    fn tell_what_runs(&mut self, seed: &PeerId, now: Now) {
         let runs: Vec<Report> = self
             .subscriptions
             .iter()
@@ -235,9 +244,8 @@ impl Engine {
             .take(MAX_RUNS)
             .collect();
         for report in runs {
-            self.push(SwarmEffect::Control { peer: peer.clone(), message: Control::Report(Box::new(report)) });
+            self.push(SwarmEffect::Control { peer: seed.clone(), message: Control::Report(Box::new(report)) });
         }
-        self.send_reports(now);
     }
 
     pub(super) fn outcomes_disconnected(&mut self, peer: &PeerId) {
@@ -304,7 +312,7 @@ impl Engine {
             return;
         }
         for peer in self.peers.ready() {
-            let _has_room = self.outcomes.ledger.seen(&peer, now.wall);
+            self.outcomes.ledger.is_here(&peer, now.wall);
         }
         let written = self.outcomes.ledger.to_write(WRITE_NODES);
         if !written.kept.is_empty() || !written.forgotten.is_empty() {
@@ -312,6 +320,15 @@ impl Engine {
             self.push(Effect::Outcome(effect));
         }
         self.halt_what_fails(now);
+    }
+
+    /// Everything about the fleet that is not written yet: the node stops.
+    pub fn settle_outcomes(&mut self) -> Vec<Effect> {
+        let written = self.outcomes.ledger.to_write(ledger::MAX_NODES);
+        if written.kept.is_empty() && written.forgotten.is_empty() {
+            return Vec::new();
+        }
+        vec![Effect::Outcome(OutcomeEffect::Nodes { kept: written.kept, forgotten: written.forgotten })]
     }
 
     fn halt_what_fails(&mut self, now: Now) {

@@ -143,7 +143,9 @@ impl Decision {
     /// they are does not depend on the time.
     pub fn waits_for_the_clock(&self) -> bool {
         let closed = |gate: &&Gate| !gate.open;
-        let of_time = |gate: &Gate| matches!(gate.name, GateName::Clock | GateName::Rollout | GateName::Freshness | GateName::Window);
+        let of_time = |gate: &Gate| {
+            matches!(gate.name, GateName::Clock | GateName::Rollout | GateName::Freshness | GateName::Window)
+        };
         self.gates.iter().any(|gate| !gate.open && gate.name == GateName::Clock)
             && self.gates.iter().filter(closed).all(of_time)
     }

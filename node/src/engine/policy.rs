@@ -139,13 +139,11 @@ pub enum Refused {
     },
     /// The publisher did not permit it.
     #[error(
-        "{product} {version} was signed for {permitted} and not for '{channel}'; releases never change: publish the next version for both, with `updraft publish --channel {first} --also-on {channel}`"
+        "{release} was signed for {permitted} and not for '{channel}'; releases never change: publish the next version for both, with `updraft publish --channel {first} --also-on {channel}`"
     )]
     NotPermitted {
-        /// The product.
-        product: Product,
-        /// The version.
-        version: Version,
+        /// Which.
+        release: String,
         /// The channel.
         channel: Channel,
         /// The channels that are permitted.
@@ -154,7 +152,9 @@ pub enum Refused {
         first: String,
     },
     /// The release was withdrawn.
-    #[error("{version} was yanked on this channel; `updraft channel yank {product}:{channel} {version} --undo` takes that back")]
+    #[error(
+        "{version} was yanked on this channel; `updraft channel yank {product}:{channel} {version} --undo` takes that back"
+    )]
     Yanked {
         /// The product.
         product: Product,
@@ -184,7 +184,9 @@ pub enum Refused {
         wanted: Version,
     },
     /// A floor that would go down.
-    #[error("the security floor of {product} is {floor}, and every node remembers it; it cannot be lowered to {wanted}")]
+    #[error(
+        "the security floor of {product} is {floor}, and every node remembers it; it cannot be lowered to {wanted}"
+    )]
     FloorFalls {
         /// The product.
         product: Product,
@@ -194,7 +196,9 @@ pub enum Refused {
         wanted: Version,
     },
     /// A floor above what is offered.
-    #[error("a floor of {wanted} would shut out {version}, which the channel points to; point the channel to {wanted} or newer first")]
+    #[error(
+        "a floor of {wanted} would shut out {version}, which the channel points to; point the channel to {wanted} or newer first"
+    )]
     FloorAbove {
         /// What it was to be.
         wanted: Version,
@@ -293,7 +297,9 @@ impl Next<'_> {
                 self.permitted(&version)?;
             }
             let after = self.policy.allow_downgrade_to.clone();
-            self.changed("downgrade allowed to", &before.allow_downgrade_to, &after, |version| or_none(version.as_ref()));
+            self.changed("downgrade allowed to", &before.allow_downgrade_to, &after, |version| {
+                or_none(version.as_ref())
+            });
         }
         match (&settings.release, &settings.rollout) {
             (Some(version), rollout) => self.point(version, rollout.as_ref())?,
@@ -325,7 +331,8 @@ impl Next<'_> {
         match settings.halt_percent {
             Some(Setting::Off) => halt = None,
             Some(Setting::To(failures_percent)) => {
-                let old = before.unwrap_or(Halt { failures_percent, min_reports: DEFAULT_MIN_REPORTS, silence_s: None });
+                let old =
+                    before.unwrap_or(Halt { failures_percent, min_reports: DEFAULT_MIN_REPORTS, silence_s: None });
                 halt = Some(Halt { failures_percent, ..old });
             }
             None => {}
@@ -350,12 +357,12 @@ impl Next<'_> {
             self.view.releases.iter().filter(|r| r.id.product == *product && r.id.version == *version).collect();
         let none = || Refused::NoRelease { product: product.clone(), version: version.clone() };
         let first = all.first().ok_or_else(none)?;
-        let (fitting, others): (Vec<&Arc<Release>>, Vec<&Arc<Release>>) = all.iter().copied().partition(|release| release.channels.contains(channel));
+        let (fitting, others): (Vec<&Arc<Release>>, Vec<&Arc<Release>>) =
+            all.iter().copied().partition(|release| release.channels.contains(channel));
         if fitting.is_empty() {
             let permitted: BTreeSet<&str> = all.iter().flat_map(|r| &r.channels).map(Channel::as_str).collect();
             return Err(Refused::NotPermitted {
-                product: product.clone(),
-                version: version.clone(),
+                release: format!("{product} {version}"),
                 channel: channel.clone(),
                 permitted: permitted.into_iter().collect::<Vec<_>>().join(", "),
                 first: first.channels.first().map_or_else(String::new, ToString::to_string),
@@ -395,7 +402,8 @@ impl Next<'_> {
         self.policy.resumed_at = None;
         self.policy.rollout = rollout.unwrap_or(&Schedule::full()).starting(self.now)?;
         self.changed("release", &current, &Some(version.clone()), |version| or_none(version.as_ref()));
-        self.changes.push(format!("rollout: {}", rollout.map_or_else(|| "everybody now".to_owned(), ToString::to_string)));
+        self.changes
+            .push(format!("rollout: {}", rollout.map_or_else(|| "everybody now".to_owned(), ToString::to_string)));
         self.warn_of_rest();
         if self.policy.paused {
             self.warnings.push("the channel is paused; nobody installs before `updraft channel resume`".to_owned());
@@ -495,7 +503,9 @@ impl Next<'_> {
             .channels
             .iter()
             .filter(|((product, channel), policy)| {
-                product == self.product && channel != self.channel && policy.version.as_ref().is_some_and(|v| v < wanted)
+                product == self.product
+                    && channel != self.channel
+                    && policy.version.as_ref().is_some_and(|v| v < wanted)
             })
             .map(|((_, channel), _)| channel.to_string())
             .collect();

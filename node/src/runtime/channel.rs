@@ -6,9 +6,9 @@ use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::time::UtcTime;
 
+use super::Runtime;
 use super::inspect;
 use super::open::{Opened, wall_clock};
-use super::Runtime;
 use crate::config::Role;
 use crate::control::channels::{ChannelChangeView, ChannelRequest, ChannelRow, ChannelsView, OutcomeCounts};
 use crate::control::messages::{ErrorBody, ErrorCode, Response};
@@ -18,9 +18,9 @@ use crate::engine::catalog::CatalogView;
 use crate::engine::effect::{Event, EventKind};
 use crate::engine::input::Input;
 use crate::engine::policy::{self, Changed, Refused};
+use crate::publisher;
 use crate::publisher::draft::Signed;
 use crate::publisher::keys::Keys;
-use crate::publisher;
 
 fn error(cause: impl std::fmt::Display) -> ErrorBody {
     ErrorBody::new(ErrorCode::Error, cause.to_string())
@@ -116,7 +116,12 @@ fn sign(request: &ChannelRequest, view: &CatalogView, keys: &Keys) -> Result<(Ch
     Ok((changed, Some(signed)))
 }
 
-fn changed_view(request: &ChannelRequest, changed: Changed, view: &CatalogView, signed: Option<&Signed>) -> ChannelChangeView {
+fn changed_view(
+    request: &ChannelRequest,
+    changed: Changed,
+    view: &CatalogView,
+    signed: Option<&Signed>,
+) -> ChannelChangeView {
     let mut channel = row(&request.product, &request.channel, &changed.policy, view, None, wall_clock());
     channel.floor = changed.floor.as_ref().map(ToString::to_string).or(channel.floor);
     ChannelChangeView {

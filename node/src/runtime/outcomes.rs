@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use semver::Version;
-use updraft_protocol::names::Product;
+use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::outcome::Outcome;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::rollout::ChannelPolicy;
@@ -24,6 +24,14 @@ use crate::engine::outcomes::OutcomeEffect;
 use crate::engine::outcomes::ledger::{MAX_NODES, NodeRecord};
 use crate::engine::policy::Change;
 use crate::store::state::StateError;
+
+/// A channel to pause, and why.
+#[derive(Debug)]
+pub(super) struct Halt {
+    product: Product,
+    channel: Channel,
+    reason: String,
+}
 
 /// Something to write down.
 #[derive(Debug)]
@@ -50,24 +58,27 @@ pub(super) fn restore(engine: &mut Engine, opened: &Opened, is_seed: bool) -> Re
 
 impl Runtime {
     pub(super) async fn outcome_effect(&mut self, effect: OutcomeEffect) {
-        let OutcomeEffect::Halt { product, channel, reason } = effect else {
-            return self.file_job(Job::Outcome(OutcomeJob(effect))).await;
-        };
-        let change = Change::Pause { reason: Some(updraft_protocol::outcome::fitting(&reason)) };
+        match effect {
+            OutcomeEffect::Halt { product, channel, reason } => {
+                self.halts.push_back(Halt { product, channel, reason });
+            }
+            other => self.file_job(Job::Outcome(OutcomeJob(other))).await,
+        }
+    }
+
+    /// Signs a pause that nobody asked for. The engine has heard of everything that was signed before.
+    pub(super) async fn halt(&mut self, halt: Halt) {
+        let Halt { product, channel, reason } = halt;
+        let change = Change::Pause { reason: Some(reason.clone()) };
         let request = ChannelRequest { product: product.clone(), channel: channel.clone(), change, dry_run: false };
-        if let Err(body) = Box::pin(self.try_change(request, Some(EventKind::ChannelHalted))).await {
+        if let Err(body) = self.try_change(request, Some(EventKind::ChannelHalted)).await {
             let text = format!("{product}:{channel} should be paused ({reason}) and cannot be: {}", body.message);
             self.tell(Event { kind: EventKind::Alarm, product: Some(product), version: None, peer: None, text }).await;
         }
     }
 
     /// What nodes said of the release that a channel points to; none at a peer, which nobody tells.
-    pub(super) fn outcome_counts(
-        &self,
-        product: &Product,
-        policy: &ChannelPolicy,
-        now: Now,
-    ) -> Option<OutcomeCounts> {
+    pub(super) fn outcome_counts(&self, product: &Product, policy: &ChannelPolicy, now: Now) -> Option<OutcomeCounts> {
         if self.config.role != Role::Seed {
             return None;
         }
@@ -85,7 +96,10 @@ impl Runtime {
     pub(super) fn pauses(&self) -> Vec<String> {
         let text = |row: PausedRow| {
             let why = row.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
-            format!("{}:{} is paused{why}; nobody installs from it before `updraft channel resume`", row.product, row.channel)
+            format!(
+                "{}:{} is paused{why}; nobody installs from it before `updraft channel resume`",
+                row.product, row.channel
+            )
         };
         paused(&self.engine).into_iter().map(text).collect()
     }
@@ -128,7 +142,7 @@ fn paused(engine: &Engine) -> Vec<PausedRow> {
     let paused = view.channels.iter().filter(|(_, policy)| policy.paused);
     let row = |((product, channel), policy): (&(_, _), &std::sync::Arc<ChannelPolicy>)| PausedRow {
         product: Product::clone(product),
-        channel: updraft_protocol::names::Channel::clone(channel),
+        channel: Channel::clone(channel),
         reason: policy.pause_reason.clone(),
     };
     paused.map(row).collect()
@@ -162,12 +176,8 @@ fn versions(fleet: &BTreeMap<PeerId, NodeRecord>) -> Vec<VersionRow> {
             count.2 += u64::from(last.outcome.is_failure());
         }
     }
-    let row = |((product, version), (running, pending, failed)): ((&Product, std::cmp::Reverse<&Version>), _)| VersionRow {
-        product: product.clone(),
-        version: version.0.to_string(),
-        running,
-        pending,
-        failed,
+    let row = |((product, version), (running, pending, failed)): ((&Product, std::cmp::Reverse<&Version>), _)| {
+        VersionRow { product: product.clone(), version: version.0.to_string(), running, pending, failed }
     };
     counts.into_iter().map(row).collect()
 }

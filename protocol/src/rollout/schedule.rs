@@ -95,7 +95,8 @@ impl Schedule {
             When::After(seconds) => now.plus_seconds(i64::try_from(*seconds).unwrap_or(i64::MAX)),
             When::At(time) => *time,
         };
-        let stages: Vec<Stage> = self.0.iter().map(|(percent, when)| Stage { percent: *percent, at: at(when) }).collect();
+        let stages: Vec<Stage> =
+            self.0.iter().map(|(percent, when)| Stage { percent: *percent, at: at(when) }).collect();
         for (before, (stage, written)) in stages.iter().zip(stages.iter().zip(&self.0).skip(1)) {
             if stage.at < before.at || stage.percent < before.percent {
                 return Err(InvalidSchedule::Order(text_of(*written)));

@@ -97,7 +97,7 @@ pub fn judge(policy: &ChannelPolicy, tally: &Tally) -> Option<String> {
     }
     let words = tally.last_words.as_ref().map(|words| format!("; one said: {words}")).unwrap_or_default();
     Some(format!(
-        "halted by itself: {version} failed on, or silenced, {} of {} nodes, and {} % are allowed{words}",
+        "paused by itself: {version} failed on {} of {} nodes (or they fell silent), and {} % are too many{words}",
         tally.votes_failed, tally.votes, halt.failures_percent
     ))
 }

@@ -4,7 +4,7 @@
 //! have been known for long never give way to newcomers, and only so many newcomers a day get a voice in
 //! whether a rollout goes on. Times are the seed's own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,10 @@ pub(crate) struct Written {
 pub(crate) struct Ledger {
     nodes: BTreeMap<PeerId, NodeRecord>,
     most: Option<usize>,
+    /// Nodes that have a voice.
+    voices: usize,
+    /// When the voices of the last day were given, oldest first.
+    given: VecDeque<UtcTime>,
     dirty: BTreeSet<PeerId>,
     forgotten: BTreeSet<PeerId>,
 }
@@ -96,7 +100,18 @@ impl Ledger {
         let mut nodes = nodes;
         nodes.sort_by_key(|(_, node)| node.first_seen);
         nodes.truncate(self.most());
+        let mut given: Vec<UtcTime> = nodes.iter().filter_map(|(_, node)| node.voice_since).collect();
+        given.sort_unstable();
+        self.voices = given.len();
+        self.given = given.into();
         self.nodes.extend(nodes);
+    }
+
+    /// A node that is known is here still.
+    pub(crate) fn is_here(&mut self, peer: &PeerId, now: UtcTime) {
+        if self.nodes.contains_key(peer) {
+            let _room = self.seen(peer, now);
+        }
     }
 
     pub(crate) fn nodes(&self) -> &BTreeMap<PeerId, NodeRecord> {
@@ -118,18 +133,22 @@ impl Ledger {
         node.last_seen = node.last_seen.max(now);
         if voice {
             node.voice_since = Some(now);
+            self.voices += 1;
+            self.given.push_back(now);
         }
         true
     }
 
     /// Whether a node that has none gets a voice today.
-    fn may_have_a_voice(&self, peer: &PeerId, now: UtcTime) -> bool {
+    fn may_have_a_voice(&mut self, peer: &PeerId, now: UtcTime) -> bool {
         if self.nodes.get(peer).is_some_and(|node| node.voice_since.is_some()) {
             return false;
         }
-        let voices = || self.nodes.values().filter_map(|node| node.voice_since);
-        let today = voices().filter(|since| now.seconds_since(*since) < DAY_S).count();
-        today < MIN_VOICES_A_DAY.max((voices().count() - today) / VOICES_SHARE)
+        while self.given.front().is_some_and(|since| now.seconds_since(*since) >= DAY_S) {
+            self.given.pop_front();
+        }
+        let today = self.given.len();
+        today < MIN_VOICES_A_DAY.max(self.voices.saturating_sub(today) / VOICES_SHARE)
     }
 
     /// Room for a newcomer: in place of a node that is gone for good, else of the one that came last.
@@ -145,7 +164,8 @@ impl Ledger {
             (now.seconds_since(node.first_seen) < FRESH_S).then(|| peer.clone())
         };
         let Some(peer) = gone.or_else(youngest) else { return false };
-        self.nodes.remove(&peer);
+        let had_voice = self.nodes.remove(&peer).is_some_and(|node| node.voice_since.is_some());
+        self.voices = self.voices.saturating_sub(usize::from(had_voice));
         self.dirty.remove(&peer);
         self.forgotten.insert(peer);
         true
@@ -223,7 +243,7 @@ mod tests {
         }
     }
 
-    fn record<'a>(ledger: &'a Ledger, number: u32) -> &'a ProductRecord {
+    fn record(ledger: &Ledger, number: u32) -> &ProductRecord {
         ledger.nodes[&peer(number)].products.values().next().expect("a product")
     }
 

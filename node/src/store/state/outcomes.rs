@@ -70,13 +70,7 @@ impl StateDb {
                     "INSERT INTO fleet (repository, peer, first_seen, last_seen, record) VALUES (?1, ?2, ?3, ?4, ?5)
                      ON CONFLICT (repository, peer) DO UPDATE
                      SET first_seen = excluded.first_seen, last_seen = excluded.last_seen, record = excluded.record",
-                    params![
-                        id(repository),
-                        peer.to_string(),
-                        node.first_seen.unix(),
-                        node.last_seen.unix(),
-                        record
-                    ],
+                    params![id(repository), peer.to_string(), node.first_seen.unix(), node.last_seen.unix(), record],
                 )?;
             }
             for peer in forgotten {
@@ -93,13 +87,13 @@ impl StateDb {
     pub fn nodes(&self, repository: &Digest) -> Result<Vec<(PeerId, NodeRecord)>, StateError> {
         let most = i64::try_from(MAX_NODES).unwrap_or(i64::MAX);
         let rows: Vec<(String, String)> = self.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT peer, record FROM fleet WHERE repository = ?1 ORDER BY first_seen LIMIT ?2",
-            )?;
+            let mut statement = connection
+                .prepare_cached("SELECT peer, record FROM fleet WHERE repository = ?1 ORDER BY first_seen LIMIT ?2")?;
             let rows = statement.query_map(params![id(repository), most], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
         })?;
-        let nodes = rows.iter().filter_map(|(peer, record)| Some((peer.parse().ok()?, serde_json::from_str(record).ok()?)));
+        let nodes =
+            rows.iter().filter_map(|(peer, record)| Some((peer.parse().ok()?, serde_json::from_str(record).ok()?)));
         Ok(nodes.collect())
     }
 }
