@@ -8,15 +8,25 @@ use proptest::prelude::*;
 use semver::Version;
 use updraft::engine::catalog::CatalogView;
 use updraft::engine::clock::build_date;
+use updraft::engine::effect::{Effect, SwarmEffect};
+use updraft::engine::input::{Input, Now, SwarmInput};
+use updraft::engine::install::{Installed, Recovered, SubscriptionSpec};
 use updraft::engine::limits::{Window, Zone};
 use updraft::engine::maintenance::{Maintenance, OwnWindows};
+use updraft::engine::memory::Memory;
 use updraft::engine::plan::{Decision, Facts, Gate, GateName, Verdict, plan};
 use updraft::engine::policy::{Change, Changed, Refused, Setting, Settings, apply};
+use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
 use updraft_protocol::digest::Digest;
+use updraft_protocol::key::SigningKey;
+use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Platform, Product, ReleaseId};
+use updraft_protocol::outcome::{Outcome, Report};
+use updraft_protocol::peer::PeerId;
 use updraft_protocol::release::{Content, Format, ManifestRef, Notes, Release};
 use updraft_protocol::rollout::{ChannelPolicy, Halt, Rollout, Stage};
 use updraft_protocol::time::UtcTime;
+use updraft_protocol::transfer::{Control, Hello};
 use updraft_tests::holder::Holder;
 use updraft_tests::repository::TestRepository;
 
@@ -457,4 +467,161 @@ proptest! {
             view.channels.insert((app(), Channel::stable()), Arc::new(done.policy));
         }
     }
+}
+
+// ---- reports ------------------------------------------------------------------------------------
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_seed([n; 32])
+}
+
+/// The id of the node whose key that is, as libp2p makes it.
+fn peer(n: u8) -> PeerId {
+    let public = data_encoding::HEXLOWER.decode(key(n).public().public().as_bytes()).expect("hexadecimal");
+    PeerId::from_bytes(&[&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20][..], &public].concat()).expect("in bounds")
+}
+
+fn report(number: u64, product: &str) -> Report {
+    Report {
+        number,
+        product: product.parse().expect("a name"),
+        channel: Channel::stable(),
+        version: version("1.2.0"),
+        artifact: Digest::of(b"1.2.0"),
+        outcome: Outcome::Failed,
+        at: at(0),
+        text: "it did not start".to_owned(),
+        signature: Vec::new(),
+    }
+}
+
+/// An engine of a repository with the product `app`, which has 1.0.0 installed.
+struct Machine {
+    engine: Engine,
+    repository: TestRepository,
+    now: Now,
+}
+
+impl Machine {
+    fn new(is_seed: bool) -> Self {
+        let repository = TestRepository::new(at(0));
+        let mut files = BTreeMap::new();
+        for (file, bytes) in &repository.files {
+            match file {
+                MetaFile::Root { version } => files.insert(format!("{version}.root.json"), bytes.clone()),
+                MetaFile::Role { name, version } => files.insert(format!("{version}.{name}.json"), bytes.clone()),
+                _ => None,
+            };
+        }
+        let trusted = &repository.signed.trusted;
+        files.insert("timestamp.json".to_owned(), trusted.timestamp().expect("whole").bytes().to_vec());
+        files.insert("1.snapshot.json".to_owned(), trusted.snapshot().expect("whole").bytes().to_vec());
+        let seed = format!("/ip4/192.0.2.1/tcp/1/p2p/{}", peer(1));
+        let config = EngineConfig {
+            me: peer(100),
+            repository: repository.id,
+            ticket: (!is_seed).then(|| repository.ticket(vec![seed])),
+            is_seed,
+            platform: Platform::any(),
+            agent: "test".to_owned(),
+            random_seed: 1,
+            adopt_wait_ms: 0,
+            limits: updraft::engine::limits::Limits::default(),
+            egress_budget_percent: None,
+        };
+        let directory = Some("/virtual".to_owned());
+        let spec = SubscriptionSpec { product: app(), channel: Channel::stable(), directory };
+        let artifact = Digest::of(b"1.0.0");
+        let installed = Installed { version: version("1.0.0"), artifact, release_dir: "1.0.0-x".to_owned() };
+        let found = Restored {
+            metadata: &MetadataReader(&|name| files.get(name).cloned()),
+            target: &TargetReader(&|_| None),
+            artifacts: Vec::new(),
+            subscriptions: vec![(spec, Recovered { installed: Some(installed), ..Recovered::default() })],
+            peers: Vec::new(),
+            memory: Memory::default(),
+            bans: Vec::new(),
+        };
+        let now = Now { wall: at(1), mono_ms: 1_000 };
+        let (engine, _first) = Engine::restore(config, found, now).expect("a good repository");
+        Self { engine, repository, now }
+    }
+
+    /// What the engine says to `peer` in answer to an input.
+    fn swarm(&mut self, input: SwarmInput) -> Vec<(PeerId, Control)> {
+        let effects = self.engine.handle(Input::Swarm(input), self.now);
+        let said = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Swarm(SwarmEffect::Control { peer, message }) => Some((peer, message)),
+            _ => None,
+        });
+        said.collect()
+    }
+
+    fn connect(&mut self, n: u8, seed: bool) -> Vec<(PeerId, Control)> {
+        let address = "/ip4/192.0.2.1/tcp/1".to_owned();
+        let mut said = self.swarm(SwarmInput::Connected { peer: peer(n), address, outbound: true });
+        let hello = Hello {
+            repository: self.repository.id.0.as_bytes().to_vec(),
+            root_version: 1,
+            timestamp_version: 1,
+            seed,
+            ..Hello::default()
+        };
+        said.extend(self.swarm(SwarmInput::Control { peer: peer(n), message: Control::Hello(hello) }));
+        said
+    }
+
+    /// Hears a report of node `n`; returns whether it was acknowledged.
+    fn hear(&mut self, n: u8, report: Report) -> bool {
+        let number = report.number;
+        let said = self.swarm(SwarmInput::Control { peer: peer(n), message: Control::Report(Box::new(report)) });
+        said.contains(&(peer(n), Control::Reported { numbers: vec![number] }))
+    }
+}
+
+#[test]
+fn a_seed_believes_what_a_node_signed_of_itself_and_nothing_else() {
+    let mut seed = Machine::new(true);
+    let repository = seed.repository.id.0;
+    seed.connect(2, false);
+    assert!(!seed.hear(2, report(1, "app")), "unsigned");
+    assert!(!seed.hear(2, report(1, "app").sign(&repository, &key(3))), "another's");
+    assert!(!seed.hear(2, report(1, "app").sign(&Digest::of(b"another"), &key(2))), "for another repository");
+    assert!(seed.engine.fleet()[&peer(2)].products.is_empty());
+    assert!(seed.hear(2, report(1, "app").sign(&repository, &key(2))));
+    let record = seed.engine.fleet()[&peer(2)].products[&app()].clone();
+    assert_eq!(
+        record.last.map(|last| (last.outcome, last.text)),
+        Some((Outcome::Failed, "it did not start".to_owned()))
+    );
+    assert!(seed.hear(2, report(2, "unheard-of").sign(&repository, &key(2))), "it need not come again");
+    assert_eq!(seed.engine.fleet()[&peer(2)].products.len(), 1, "names cost nothing");
+}
+
+#[test]
+fn a_flood_of_reports_is_not_looked_at() {
+    let mut seed = Machine::new(true);
+    let repository = seed.repository.id.0;
+    seed.connect(2, false);
+    let signed = |number| report(number, "app").sign(&repository, &key(2));
+    let heard = (1..=200).filter(|number| seed.hear(2, signed(*number))).count();
+    assert_eq!(heard, 96);
+    seed.now.mono_ms += 2_000;
+    assert!(seed.hear(2, signed(201)) && seed.hear(2, signed(202)) && !seed.hear(2, signed(203)), "one a second");
+}
+
+#[test]
+fn a_node_tells_the_seed_of_its_ticket_what_it_runs_and_nobody_else() {
+    let mut node = Machine::new(false);
+    let told = |said: Vec<(PeerId, Control)>| -> Vec<(PeerId, Outcome)> {
+        let told = said.into_iter().filter_map(|(peer, message)| match message {
+            Control::Report(report) => Some((peer, report.outcome)),
+            _ => None,
+        });
+        told.collect()
+    };
+    assert_eq!(told(node.connect(2, true)), [], "anybody can call himself a seed");
+    assert_eq!(told(node.connect(3, false)), []);
+    assert_eq!(told(node.connect(1, true)), [(peer(1), Outcome::Runs)]);
+    assert!(!node.hear(3, report(1, "app").sign(&node.repository.id.0, &key(3))), "it is no seed");
 }

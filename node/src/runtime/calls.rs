@@ -25,6 +25,7 @@ use crate::control::messages::{ErrorBody, ErrorCode, Phase, Progress, PublishReq
 use crate::control::reply::ReplySender;
 use crate::control::results::{FetchView, InstallView, PublishView, TicketView};
 use crate::control::views::{HistoryRow, HistoryView, Schema, StatusView};
+use crate::engine::catalog::CatalogView;
 use crate::engine::effect::{Event, EventKind};
 use crate::engine::input::Input;
 use crate::engine::install::InstallState;
@@ -519,7 +520,9 @@ impl Runtime {
             text: format!("published {id} on {}", prepared.channel),
         })
         .await;
-        reply.finish(Ok(Response::Publish(published(&prepared, version))));
+        let mut answer = published(&prepared, version);
+        answer.warnings.extend(self.engine.catalog().and_then(|view| paused(&prepared, view)));
+        reply.finish(Ok(Response::Publish(answer)));
     }
 }
 
@@ -571,6 +574,16 @@ pub(crate) fn published(prepared: &publisher::Prepared, timestamp_version: Optio
         timestamp_version,
         warnings,
     }
+}
+
+/// That nobody will install what was published, where its channel is paused.
+pub(crate) fn paused(prepared: &publisher::Prepared, view: &CatalogView) -> Option<String> {
+    let (product, channel) = (&prepared.release.id.product, &prepared.channel);
+    let policy = view.channels.get(&(product.clone(), channel.clone())).filter(|policy| policy.paused)?;
+    let why = policy.pause_reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    Some(format!(
+        "channel '{channel}' is paused{why}: nobody installs it before `updraft channel resume {product}:{channel}`"
+    ))
 }
 
 fn write_out(data: &Path, sha256: &Digest, output: Option<&Path>, reply: &ReplySender) -> Result<PathBuf, ErrorBody> {

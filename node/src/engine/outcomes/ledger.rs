@@ -71,6 +71,17 @@ pub struct NodeRecord {
     pub products: BTreeMap<Product, ProductRecord>,
 }
 
+impl NodeRecord {
+    /// Adds what was known before to what is known now.
+    fn join(&mut self, before: &Self) {
+        self.first_seen = before.first_seen;
+        self.voice_since = before.voice_since.or(self.voice_since);
+        for (product, record) in &before.products {
+            self.products.entry(product.clone()).or_insert_with(|| record.clone());
+        }
+    }
+}
+
 /// What is to be written down.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
@@ -104,7 +115,10 @@ impl Ledger {
         given.sort_unstable();
         self.voices = given.len();
         self.given = given.into();
-        self.nodes.extend(nodes);
+        // What was heard since the start is newer.
+        for (peer, node) in nodes {
+            self.nodes.entry(peer).and_modify(|heard| heard.join(&node)).or_insert(node);
+        }
     }
 
     /// A node that is known is here still.
