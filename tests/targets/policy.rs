@@ -324,8 +324,8 @@ fn a_critical_release_waits_for_its_rollout_and_not_for_maintenance() {
     assert_eq!(decision.verdict, Verdict::Install);
     assert!(gate(&decision, GateName::Window).reason.contains("critical"));
     let stages = vec![Stage { percent: 0, at: at(-5) }];
-    let staged = ChannelPolicy { rollout: Rollout { start: at(-5), stages }, ..pointing_to("1.2.0") };
-    assert_eq!(decide(&view_with(staged), &node, at(0)).blocked_by().map(|gate| gate.name), Some(GateName::Rollout));
+    let slow = ChannelPolicy { rollout: Rollout { start: at(-5), stages }, ..pointing_to("1.2.0") };
+    assert_eq!(decide(&view_with(slow), &node, at(0)).blocked_by().map(|gate| gate.name), Some(GateName::Rollout));
 }
 
 // ---- changes of a channel -----------------------------------------------------------------------

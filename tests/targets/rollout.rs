@@ -32,7 +32,7 @@ async fn publish(cluster: &Cluster, version: &str) {
 async fn change(node: &RunningNode, change: Change) -> Result<ChannelChangeView, ErrorBody> {
     let request = ChannelRequest { product: product(), channel: Channel::stable(), change, dry_run: false };
     match ask(node, Request::ChangeChannel(Box::new(request))).await? {
-        Response::ChannelChange(view) => Ok(view),
+        Response::ChannelChange(view) => Ok(*view),
         other => panic!("no change of a channel: {other:?}"),
     }
 }

@@ -1,5 +1,7 @@
 //! `updraft fleet`: what the nodes run and how their installs ended, in their own words.
 
+use std::fmt::Write as _;
+
 use clap::Args;
 
 use super::output::{Painter, Style};
@@ -32,7 +34,8 @@ fn human(view: &FleetView, painter: Painter) -> String {
     for paused in &view.paused {
         let why = paused.reason.as_ref().map(|reason| format!(": {}", printable(reason))).unwrap_or_default();
         let line = format!("{}:{} is paused{why}", paused.product, paused.channel);
-        text.push_str(&format!("{}\n", painter.paint(Style::Warn, &line)));
+        text += &painter.paint(Style::Warn, &line);
+        text.push('\n');
     }
     if !view.paused.is_empty() {
         text.push('\n');
@@ -56,7 +59,7 @@ fn human(view: &FleetView, painter: Painter) -> String {
     text.push_str(&nodes(view, painter));
     let hidden = view.nodes_known.saturating_sub(view.nodes.len() as u64);
     if hidden > 0 {
-        text.push_str(&format!("{hidden} more nodes; --limit shows more\n"));
+        let _ = writeln!(text, "{hidden} more nodes; --limit shows more");
     }
     text
 }

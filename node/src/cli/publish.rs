@@ -78,7 +78,7 @@ pub struct PublishOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// A release; its path is absolute and exists, its notes are read.
-    Release(PublishRequest),
+    Release(Box<PublishRequest>),
     /// Nothing new: what there is expires later.
     Renewal(Product),
 }
@@ -122,7 +122,7 @@ impl PublishArgs {
             dry_run: self.dry_run,
             level: self.level,
         };
-        Ok(PublishOptions { data_dir, what: What::Release(request), push })
+        Ok(PublishOptions { data_dir, what: What::Release(Box::new(request)), push })
     }
 }
 
@@ -144,7 +144,7 @@ fn read_notes(path: &Path) -> Result<String, CommandError> {
 pub fn run(options: PublishOptions, output: &mut Output) -> Result<ExitCode, CommandError> {
     let PublishOptions { data_dir, what, push } = options;
     let request = match (what, push.clone()) {
-        (What::Release(request), _) => request,
+        (What::Release(request), _) => *request,
         (What::Renewal(product), Some(push)) => return push::renew(&data_dir, push, product, output),
         (What::Renewal(_), None) => return Err(CommandError::usage("--renew is for a push")),
     };

@@ -238,7 +238,7 @@ pub enum Response {
     /// To [`Request::Channels`].
     Channels(ChannelsView),
     /// To [`Request::ChangeChannel`].
-    ChannelChange(ChannelChangeView),
+    ChannelChange(Box<ChannelChangeView>),
     /// To [`Request::Fleet`].
     Fleet(FleetView),
     /// To [`Request::Events`], [`Request::Unban`] and [`Request::TrustClock`].

@@ -314,7 +314,7 @@ impl Engine {
         for peer in self.peers.ready() {
             self.outcomes.ledger.is_here(&peer, now.wall);
         }
-        let written = self.outcomes.ledger.to_write(WRITE_NODES);
+        let written = self.outcomes.ledger.take_changes(WRITE_NODES);
         if !written.kept.is_empty() || !written.forgotten.is_empty() {
             let effect = OutcomeEffect::Nodes { kept: written.kept, forgotten: written.forgotten };
             self.push(Effect::Outcome(effect));
@@ -324,7 +324,7 @@ impl Engine {
 
     /// Everything about the fleet that is not written yet: the node stops.
     pub fn settle_outcomes(&mut self) -> Vec<Effect> {
-        let written = self.outcomes.ledger.to_write(ledger::MAX_NODES);
+        let written = self.outcomes.ledger.take_changes(ledger::MAX_NODES);
         if written.kept.is_empty() && written.forgotten.is_empty() {
             return Vec::new();
         }

@@ -171,7 +171,7 @@ impl Runtime {
     /// Changes a channel: signs the next set, keeps it, and lets the engine announce it.
     pub(super) async fn change_channel(&mut self, request: ChannelRequest, reply: ReplySender) {
         let end = self.try_change(request, None).await;
-        reply.finish(end.map(Response::ChannelChange));
+        reply.finish(end.map(|view| Response::ChannelChange(Box::new(view))));
     }
 
     /// The same; `kind` is what is told of it where it is not an operator's doing.

@@ -46,7 +46,8 @@ pub fn duration_text(seconds: u64) -> String {
     let mut text = String::new();
     for (unit, size) in UNITS {
         if left >= size {
-            text.push_str(&format!("{}{unit}", left / size));
+            text += &(left / size).to_string();
+            text.push(unit);
             left %= size;
         }
     }

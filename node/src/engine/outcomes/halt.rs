@@ -215,9 +215,9 @@ mod tests {
     #[test]
     fn nodes_whose_turn_has_not_come_have_no_vote() {
         let stages = vec![Stage { percent: 10, at: at(0) }];
-        let staged = ChannelPolicy { rollout: Rollout { start: at(0), stages }, ..policy() };
+        let in_stages = ChannelPolicy { rollout: Rollout { start: at(0), stages }, ..policy() };
         let nodes = vec![node(-10, Outcome::Failed, 5); 1_000];
-        let counted = tally(&staged, &nodes, 10);
+        let counted = tally(&in_stages, &nodes, 10);
         assert_eq!(counted.failed, 1_000, "all of them are shown");
         assert!((50..150).contains(&counted.votes), "{counted:?}");
     }

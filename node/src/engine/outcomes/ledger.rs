@@ -216,7 +216,7 @@ impl Ledger {
     }
 
     /// What has changed since the last time, at most `most` nodes of it.
-    pub(crate) fn to_write(&mut self, most: usize) -> Written {
+    pub(crate) fn take_changes(&mut self, most: usize) -> Written {
         let peers: Vec<PeerId> = self.dirty.iter().take(most).cloned().collect();
         let mut written = Written { kept: Vec::new(), forgotten: Vec::new() };
         for peer in peers {
@@ -279,7 +279,7 @@ mod tests {
     fn whoever_is_not_in_the_table_is_not_heard() {
         let mut ledger = Ledger::default();
         ledger.take(&peer(1), &report(1, Outcome::Failed), at(0));
-        assert!(ledger.nodes.is_empty() && ledger.to_write(10) == Written::default());
+        assert!(ledger.nodes.is_empty() && ledger.take_changes(10) == Written::default());
     }
 
     #[test]
@@ -288,12 +288,12 @@ mod tests {
         for number in 0..3 {
             assert!(ledger.seen(&peer(number), at(0)));
         }
-        assert_eq!(ledger.to_write(2).kept.len(), 2);
-        assert_eq!(ledger.to_write(2).kept.len(), 1);
+        assert_eq!(ledger.take_changes(2).kept.len(), 2);
+        assert_eq!(ledger.take_changes(2).kept.len(), 1);
         assert!(ledger.seen(&peer(0), at(1)));
-        assert_eq!(ledger.to_write(2), Written::default(), "that it is still here is no news");
+        assert_eq!(ledger.take_changes(2), Written::default(), "that it is still here is no news");
         assert!(ledger.seen(&peer(0), at(SEEN_S + 1)));
-        assert_eq!(ledger.to_write(2).kept.len(), 1);
+        assert_eq!(ledger.take_changes(2).kept.len(), 1);
     }
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
             assert!(ledger.nodes.len() <= 10);
         }
         assert!((0..8).all(|number| ledger.nodes.contains_key(&peer(number))));
-        assert!(ledger.to_write(100).forgotten.len() > 500, "what was written of the others goes");
+        assert!(ledger.take_changes(100).forgotten.len() > 500, "what was written of the others goes");
         assert!(ledger.seen(&peer(5), at(9_000)));
         let long_after = at(FORGOTTEN_S + 8_000);
         assert!(ledger.seen(&peer(2_000), long_after), "nodes that are gone for good make room");
