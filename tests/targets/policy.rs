@@ -504,18 +504,24 @@ struct Machine {
 
 impl Machine {
     fn new(is_seed: bool) -> Self {
-        let repository = TestRepository::new(at(0));
-        let mut files = BTreeMap::new();
+        let mut repository = TestRepository::new(at(0));
+        repository.publish("1.0.0", b"1.0.0", at(0));
+        let (mut files, mut targets) = (BTreeMap::new(), BTreeMap::new());
         for (file, bytes) in &repository.files {
             match file {
                 MetaFile::Root { version } => files.insert(format!("{version}.root.json"), bytes.clone()),
                 MetaFile::Role { name, version } => files.insert(format!("{version}.{name}.json"), bytes.clone()),
+                MetaFile::Target { sha256, .. } => {
+                    targets.insert(*sha256, bytes.clone());
+                    None
+                }
                 _ => None,
             };
         }
         let trusted = &repository.signed.trusted;
         files.insert("timestamp.json".to_owned(), trusted.timestamp().expect("whole").bytes().to_vec());
-        files.insert("1.snapshot.json".to_owned(), trusted.snapshot().expect("whole").bytes().to_vec());
+        let snapshot = trusted.snapshot().expect("whole");
+        files.insert(format!("{}.snapshot.json", snapshot.version), snapshot.bytes().to_vec());
         let seed = format!("/ip4/192.0.2.1/tcp/1/p2p/{}", peer(1));
         let config = EngineConfig {
             me: peer(100),
@@ -535,7 +541,7 @@ impl Machine {
         let installed = Installed { version: version("1.0.0"), artifact, release_dir: "1.0.0-x".to_owned() };
         let found = Restored {
             metadata: &MetadataReader(&|name| files.get(name).cloned()),
-            target: &TargetReader(&|_| None),
+            target: &TargetReader(&|sha256| targets.get(sha256).cloned()),
             artifacts: Vec::new(),
             subscriptions: vec![(spec, Recovered { installed: Some(installed), ..Recovered::default() })],
             peers: Vec::new(),
