@@ -14,6 +14,7 @@ use crate::telemetry;
 
 pub mod ask;
 pub mod ceremony;
+pub mod channel;
 pub mod clock;
 pub mod completions;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod fetch;
+pub mod fleet;
 pub mod gc;
 pub mod history;
 pub mod hold;
@@ -125,6 +127,11 @@ pub enum Command {
     Status(status::StatusArgs),
     /// List who is connected, what they hold and how fast
     Peers(peers::PeersArgs),
+    /// Show and change what channels say: release, rollout, pause, yank, automatic halt (at a seed, running or not)
+    #[command(subcommand)]
+    Channel(channel::ChannelCommand),
+    /// List nodes by version and state, and what they failed with (at a seed)
+    Fleet(fleet::FleetArgs),
     /// Vouch for this machine's clock
     #[command(subcommand)]
     Clock(clock::ClockCommand),
@@ -218,6 +225,8 @@ fn dispatch(cli: Cli, output: &mut Output) -> Result<ExitCode, CommandError> {
         Command::Releases(args) => releases::run(args, &global, output),
         Command::Status(args) => status::run(&args, &global, output),
         Command::Peers(args) => peers::run(args, &global, output),
+        Command::Channel(command) => channel::run(command, &global, output),
+        Command::Fleet(args) => fleet::run(&args, &global, output),
         Command::Clock(command) => clock::run(command, &global, output),
         Command::Fetch(args) => fetch::run(args, &global, output),
         Command::Install(args) => install::run(args, &global, output),

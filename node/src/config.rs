@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use updraft_protocol::names::Platform;
 
 use crate::engine::limits::{Caps, Limits};
+use crate::engine::maintenance::Maintenance;
 use file::{FileConfig, Problem};
 pub use subscription::{InvalidSubscription, Subscription};
 
@@ -172,6 +173,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// Percent of one copy of each artifact that may leave it; none: any number of copies.
     pub egress_budget_percent: Option<u32>,
+    /// When installs may begin.
+    pub maintenance: Maintenance,
 }
 
 /// Where a value came from.
@@ -286,6 +289,7 @@ fn merge(data_dir: PathBuf, file: FileConfig, flags: Overrides) -> Result<Effect
         Role::Peer => None,
     };
     let limits = pick_limits(&mut sources, &flags, &file)?;
+    let maintenance = pick_maintenance(&mut sources, &file)?;
     let config = NodeConfig {
         role,
         ticket: pick(&mut sources, "ticket", flags.ticket.map(Some), file.ticket.map(|t| Some(t.0)), None),
@@ -326,6 +330,7 @@ fn merge(data_dir: PathBuf, file: FileConfig, flags: Overrides) -> Result<Effect
             DEFAULT_ADOPT_WAIT_SECONDS,
         ),
         limits,
+        maintenance,
         egress_budget_percent: pick(
             &mut sources,
             "egress_budget",
@@ -368,6 +373,19 @@ fn pick_limits(
     let name = pick(sources, "limit_time_zone", None, named, limits::LOCAL.to_owned());
     let zone = limits::look_up(&name).map_err(|error| ConfigError::Contradiction(error.to_string()))?;
     Ok(Limits { always, windows, zone, lan_exempt })
+}
+
+/// When installs may begin, and by whose clock.
+fn pick_maintenance(
+    sources: &mut BTreeMap<&'static str, Source>,
+    file: &FileConfig,
+) -> Result<Maintenance, ConfigError> {
+    let windows = file.maintenance_windows.as_ref().map(|rows| rows.iter().map(|row| row.0.clone()).collect());
+    let windows: Vec<_> = pick(sources, "maintenance_windows", None, windows, Vec::new());
+    let named = file.maintenance_time_zone.as_ref().map(|zone| zone.0.clone());
+    let name = pick(sources, "maintenance_time_zone", None, named, limits::LOCAL.to_owned());
+    let zone = limits::look_up(&name).map_err(|error| ConfigError::Contradiction(error.to_string()))?;
+    Ok(Maintenance { windows, zone })
 }
 
 fn pick<T>(

@@ -8,8 +8,10 @@
 //! turns bytes into a [`Call`], and what the runtime replies into bytes. It never holds more than a
 //! bounded amount for anybody, and it never makes the runtime wait.
 
+pub mod channels;
 pub mod client;
 pub mod error;
+pub mod fleet;
 pub mod framing;
 pub mod garbage;
 pub mod messages;

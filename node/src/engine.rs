@@ -31,8 +31,10 @@ use self::fetch::Fetch;
 use self::input::{Input, Now};
 use self::install::{Installed, Recovered, Refusal, Subscription, SubscriptionSpec};
 use self::limits::Limits;
+use self::maintenance::{Maintenance, OwnWindows};
 use self::memory::Memory;
 use self::offers::Offers;
+use self::outcomes::Outcomes;
 use self::peers::Peers;
 use self::plan::{Disk, Facts, Verdict, plan};
 use self::retention::Retention;
@@ -51,11 +53,14 @@ pub mod fetch;
 pub mod input;
 pub mod install;
 pub mod limits;
+pub mod maintenance;
 pub mod memory;
 mod metadata;
 pub mod offers;
+pub mod outcomes;
 pub mod peers;
 pub mod plan;
+pub mod policy;
 pub mod report;
 pub mod retention;
 mod sessions;
@@ -165,6 +170,8 @@ pub struct Engine {
     checks: BTreeMap<Digest, u64>,
     limited: RateLimited,
     limits: limits::Applied,
+    windows: OwnWindows,
+    outcomes: Outcomes,
     effects: Vec<Effect>,
 }
 
@@ -217,6 +224,8 @@ impl Engine {
             checks: BTreeMap::new(),
             limited: RateLimited::default(),
             limits: limits::Applied::new(config.limits.clone()),
+            windows: OwnWindows::default(),
+            outcomes: Outcomes::default(),
             fetch: Fetch::new(config.me.clone(), config.is_seed, SmallRng::seed_from_u64(rng.random())),
             catalog,
             peers,
@@ -251,6 +260,7 @@ impl Engine {
         }
         engine.watch(now);
         engine.review(now);
+        engine.report_outcomes(now);
         let effects = std::mem::take(&mut engine.effects);
         Ok((engine, effects))
     }
@@ -288,12 +298,18 @@ impl Engine {
             }
         }
         self.ask(now);
+        self.report_outcomes(now);
         std::mem::take(&mut self.effects)
     }
 
     /// How many sessions the node may have; some more are let in while newcomers crowd the door.
     pub fn limit_sessions(&mut self, most: usize) {
         self.peers.set_limits(most, self.config.is_seed);
+    }
+
+    /// When installs may begin on this machine.
+    pub fn set_maintenance(&mut self, maintenance: &Maintenance) {
+        self.windows = maintenance.of_node(self.config.me.as_bytes());
     }
 
     fn push(&mut self, effect: impl Into<Effect>) {
@@ -317,6 +333,7 @@ impl Engine {
         for subscription in &mut self.subscriptions {
             self.effects.extend(subscription.tick(now.mono_ms));
         }
+        self.outcomes_tick(now);
         if now.mono_ms < self.review_at_ms {
             return;
         }
@@ -527,6 +544,8 @@ impl Engine {
                 hurry: subscription.hurry.as_ref(),
                 holds: Some(&subscription.holds),
                 disk,
+                // Nothing changes on a machine that only holds a release.
+                window: subscription.spec.directory.as_ref().map(|_| &self.windows),
             };
             let decision = plan(view, &facts, now.wall);
             let goes_on = decision.verdict == Verdict::Install || decision.waits_for_the_disk();
@@ -537,7 +556,7 @@ impl Engine {
                 }
                 _ => subscription.abandon(),
             };
-            if decision.waits_for_the_clock() {
+            if decision.may_fetch_ahead() {
                 ahead.extend(decision.offered.clone());
             }
             subscription.decision = Some(decision);

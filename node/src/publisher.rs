@@ -5,7 +5,6 @@
 //! work and leaves a verified artifact in the store and no trace in the metadata; [`sign`] makes the
 //! next signed set in memory. The set counts once its timestamp is on disk, which is written last.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,6 +18,7 @@ use updraft_protocol::manifest::Manifest;
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, FileName, InvalidName, Product, ReleaseId};
 use updraft_protocol::release::{Format, ManifestRef, Notes, Release};
+use updraft_protocol::rollout::{InvalidSchedule, Schedule};
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::{RepositoryId, RoleName, Signers, TopRole, TufError};
 
@@ -32,6 +32,7 @@ use crate::store::{Store, StoreError};
 pub mod ceremony;
 pub mod draft;
 pub mod keys;
+pub mod policy;
 pub mod push_keys;
 pub mod pushed;
 
@@ -44,6 +45,10 @@ pub struct Publication {
     pub id: ReleaseId,
     /// The channel that will point to it.
     pub channel: Channel,
+    /// Other channels that it may appear on.
+    pub also_on: Vec<Channel>,
+    /// Who may have it when; everybody at once where absent.
+    pub rollout: Option<Schedule>,
     /// The lowest installed version that can go to it in one step.
     pub min_from: Option<Version>,
     /// What it says to people.
@@ -111,6 +116,9 @@ pub enum PublishError {
         /// What was to be published.
         wanted: String,
     },
+    /// The rollout cannot begin now.
+    #[error("the rollout: {0}")]
+    Rollout(#[from] InvalidSchedule),
     /// What was made just now does not verify.
     #[error("the new repository does not verify: {0}")]
     Verify(TufError),
@@ -125,6 +133,8 @@ pub struct Prepared {
     pub manifest: Arc<Manifest>,
     /// The channel that will point to it.
     pub channel: Channel,
+    /// Who may have it when; everybody at once where absent.
+    pub rollout: Option<Schedule>,
     /// The artifact was in the store before.
     pub was_held: bool,
 }
@@ -223,7 +233,7 @@ pub fn prepare(
     check(publication, view)?;
     let built = build(publication, store, progress)?;
     Draft::check_new(view, &built.release)?;
-    built.keep(store, &publication.channel, dry_run)
+    built.keep(store, publication, dry_run)
 }
 
 /// The same for a release that exists already: only the very same artifact will do, and it is not
@@ -244,7 +254,7 @@ pub fn prepare_again(
         }
         .into());
     }
-    built.keep(store, &publication.channel, true)
+    built.keep(store, publication, true)
 }
 
 /// A release that was packed and hashed and is in no store yet.
@@ -255,13 +265,19 @@ struct Built {
 }
 
 impl Built {
-    fn keep(self, store: &Store, channel: &Channel, dry_run: bool) -> Result<Prepared, PublishError> {
+    fn keep(self, store: &Store, publication: &Publication, dry_run: bool) -> Result<Prepared, PublishError> {
         let was_held = store.get(&self.release.artifact).is_some_and(|held| held.is_complete());
         let manifest = Arc::new(self.manifest);
         if !dry_run {
             store.import(self.temp, &manifest)?;
         }
-        Ok(Prepared { release: self.release, manifest, channel: channel.clone(), was_held })
+        Ok(Prepared {
+            release: self.release,
+            manifest,
+            channel: publication.channel.clone(),
+            rollout: publication.rollout.clone(),
+            was_held,
+        })
     }
 }
 
@@ -277,7 +293,7 @@ fn build(publication: &Publication, store: &Store, progress: &mut dyn FnMut(&Pro
         format,
         content: packed.content,
         manifest: ManifestRef { sha256: Digest::of(&manifest_bytes), length: manifest_bytes.len() as u64 },
-        channels: BTreeSet::from([publication.channel.clone()]),
+        channels: std::iter::once(&publication.channel).chain(&publication.also_on).cloned().collect(),
         min_from: publication.min_from.clone(),
         notes: publication.notes.clone().map_or(Notes::None, Notes::Text),
         critical: publication.critical,
@@ -299,7 +315,7 @@ fn check(publication: &Publication, view: &CatalogView) -> Result<(), PublishErr
         format: Format::File,
         content: updraft_protocol::release::Content { sha256: Digest::ZERO, length: 1, entries: 1 },
         manifest: ManifestRef { sha256: Digest::ZERO, length: 1 },
-        channels: BTreeSet::new(),
+        channels: std::iter::once(&publication.channel).chain(&publication.also_on).cloned().collect(),
         min_from: publication.min_from.clone(),
         notes: publication.notes.clone().map_or(Notes::None, Notes::Text),
         critical: publication.critical,
@@ -341,7 +357,10 @@ pub fn sign(prepared: &Prepared, view: &CatalogView, keys: &Keys, now: UtcTime) 
         draft.add_product(product, &key.public());
     }
     draft.add_release(release);
-    let policy = pushed::pointing_to(release, product, &prepared.channel, view);
+    let mut policy = pushed::pointing_to(release, product, &prepared.channel, view, now);
+    if let Some(schedule) = &prepared.rollout {
+        policy.rollout = schedule.starting(now)?;
+    }
     draft.set_channel(product, &prepared.channel, &policy);
     Ok(draft.sign(keys)?)
 }

@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use updraft_protocol::key::SigningKey;
 use updraft_protocol::meta::{MetaFile, MetaResponse};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::ticket::Ticket;
+use updraft_protocol::transfer::Control;
 
 use self::calls::{Pending, Prepared};
 use self::events::Events;
@@ -46,6 +48,7 @@ use crate::swarm::{self, Counters, SwarmConfig, SwarmError, SwarmHandle};
 mod blocks;
 mod calls;
 pub mod ceremony;
+pub mod channel;
 mod delivery;
 pub mod descriptors;
 pub mod doctor;
@@ -58,6 +61,7 @@ mod messages;
 mod offers;
 pub mod offline;
 pub mod open;
+mod outcomes;
 mod push;
 mod traffic;
 mod trust;
@@ -170,6 +174,7 @@ impl RunningNode {
 struct Runtime {
     config: NodeConfig,
     peer_id: PeerId,
+    signer: SigningKey,
     opened: Opened,
     engine: Engine,
     swarm: mpsc::Sender<SwarmEffect>,
@@ -186,6 +191,8 @@ struct Runtime {
     push: Option<push::Push>,
     push_unlock: Arc<OnceLock<Arc<dyn Unlock>>>,
     to_sign: offers::ToSign,
+    /// Channels that this seed is to pause by itself.
+    halts: VecDeque<outcomes::Halt>,
     events: Events,
     messages: Arc<Messages>,
     face: Arc<NodeFace>,
@@ -259,6 +266,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     let (push_unlock, messages) = (Arc::new(OnceLock::new()), Arc::<Messages>::default());
     let runtime = Runtime {
         peer_id: peer_id.clone(),
+        signer: identity.signer,
         engine,
         swarm: swarm.effects(),
         counters: swarm.counters(),
@@ -272,6 +280,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         push: None,
         push_unlock: push_unlock.clone(),
         to_sign: offers::ToSign::new(),
+        halts: VecDeque::new(),
         events: Events::new(now.wall),
         messages: Arc::clone(&messages),
         face,
@@ -352,12 +361,14 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
     // Without a random source the node's choices are merely predictable, which harms nobody.
     let _ = getrandom::fill(&mut random_seed);
     let peers = opened.state.known_peers(&repository.0)?;
+    let is_seed = config.role == Role::Seed;
     let (keep_releases, cache_limit_bytes) = (config.keep_releases, config.cache_limit_bytes);
+    let maintenance = config.maintenance.clone();
     let config = EngineConfig {
         me,
         repository,
         ticket: opened.ticket.clone(),
-        is_seed: config.role == Role::Seed,
+        is_seed,
         platform: config.platform.clone(),
         agent: AGENT.to_owned(),
         random_seed: u64::from_le_bytes(random_seed),
@@ -378,7 +389,9 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
     let (mut engine, effects) = restored.map_err(|error| StartError::Open(OpenError::Catalog(error)))?;
     engine.keep_releases(keep_releases);
     engine.limit_cache(cache_limit_bytes);
+    engine.set_maintenance(&maintenance);
     engine.remember_pins(opened.state.pins(&repository.0)?);
+    outcomes::restore(&mut engine, opened, is_seed)?;
     Ok((engine, effects))
 }
 
@@ -435,6 +448,10 @@ impl Runtime {
                 while let Some(input) = self.backlog.pop_front() {
                     self.input(input).await;
                 }
+                if let Some(halt) = self.halts.pop_front() {
+                    self.halt(halt).await;
+                    continue;
+                }
                 if self.to_sign.is_empty() {
                     break;
                 }
@@ -460,6 +477,8 @@ impl Runtime {
             () = swarm.shutdown() => {}
             () = drain => {}
         }
+        let effects = self.engine.settle_outcomes();
+        self.carry_out(effects).await;
         self.file_job(Job::Checkpoint).await;
         let (sender, reached) = oneshot::channel();
         self.file_job(Job::Barrier(sender)).await;
@@ -508,6 +527,7 @@ impl Runtime {
                 Effect::ForgetBan { peer } => self.file_job(Job::ForgetBan(peer)).await,
                 Effect::Retention(effect) => self.file_job(Job::Retention(effect)).await,
                 Effect::Offer(effect) => self.offer_effect(effect).await,
+                Effect::Outcome(effect) => self.outcome_effect(effect).await,
                 Effect::Resign => self.resign().await,
                 Effect::Event(event) => {
                     self.look_now |= event.kind == EventKind::FetchComplete;
@@ -521,9 +541,21 @@ impl Runtime {
         if matches!(effect, SwarmEffect::GossipVerdict { verdict: GossipVerdict::Reject, .. }) {
             self.events.heads_rejected += 1;
         }
+        let effect = self.signed(effect);
         self.messages.said(&effect);
         if self.swarm.send(effect).await.is_err() {
             tracing::debug!("the network has stopped");
+        }
+    }
+
+    /// The same; what a node says of itself is signed as it leaves.
+    fn signed(&self, effect: SwarmEffect) -> SwarmEffect {
+        match effect {
+            SwarmEffect::Control { peer, message: Control::Report(report) } => {
+                let report = report.sign(&self.opened.repository.0, &self.signer);
+                SwarmEffect::Control { peer, message: Control::Report(Box::new(report)) }
+            }
+            other => other,
         }
     }
 

@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod meta;
 pub mod names;
 pub mod offer;
+pub mod outcome;
 pub mod peer;
 pub mod release;
 pub mod rollout;

@@ -73,6 +73,12 @@ pub const MAX_HEAD_INLINES: usize = 64;
 /// hours, four days of history in about a kilobyte.
 pub const MAX_ANCESTORS: usize = 15;
 
+/// Bytes of a node's words on how an install ended. Bounds what a stranger makes a seed keep and show.
+pub const MAX_OUTCOME_TEXT_BYTES: usize = 256;
+
+/// Reports of outcomes that one message acknowledges, and that a node keeps until they are.
+pub const MAX_OUTCOMES: usize = 64;
+
 /// Bytes of one piece of evidence: two files that contradict each other.
 pub const MAX_EVIDENCE_BYTES: usize = 256 * 1024;
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use semver::Version;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::canonical;
 use crate::digest::{Digest, Hasher};
@@ -15,8 +15,17 @@ use crate::limits::{MAX_CHANNEL_FILE_BYTES, MAX_ROLLOUT_STAGES, MAX_YANKED};
 use crate::names::parse_version;
 use crate::time::UtcTime;
 
+mod halt;
+mod schedule;
+
+pub use self::halt::{Halt, MAX_SILENCE_S, MIN_SILENCE_S};
+pub use self::schedule::{InvalidDuration, InvalidSchedule, Schedule, duration_text, parse_duration};
+
 /// The version of the channel file that this version of Updraft writes and reads.
 const SCHEMA: u64 = 1;
+
+/// Bytes of the reason of a pause. Bounds what a policy makes every node show.
+pub const MAX_PAUSE_REASON_BYTES: usize = 512;
 
 /// Buckets that nodes fall into: a hundredth of a percent each.
 pub const BUCKETS: u16 = 10_000;
@@ -52,6 +61,15 @@ pub enum PolicyError {
         /// The offending stage, counted from 1.
         stage: usize,
     },
+    /// A threshold that makes no sense.
+    #[error("the threshold of the automatic halt makes no sense: {0}")]
+    Halt(&'static str),
+    /// More text than everybody is to be shown.
+    #[error("the reason of the pause has {found} bytes; at most {MAX_PAUSE_REASON_BYTES} are allowed")]
+    Reason {
+        /// Bytes found.
+        found: usize,
+    },
 }
 
 /// What a channel says: one small signed file.
@@ -61,14 +79,24 @@ pub struct ChannelPolicy {
     pub version: Option<Version>,
     /// Whose turn it is to go there.
     pub rollout: Rollout,
+    /// Since when the channel points there. What a node ended with before has nothing to do with it.
+    pub since: Option<UtcTime>,
     /// Whether nobody is to install now.
     pub paused: bool,
+    /// Why nobody is to, for people.
+    pub pause_reason: Option<String>,
+    /// When the last pause was ended: what had been counted against the release by then is forgiven.
+    pub resumed_at: Option<UtcTime>,
     /// Versions that nobody is to install any more.
     pub yanked: BTreeSet<Version>,
     /// How far nodes may go back.
     pub allow_downgrade_to: Option<Version>,
     /// Seconds after which a head that carries this policy is too old to install by.
     pub max_head_age_s: Option<u64>,
+    /// When the seed pauses the channel by itself.
+    pub halt: Option<Halt>,
+    /// What a later version of Updraft wrote and this one does not know: kept, whoever signs next.
+    pub unknown: Map<String, Value>,
 }
 
 /// When which share of the nodes may install.
@@ -185,14 +213,24 @@ struct ChannelFile {
     version: Option<String>,
     #[serde(default)]
     rollout: Rollout,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<UtcTime>,
     #[serde(default)]
     paused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pause_reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    resumed_at: Option<UtcTime>,
     #[serde(default)]
     yanked: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     allow_downgrade_to: Option<String>,
     #[serde(default, rename = "max_head_age", skip_serializing_if = "Option::is_none")]
     max_head_age_s: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    halt: Option<Halt>,
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
 }
 
 fn within(what: &'static str, found: usize, limit: usize) -> Result<(), PolicyError> {
@@ -211,17 +249,11 @@ fn version(text: &str) -> Result<Version, PolicyError> {
 impl ChannelPolicy {
     /// A channel that points everybody to `version`, with no other conditions.
     pub fn pointing_to(version: Version) -> Self {
-        Self {
-            version: Some(version),
-            rollout: Rollout::full(),
-            paused: false,
-            yanked: BTreeSet::new(),
-            allow_downgrade_to: None,
-            max_head_age_s: None,
-        }
+        Self { version: Some(version), ..Self::default() }
     }
 
-    /// Reads a channel file whose hash verified metadata states. Unknown fields are ignored.
+    /// Reads a channel file whose hash verified metadata states. Unknown fields are kept and change
+    /// nothing.
     pub fn parse(bytes: &[u8]) -> Result<Self, PolicyError> {
         within_file(bytes.len())?;
         let value = canonical::parse(bytes).map_err(|error| PolicyError::Malformed(error.to_string()))?;
@@ -239,10 +271,15 @@ impl ChannelPolicy {
         let policy = Self {
             version: file.version.as_deref().map(version).transpose()?,
             rollout: file.rollout,
+            since: file.since,
             paused: file.paused,
+            pause_reason: file.pause_reason,
+            resumed_at: file.resumed_at,
             yanked: file.yanked.iter().map(|text| version(text)).collect::<Result<_, _>>()?,
             allow_downgrade_to: file.allow_downgrade_to.as_deref().map(version).transpose()?,
             max_head_age_s: file.max_head_age_s,
+            halt: file.halt,
+            unknown: file.unknown,
         };
         policy.check_lists()?;
         Ok(policy)
@@ -256,6 +293,11 @@ impl ChannelPolicy {
 
     fn check_lists(&self) -> Result<(), PolicyError> {
         within("yanked versions", self.yanked.len(), MAX_YANKED)?;
+        let found = self.pause_reason.as_ref().map_or(0, String::len);
+        if found > MAX_PAUSE_REASON_BYTES {
+            return Err(PolicyError::Reason { found });
+        }
+        self.halt.as_ref().map_or(Ok(()), Halt::validate)?;
         self.rollout.validate()
     }
 
@@ -265,10 +307,15 @@ impl ChannelPolicy {
             schema: SCHEMA,
             version: self.version.as_ref().map(Version::to_string),
             rollout: self.rollout.clone(),
+            since: self.since,
             paused: self.paused,
+            pause_reason: self.pause_reason.clone(),
+            resumed_at: self.resumed_at,
             yanked: self.yanked.iter().map(Version::to_string).collect(),
             allow_downgrade_to: self.allow_downgrade_to.as_ref().map(Version::to_string),
             max_head_age_s: self.max_head_age_s,
+            halt: self.halt,
+            unknown: self.unknown.clone(),
         };
         canonical::encode(&canonical::value_of(&file))
     }
@@ -298,6 +345,7 @@ mod tests {
             yanked: [Version::new(1, 2, 1), Version::new(1, 2, 2)].into(),
             allow_downgrade_to: Some(Version::new(1, 1, 0)),
             max_head_age_s: Some(3600),
+            ..ChannelPolicy::default()
         }
     }
 
@@ -311,6 +359,44 @@ mod tests {
         );
         assert_eq!(String::from_utf8(policy().encode()).expect("text"), expected);
         assert_eq!(ChannelPolicy::parse(expected.as_bytes()), Ok(policy()));
+    }
+
+    #[test]
+    fn what_belongs_to_halts_has_the_published_form() {
+        let halt = Halt { failures_percent: 20, min_reports: 5, silence_s: Some(3_600) };
+        let policy = ChannelPolicy {
+            version: Some(Version::new(1, 2, 3)),
+            since: Some(at(0)),
+            paused: true,
+            pause_reason: Some("2 of 5 nodes failed".to_owned()),
+            resumed_at: Some(at(100)),
+            halt: Some(halt),
+            ..ChannelPolicy::default()
+        };
+        let expected = concat!(
+            r#"{"halt":{"failures_percent":20,"min_reports":5,"silence_s":3600},"pause_reason":"2 of 5 nodes failed","#,
+            r#""paused":true,"resumed_at":"2027-01-15T08:01:40Z","rollout":{"start":"1970-01-01T00:00:00Z"},"schema":1,"#,
+            r#""since":"2027-01-15T08:00:00Z","version":"1.2.3","yanked":[]}"#
+        );
+        assert_eq!(String::from_utf8(policy.encode()).expect("text"), expected);
+        assert_eq!(ChannelPolicy::parse(expected.as_bytes()), Ok(policy));
+    }
+
+    #[test]
+    fn what_a_later_version_wrote_is_kept_by_whoever_signs_next() {
+        let text =
+            r#"{"future":{"a":[1]},"paused":false,"rollout":{"start":"1970-01-01T00:00:00Z"},"schema":1,"yanked":[]}"#;
+        let policy = ChannelPolicy::parse(text.as_bytes()).expect("a policy");
+        assert_eq!(String::from_utf8(policy.encode()).expect("text"), text);
+    }
+
+    #[test]
+    fn a_threshold_or_a_reason_out_of_bounds_is_refused() {
+        let zero = Halt { failures_percent: 0, min_reports: 5, silence_s: None };
+        let bad = ChannelPolicy { halt: Some(zero), ..policy() };
+        assert!(matches!(ChannelPolicy::parse(&bad.encode()), Err(PolicyError::Halt(_))));
+        let bad = ChannelPolicy { pause_reason: Some("x".repeat(513)), ..policy() };
+        assert_eq!(ChannelPolicy::parse(&bad.encode()), Err(PolicyError::Reason { found: 513 }));
     }
 
     #[test]

@@ -16,9 +16,12 @@ use prost::Message;
 use crate::digest::Digest;
 use crate::limits::{
     LEAF_BYTES, MAX_ADDRESS_BYTES, MAX_BLOCK_BYTES, MAX_CONTROL_FRAME_BYTES, MAX_EVIDENCE, MAX_EXCHANGED_PEERS,
-    MAX_HAVE_PIECES, MAX_PEER_ADDRESSES, MAX_PIECES, MAX_SESSION_ARTIFACTS,
+    MAX_HAVE_PIECES, MAX_OUTCOME_TEXT_BYTES, MAX_OUTCOMES, MAX_PEER_ADDRESSES, MAX_PIECES, MAX_SESSION_ARTIFACTS,
 };
+use crate::names::parse_version;
+use crate::outcome::{MAX_SIGNATURE_BYTES, Outcome, Report};
 use crate::peer::PeerId;
+use crate::time::UtcTime;
 
 /// Protocol id of the control stream.
 pub const CONTROL_PROTOCOL: &str = "/updraft/transfer/1/control";
@@ -144,6 +147,13 @@ pub enum Control {
     Evidence {
         /// At most [`MAX_EVIDENCE`].
         sha256: Vec<Digest>,
+    },
+    /// How an install of the sender's ended, for a seed.
+    Report(Box<Report>),
+    /// The seed has kept these reports; they need not be sent again.
+    Reported {
+        /// At most [`MAX_OUTCOMES`] of their numbers.
+        numbers: Vec<u64>,
     },
     /// The sender ends the session.
     Goodbye {
@@ -282,6 +292,19 @@ impl Control {
                 sha256: sha256.iter().map(|digest| digest.as_bytes().to_vec()).collect(),
             })
             .into(),
+            Self::Report(report) => wire::Kind::Report(wire::Report {
+                number: report.number,
+                product: report.product.to_string(),
+                channel: report.channel.to_string(),
+                version: report.version.to_string(),
+                artifact: report.artifact.as_bytes().to_vec(),
+                outcome: report.outcome.number(),
+                at: report.at.unix(),
+                text: report.text.clone(),
+                signature: report.signature.clone(),
+            })
+            .into(),
+            Self::Reported { numbers } => wire::Kind::Reported(wire::Reported { numbers: numbers.clone() }).into(),
             Self::Goodbye { reason } => wire::Kind::Goodbye(wire::Goodbye { reason: reason.clone() }).into(),
             Self::Unknown => wire::Control { kind: None },
         }
@@ -355,6 +378,15 @@ impl Control {
                 };
                 Self::Evidence { sha256: evidence.sha256.iter().map(digest).collect::<Result<_, _>>()? }
             }
+            wire::Kind::Report(report) => {
+                // An outcome that a later version tells of means nothing here.
+                let Some(outcome) = Outcome::from_number(report.outcome) else { return Ok(Self::Unknown) };
+                Self::Report(Box::new(decode_report(report, outcome)?))
+            }
+            wire::Kind::Reported(reported) => {
+                valid(reported.numbers.len() <= MAX_OUTCOMES, "too many reports in one message")?;
+                Self::Reported { numbers: reported.numbers }
+            }
             wire::Kind::Goodbye(goodbye) => {
                 valid(goodbye.reason.len() <= MAX_TEXT_BYTES, "a reason is too long")?;
                 Self::Goodbye { reason: goodbye.reason }
@@ -381,6 +413,24 @@ fn decode_hello(hello: wire::Hello) -> Result<Hello, TransferError> {
         timestamp_sha256: optional_digest(hello.timestamp_sha256.as_deref())?,
         seed: hello.seed,
         credential: hello.credential,
+    })
+}
+
+fn decode_report(report: wire::Report, outcome: Outcome) -> Result<Report, TransferError> {
+    let name = |_| TransferError::Invalid("a report names no product or channel");
+    valid(report.text.len() <= MAX_OUTCOME_TEXT_BYTES, "a report says too much")?;
+    valid(report.signature.len() <= MAX_SIGNATURE_BYTES, "a report's signature is too long")?;
+    Ok(Report {
+        number: report.number,
+        product: report.product.parse().map_err(name)?,
+        channel: report.channel.parse().map_err(name)?,
+        version: parse_version(&report.version).map_err(|_| TransferError::Invalid("a report names no version"))?,
+        artifact: Digest::try_from(report.artifact.as_slice())
+            .map_err(|_| TransferError::Invalid("a report's artifact is not 32 bytes"))?,
+        outcome,
+        at: UtcTime::from_unix(report.at),
+        text: report.text,
+        signature: report.signature,
     })
 }
 
@@ -484,6 +534,20 @@ mod tests {
                     Control::Head { root_version, timestamp_version, timestamp_sha256: sha256.map(Digest::from) }
                 }
             ),
+            (any::<u64>(), any::<[u8; 32]>(), 1..=5_u32, 0..1_i64 << 33, ".{0,60}", bytes(64)).prop_map(
+                |(number, artifact, outcome, at, text, signature)| Control::Report(Box::new(Report {
+                    number,
+                    product: "app".parse().expect("a name"),
+                    channel: "beta".parse().expect("a name"),
+                    version: semver::Version::new(1, number, 0),
+                    artifact: artifact.into(),
+                    outcome: Outcome::from_number(outcome).expect("known"),
+                    at: UtcTime::from_unix(at),
+                    text,
+                    signature,
+                }))
+            ),
+            proptest::collection::vec(any::<u64>(), 0..MAX_OUTCOMES).prop_map(|numbers| Control::Reported { numbers }),
             proptest::collection::vec(any::<[u8; 32]>(), 0..8)
                 .prop_map(|ids| Control::Evidence { sha256: ids.into_iter().map(Digest::from).collect() }),
             proptest::collection::vec((peer(), proptest::collection::vec("[a-z/0-9]{0,60}", 0..4)), 0..10).prop_map(
@@ -526,6 +590,33 @@ mod tests {
     fn a_message_of_a_later_version_is_ignored_not_refused() {
         // Field 99, length-delimited, two bytes.
         assert_eq!(Control::decode(&[0x9a, 0x06, 0x02, 1, 2]), Ok(Control::Unknown));
+    }
+
+    #[test]
+    fn a_report_of_an_outcome_of_a_later_version_is_ignored_and_one_out_of_bounds_refused() {
+        let report = |change: &dyn Fn(&mut wire::Report)| {
+            let mut report = wire::Report {
+                number: 1,
+                product: "app".to_owned(),
+                channel: "stable".to_owned(),
+                version: "1.0.0".to_owned(),
+                artifact: vec![1; 32],
+                outcome: 1,
+                ..wire::Report::default()
+            };
+            change(&mut report);
+            Control::decode(&wire::Control::from(wire::Kind::Report(report)).encode_to_vec())
+        };
+        assert!(matches!(report(&|_| ()), Ok(Control::Report(_))));
+        assert_eq!(report(&|report| report.outcome = 99), Ok(Control::Unknown));
+        assert!(report(&|report| report.text = "x".repeat(MAX_OUTCOME_TEXT_BYTES + 1)).is_err());
+        assert!(report(&|report| report.signature = vec![0; MAX_SIGNATURE_BYTES + 1]).is_err());
+        assert!(report(&|report| report.product = "../etc".to_owned()).is_err());
+        assert!(report(&|report| report.version = "one".to_owned()).is_err());
+        assert!(report(&|report| report.artifact.clear()).is_err());
+        let numbers = vec![0; MAX_OUTCOMES + 1];
+        let many = wire::Control::from(wire::Kind::Reported(wire::Reported { numbers })).encode_to_vec();
+        assert!(Control::decode(&many).is_err());
     }
 
     #[test]

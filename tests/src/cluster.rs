@@ -77,6 +77,7 @@ pub fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig
         adopt_wait_seconds: 10,
         limits: updraft::engine::limits::Limits::default(),
         egress_budget_percent: None,
+        maintenance: updraft::engine::maintenance::Maintenance::default(),
     }
 }
 
@@ -277,6 +278,8 @@ impl Cluster {
             product: product(),
             version: version.parse().expect("a version"),
             channel: Channel::stable(),
+            also_on: Vec::new(),
+            rollout: None,
             platform: Platform::any(),
             min_from: None,
             notes: None,

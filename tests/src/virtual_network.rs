@@ -523,6 +523,7 @@ impl VirtualNetwork {
                 | Effect::RememberBan(_)
                 | Effect::ForgetBan { .. }
                 | Effect::Offer(_)
+                | Effect::Outcome(_)
                 | Effect::Resign => {}
             }
         }

@@ -659,7 +659,7 @@ prop_compose! {
     ) -> ChannelPolicy {
         let stages = percent.map(|percent| Stage { percent, at: at(-10) }).into_iter().collect();
         let rollout = Rollout { start: at(-20), stages };
-        ChannelPolicy { version, rollout, paused, yanked, allow_downgrade_to, max_head_age_s }
+        ChannelPolicy { version, rollout, paused, yanked, allow_downgrade_to, max_head_age_s, ..ChannelPolicy::default() }
     }
 }
 
@@ -679,6 +679,7 @@ fn decide(view: &CatalogView, policy: &ChannelPolicy, channel: &Channel, install
         hurry: None,
         holds: None,
         disk: None,
+        window: None,
     };
     plan(&view, &facts, at(5))
 }

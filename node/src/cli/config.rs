@@ -94,6 +94,7 @@ fn view(effective: &EffectiveConfig) -> ConfigView {
         .collect();
     let limits = &config.limits;
     let windows: Vec<_> = limits.windows.iter().map(limit_window).collect();
+    let maintenance: Vec<_> = config.maintenance.windows.iter().map(maintenance_window).collect();
     let budget = match config.egress_budget_percent {
         Some(percent) => json!(f64::from(percent) / 100.0),
         None => json!(budget_text(None)),
@@ -119,6 +120,8 @@ fn view(effective: &EffectiveConfig) -> ConfigView {
         ("limit_time_zone", json!(limits.zone.name())),
         ("egress_budget", budget),
         ("limit_windows", json!(windows)),
+        ("maintenance_time_zone", json!(config.maintenance.zone.name())),
+        ("maintenance_windows", json!(maintenance)),
         ("subscriptions", json!(subscriptions)),
     ];
     ConfigView {
@@ -129,6 +132,14 @@ fn view(effective: &EffectiveConfig) -> ConfigView {
             .map(|(key, value)| ConfigValue { key, value, source: effective.source(key) })
             .collect(),
     }
+}
+
+fn maintenance_window(window: &Window) -> Value {
+    json!({
+        "days": window.days().to_string(),
+        "from": window.from().to_string(),
+        "to": window.to().to_string(),
+    })
 }
 
 fn limit_window(window: &Window) -> Value {
@@ -227,6 +238,8 @@ lan_exempt = false  # default
 limit_time_zone = \"local\"  # default
 egress_budget = 1.2  # flag
 limit_windows = []  # default
+maintenance_time_zone = \"local\"  # default
+maintenance_windows = []  # default
 
 [[subscriptions]]  # flag
 channel = \"stable\"
@@ -269,7 +282,7 @@ product = \"kiosk\"
     #[test]
     fn windows_are_shown_as_they_are_written() {
         let dir = tempfile::tempdir().expect("a directory");
-        let text = "limit_time_zone = \"+01:00\"\n\n[[limit_windows]]\ndays = \"mon-fri\"\nfrom = \"22:00\"\nto = \"06:00\"\nupload = \"0\"\n";
+        let text = "limit_time_zone = \"+01:00\"\n\n[[limit_windows]]\ndays = \"mon-fri\"\nfrom = \"22:00\"\nto = \"06:00\"\nupload = \"0\"\n\n[[maintenance_windows]]\nfrom = \"02:00\"\nto = \"04:00\"\n";
         let load = |text: &str| {
             std::fs::write(dir.path().join(CONFIG_NAME), text).expect("writes");
             config::load(Overrides { data_dir: Some(dir.path().to_owned()), ..Overrides::default() }).expect("valid")
@@ -282,6 +295,7 @@ product = \"kiosk\"
             ),
             "{shown}"
         );
+        assert!(shown.contains("[[maintenance_windows]]  # file\ndays = \"daily\"\nfrom = \"02:00\"\n"), "{shown}");
         assert_eq!(load(&shown).config, first.config);
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use semver::Version;
 use updraft_protocol::names::{Channel, Platform, Product, parse_version};
+use updraft_protocol::rollout::Schedule;
 
 use super::progress::ProgressDisplay;
 use super::push::{self, PushArgs, PushOptions};
@@ -33,6 +34,12 @@ pub struct PublishArgs {
     /// The channel that will point to it
     #[arg(long, value_name = "C", default_value_t = Channel::stable())]
     pub channel: Channel,
+    /// A channel that it may be promoted to later (repeat for more); what is signed now never changes
+    #[arg(long, value_name = "C")]
+    pub also_on: Vec<Channel>,
+    /// Who may have it when: 10@now,50@+1d,100@+3d [default: everybody now]
+    #[arg(long, value_name = "STAGES", conflicts_with = "renew")]
+    pub rollout: Option<Schedule>,
     /// What it runs on: linux-x86_64, or any
     #[arg(long, value_name = "T", default_value_t = Platform::any())]
     pub platform: Platform,
@@ -71,7 +78,7 @@ pub struct PublishOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
     /// A release; its path is absolute and exists, its notes are read.
-    Release(PublishRequest),
+    Release(Box<PublishRequest>),
     /// Nothing new: what there is expires later.
     Renewal(Product),
 }
@@ -95,11 +102,19 @@ impl PublishArgs {
         if self.min_from.as_ref().is_some_and(|from| *from >= version) {
             return Err(CommandError::usage(format!("--min-from must be lower than the version {version}")));
         }
+        if push.is_some() && self.rollout.is_some() {
+            return Err(CommandError::usage("--rollout is decided at the seed, not where a release is pushed from")
+                .with_hint(
+                    "push to a channel for few, with --also-on; then at the seed: updraft channel promote --rollout",
+                ));
+        }
         let request = PublishRequest {
             path,
             product: self.product,
             version,
             channel: self.channel,
+            also_on: self.also_on,
+            rollout: self.rollout,
             platform: self.platform,
             min_from: self.min_from,
             notes: self.notes.as_deref().map(read_notes).transpose()?,
@@ -107,7 +122,7 @@ impl PublishArgs {
             dry_run: self.dry_run,
             level: self.level,
         };
-        Ok(PublishOptions { data_dir, what: What::Release(request), push })
+        Ok(PublishOptions { data_dir, what: What::Release(Box::new(request)), push })
     }
 }
 
@@ -129,7 +144,7 @@ fn read_notes(path: &Path) -> Result<String, CommandError> {
 pub fn run(options: PublishOptions, output: &mut Output) -> Result<ExitCode, CommandError> {
     let PublishOptions { data_dir, what, push } = options;
     let request = match (what, push.clone()) {
-        (What::Release(request), _) => request,
+        (What::Release(request), _) => *request,
         (What::Renewal(product), Some(push)) => return push::renew(&data_dir, push, product, output),
         (What::Renewal(_), None) => return Err(CommandError::usage("--renew is for a push")),
     };

@@ -152,6 +152,7 @@ fn run<R: DeserializeOwned>(
         adopt_wait_seconds: 0,
         limits: crate::engine::limits::Limits::default(),
         egress_budget_percent: None,
+        maintenance: crate::engine::maintenance::Maintenance::default(),
     };
     let response = block_on(async {
         let mut signals = StopSignals::listen()?;

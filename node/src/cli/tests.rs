@@ -66,6 +66,53 @@ fn a_status_with_an_equivocation_says_so_in_its_exit_code() {
 }
 
 #[test]
+fn what_is_typed_about_a_channel_is_what_the_seed_is_asked() {
+    use crate::control::channels::ChannelRequest;
+    use crate::engine::policy::{Change, Setting, Settings};
+
+    let error = || vec![Line::Error(ErrorBody::new(ErrorCode::NothingToDo, "so already"))];
+    let asked = |line: &str| {
+        let (result, request, ..) = against_node(line, error());
+        assert_eq!(result.expect_err("refused").exit_code(), ExitCode::NothingToDo);
+        request
+    };
+    let request = |channel: &str, change, dry_run| {
+        let (product, channel) = ("editor".parse().expect("a name"), channel.parse().expect("a name"));
+        Request::ChangeChannel(Box::new(ChannelRequest { product, channel, change, dry_run }))
+    };
+    let version = semver::Version::new(1, 1, 0);
+    let settings = Settings {
+        release: Some(version.clone()),
+        rollout: Some("10@now,100@+1d".parse().expect("a schedule")),
+        allow_downgrade: Some(Setting::Off),
+        halt_percent: Some(Setting::To(20)),
+        halt_silence_s: Some(Setting::To(7_200)),
+        max_head_age_s: Some(Setting::Off),
+        ..Settings::default()
+    };
+    let typed = "channel set editor:beta --release 1.1.0 --rollout 10@now,100@+1d --allow-downgrade none --halt-threshold 20% --halt-silence 2h --max-head-age default --dry-run";
+    assert_eq!(asked(typed), request("beta", Change::Set(settings), true));
+    let promote = Change::Promote { version: version.clone(), rollout: None };
+    assert_eq!(asked("channel promote editor 1.1.0 --to stable"), request("stable", promote, false));
+    let pause = Change::Pause { reason: Some("broken".to_owned()) };
+    assert_eq!(asked("channel pause editor --reason broken"), request("stable", pause, false));
+    assert_eq!(asked("channel resume editor:beta"), request("beta", Change::Resume {}, false));
+    assert_eq!(
+        asked("channel yank editor 1.1.0 --undo"),
+        request("stable", Change::Yank { version, undo: true }, false)
+    );
+    assert_eq!(asked("fleet --limit 5"), Request::Fleet { limit: 5 });
+    for bad in [
+        "channel set editor --halt-threshold 0",
+        "channel set editor --halt-min-reports 0",
+        "channel yank editor one",
+        "channel pause Editor",
+    ] {
+        assert!(parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn progress_goes_to_stderr_and_never_to_stdout() {
     let progress = Line::Progress(Progress::local(Phase::Staging, 1, Some(2)));
     let error = ErrorBody::new(ErrorCode::RolledBack, "editor 1.1.0 failed its health check")

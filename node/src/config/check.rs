@@ -42,6 +42,12 @@ pub(super) fn check(config: &NodeConfig) -> Result<(), String> {
             config.limits.windows.len()
         ));
     }
+    if config.maintenance.windows.len() > MAX_WINDOWS {
+        return Err(format!(
+            "there are {} maintenance_windows; at most {MAX_WINDOWS} are allowed: one may name several days",
+            config.maintenance.windows.len()
+        ));
+    }
     if config.subscriptions.len() > MAX_SUBSCRIPTIONS {
         return Err(format!(
             "there are {} subscriptions; at most {MAX_SUBSCRIPTIONS} are allowed",

@@ -11,7 +11,7 @@ use updraft_protocol::names::Platform;
 use updraft_protocol::ticket::{Ticket, TicketError};
 
 use super::address::{InvalidAddress, check_dialable, check_listen, parse_switch};
-use super::limits::{Budget, FileWindow, RateText, ZoneText};
+use super::limits::{Budget, FileHours, FileWindow, RateText, ZoneText};
 use super::size::SizeLimit;
 use super::subscription::FileSubscription;
 use super::trial::HEALTH_KEYS;
@@ -21,7 +21,7 @@ use super::{ConfigError, Kad, Role};
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
 /// The keys of the file, in the order in which `config show` lists them.
-pub const KEYS: [&str; 20] = [
+pub const KEYS: [&str; 22] = [
     "role",
     "ticket",
     "listen",
@@ -41,6 +41,8 @@ pub const KEYS: [&str; 20] = [
     "limit_time_zone",
     "egress_budget",
     "limit_windows",
+    "maintenance_time_zone",
+    "maintenance_windows",
     "subscriptions",
 ];
 
@@ -59,6 +61,9 @@ pub const SUBSCRIPTION_KEYS: [&str; 9] = [
 
 /// The keys of one `[[limit_windows]]`.
 pub const WINDOW_KEYS: [&str; 5] = ["days", "from", "to", "upload", "download"];
+
+/// The keys of one `[[maintenance_windows]]`.
+pub const MAINTENANCE_KEYS: [&str; 3] = ["days", "from", "to"];
 
 /// How alike a key and a known one must be before the known one is proposed (Jaro-Winkler, 0 to 1).
 const ALIKE: f64 = 0.75;
@@ -95,6 +100,8 @@ pub struct FileConfig {
     pub(super) limit_time_zone: Option<ZoneText>,
     pub(super) egress_budget: Option<Budget>,
     pub(super) limit_windows: Option<Vec<FileWindow>>,
+    pub(super) maintenance_time_zone: Option<ZoneText>,
+    pub(super) maintenance_windows: Option<Vec<FileHours>>,
     pub(super) subscriptions: Option<Vec<FileSubscription>>,
 }
 
@@ -203,9 +210,10 @@ fn unknown_keys(text: &str, table: &DeTable<'_>) -> Vec<Problem> {
         }
     };
     check(table, &KEYS, "");
-    let lists: [(&str, &[&str], &str); 2] = [
+    let lists: [(&str, &[&str], &str); 3] = [
         ("subscriptions", &SUBSCRIPTION_KEYS, " in [[subscriptions]]"),
         ("limit_windows", &WINDOW_KEYS, " in [[limit_windows]]"),
+        ("maintenance_windows", &MAINTENANCE_KEYS, " in [[maintenance_windows]]"),
     ];
     for (list, known, place) in lists {
         let rows = table.get(list).and_then(|rows| rows.get_ref().as_array());
@@ -283,6 +291,11 @@ mod tests {
             upload = "1MiB/s"
             download = "0"
 
+            [[maintenance_windows]]
+            days = "sun"
+            from = "02:00"
+            to = "04:00"
+
             [[subscriptions]]
             product = "editor"
             channel = "beta"
@@ -304,6 +317,8 @@ mod tests {
         assert_eq!((file.lan_exempt, file.egress_budget), (Some(true), Some(Budget(Some(120)))));
         let windows: Vec<_> = file.limit_windows.expect("windows").into_iter().map(|w| w.0.to_string()).collect();
         assert_eq!(windows, ["window 08:00-18:00 mon-fri"]);
+        let windows: Vec<_> = file.maintenance_windows.expect("windows").into_iter().map(|w| w.0.to_string()).collect();
+        assert_eq!(windows, ["window 02:00-04:00 sun"]);
     }
 
     #[test]

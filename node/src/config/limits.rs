@@ -122,6 +122,29 @@ impl TryFrom<WindowTable> for FileWindow {
     }
 }
 
+/// One `[[maintenance_windows]]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "HoursTable")]
+pub(super) struct FileHours(pub(super) Window);
+
+/// The same, not yet looked at as a whole.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HoursTable {
+    days: Option<String>,
+    from: String,
+    to: String,
+}
+
+impl TryFrom<HoursTable> for FileHours {
+    type Error = InvalidLimit;
+
+    fn try_from(table: HoursTable) -> Result<Self, InvalidLimit> {
+        let days: Days = table.days.map_or(Ok(Days::DAILY), |days| days.parse())?;
+        Ok(Self(Window::open_hours(days, table.from.parse()?, table.to.parse()?)?))
+    }
+}
+
 /// Copies of each artifact that may leave, in percent of one; none for `off`.
 pub fn parse_budget(text: &str) -> Result<Option<u32>, InvalidLimit> {
     let invalid = || InvalidLimit::Budget(text.chars().take(40).collect());

@@ -6,6 +6,8 @@ use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Platform};
 use updraft_protocol::time::UtcTime;
 
+use super::channels::{ChannelChangeView, ChannelRow, ChannelsView, OutcomeCounts};
+use super::fleet::{FleetNode, FleetProduct, FleetView, PausedRow, VersionRow};
 use super::results::{FetchView, HoldRow, HoldView, InstallView, PublishView, RenewView, TicketView};
 use super::traffic::{ArtifactView, Copies, LimitView, LimitsView, SourceRow, TransferView};
 use super::views::{
@@ -490,6 +492,160 @@ fn releases() {
       "bytes_sent": 105,
       "copies_sent": 1.05,
       "notes": null
+    }
+  ]
+}"#,
+    );
+}
+
+fn sample_channel() -> ChannelRow {
+    use updraft_protocol::rollout::{Halt, Stage};
+    ChannelRow {
+        product: "editor".parse().expect("a name"),
+        channel: Channel::stable(),
+        version: Some("1.1.0".to_owned()),
+        since: Some(time(0)),
+        paused: true,
+        pause_reason: Some("2 of 5 nodes failed".to_owned()),
+        rollout_percent: 10,
+        rollout_start: time(0),
+        rollout_stages: vec![Stage { percent: 10, at: time(0) }],
+        yanked: vec!["1.0.1".to_owned()],
+        allow_downgrade_to: None,
+        max_head_age_s: Some(3_600),
+        halt: Some(Halt { failures_percent: 20, min_reports: 5, silence_s: None }),
+        floor: Some("1.0.0".to_owned()),
+        outcomes: Some(OutcomeCounts { installed: 3, failed: 2, pending: 1, votes: 5, votes_failed: 2 }),
+    }
+}
+
+const CHANNEL: &str = r#"{
+  "product": "editor",
+  "channel": "stable",
+  "version": "1.1.0",
+  "since": "2026-11-22T14:31:00Z",
+  "paused": true,
+  "pause_reason": "2 of 5 nodes failed",
+  "rollout_percent": 10,
+  "rollout_start": "2026-11-22T14:31:00Z",
+  "rollout_stages": [
+    {
+      "percent": 10,
+      "at": "2026-11-22T14:31:00Z"
+    }
+  ],
+  "yanked": [
+    "1.0.1"
+  ],
+  "allow_downgrade_to": null,
+  "max_head_age_s": 3600,
+  "halt": {
+    "failures_percent": 20,
+    "min_reports": 5
+  },
+  "floor": "1.0.0",
+  "outcomes": {
+    "installed": 3,
+    "failed": 2,
+    "pending": 1,
+    "votes": 5,
+    "votes_failed": 2
+  }
+}"#;
+
+#[test]
+fn channels() {
+    check(&sample_channel(), CHANNEL);
+    let compact = |text: &str| text.split_whitespace().collect::<String>();
+    let view = ChannelsView { schema: Schema, channels: vec![sample_channel()] };
+    let written = serde_json::to_string(&view).expect("serializable");
+    assert_eq!(compact(&written), compact(&format!(r#"{{"schema":1,"channels":[{CHANNEL}]}}"#)));
+    let change = ChannelChangeView {
+        schema: Schema,
+        channel: sample_channel(),
+        changes: vec!["paused".to_owned()],
+        warnings: Vec::new(),
+        dry_run: false,
+        timestamp_version: Some(8),
+    };
+    let expected = format!(
+        r#"{{"schema":1,"channel":{CHANNEL},"changes":["paused"],"warnings":[],"dry_run":false,"timestamp_version":8}}"#
+    );
+    assert_eq!(compact(&serde_json::to_string(&change).expect("serializable")), compact(&expected));
+}
+
+#[test]
+fn fleet() {
+    let product = || "editor".parse().expect("a name");
+    check(
+        &FleetView {
+            schema: Schema,
+            nodes_known: 7,
+            nodes_limit: 16_384,
+            versions: vec![VersionRow {
+                product: product(),
+                version: "1.1.0".to_owned(),
+                running: 4,
+                pending: 1,
+                failed: 2,
+            }],
+            paused: vec![PausedRow { product: product(), channel: Channel::stable(), reason: None }],
+            nodes: vec![FleetNode {
+                peer_id: "12D3KooWexample".to_owned(),
+                connected: true,
+                first_seen: time(0),
+                last_seen: time(60),
+                voice_since: None,
+                products: vec![FleetProduct {
+                    product: product(),
+                    channel: Channel::stable(),
+                    runs: Some("1.0.0".to_owned()),
+                    state: Some("rolled_back".to_owned()),
+                    version: Some("1.1.0".to_owned()),
+                    at: Some(time(60)),
+                    text: Some("the health check failed".to_owned()),
+                }],
+            }],
+        },
+        r#"
+{
+  "schema": 1,
+  "nodes_known": 7,
+  "nodes_limit": 16384,
+  "versions": [
+    {
+      "product": "editor",
+      "version": "1.1.0",
+      "running": 4,
+      "pending": 1,
+      "failed": 2
+    }
+  ],
+  "paused": [
+    {
+      "product": "editor",
+      "channel": "stable",
+      "reason": null
+    }
+  ],
+  "nodes": [
+    {
+      "peer_id": "12D3KooWexample",
+      "connected": true,
+      "first_seen": "2026-11-22T14:31:00Z",
+      "last_seen": "2026-11-22T14:32:00Z",
+      "voice_since": null,
+      "products": [
+        {
+          "product": "editor",
+          "channel": "stable",
+          "runs": "1.0.0",
+          "state": "rolled_back",
+          "version": "1.1.0",
+          "at": "2026-11-22T14:32:00Z",
+          "text": "the health check failed"
+        }
+      ]
     }
   ]
 }"#,

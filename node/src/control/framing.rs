@@ -107,6 +107,8 @@ mod tests {
             product: "p".parse().expect("a name"),
             version: semver::Version::new(1, 0, 0),
             channel: updraft_protocol::names::Channel::stable(),
+            also_on: Vec::new(),
+            rollout: None,
             platform: updraft_protocol::names::Platform::any(),
             min_from: None,
             notes: Some("\u{1}".repeat(MAX_NOTES_BYTES)),

@@ -10,9 +10,12 @@ use std::path::PathBuf;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use updraft_protocol::names::{Channel, Platform, Product};
+use updraft_protocol::rollout::Schedule;
 use updraft_protocol::time::UtcTime;
 
+use super::channels::{ChannelChangeView, ChannelRequest, ChannelsView};
 pub use super::error::{ErrorBody, ErrorCode};
+use super::fleet::FleetView;
 use super::garbage::GcView;
 use super::results::{ApplyView, FetchView, HoldView, InstallView, PublishView, RenewView, TicketView};
 use super::version_text;
@@ -128,6 +131,22 @@ pub enum Request {
     },
     /// Publish a release (seeds only). Progress, then [`Response::Publish`].
     Publish(PublishRequest),
+    /// What the policies of channels say. Answered by [`Response::Channels`].
+    Channels {
+        /// Only this product's.
+        #[serde(default)]
+        product: Option<Product>,
+        /// Only this one.
+        #[serde(default)]
+        channel: Option<Channel>,
+    },
+    /// Change the policy of a channel (seeds only). Answered by [`Response::ChannelChange`].
+    ChangeChannel(Box<ChannelRequest>),
+    /// Nodes by version and state, as they reported (seeds only). Answered by [`Response::Fleet`].
+    Fleet {
+        /// At most so many nodes, those that failed first.
+        limit: u32,
+    },
     /// Put what key holders signed into force (seeds only). Answered by [`Response::Apply`].
     Apply {
         /// Absolute path of the ceremony file, as the node sees it.
@@ -173,6 +192,12 @@ pub struct PublishRequest {
     pub version: Version,
     /// The channel that will point to it.
     pub channel: Channel,
+    /// Channels that it may be promoted to later: what is signed now never changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_on: Vec<Channel>,
+    /// Who may have it when; everybody at once where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Schedule>,
     /// What it runs on.
     pub platform: Platform,
     /// The oldest version that may update straight to it.
@@ -250,6 +275,12 @@ pub enum Response {
     Apply(ApplyView),
     /// To [`Request::Gc`].
     Gc(GcView),
+    /// To [`Request::Channels`].
+    Channels(ChannelsView),
+    /// To [`Request::ChangeChannel`].
+    ChannelChange(Box<ChannelChangeView>),
+    /// To [`Request::Fleet`].
+    Fleet(FleetView),
     /// To [`Request::Events`], [`Request::Unban`] and [`Request::TrustClock`].
     Done {},
 }

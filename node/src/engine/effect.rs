@@ -15,6 +15,7 @@ use super::bans::Ban;
 use super::install::{Activation, Check, JournalEntry};
 use super::memory::Learned;
 use super::offers::OfferEffect;
+use super::outcomes::OutcomeEffect;
 use super::retention::RetentionEffect;
 
 /// What the network shell is told to do.
@@ -323,6 +324,10 @@ pub enum EventKind {
     PeerUnbanned,
     /// Another limit on rates is in force: a window opened or closed.
     LimitChanged,
+    /// The policy of a channel was changed here.
+    ChannelChanged,
+    /// Too many nodes reported failure: the seed paused a channel by itself.
+    ChannelHalted,
 }
 
 impl EventKind {
@@ -362,6 +367,8 @@ impl EventKind {
             Self::PeersUnreachable => "peers_unreachable",
             Self::PeerUnbanned => "peer_unbanned",
             Self::LimitChanged => "limit_changed",
+            Self::ChannelChanged => "channel_changed",
+            Self::ChannelHalted => "channel_halted",
         }
     }
 
@@ -378,6 +385,7 @@ impl EventKind {
                 | Self::HeadAdopted
                 | Self::EquivocationCleared
                 | Self::KeysChanged
+                | Self::ChannelChanged
         ) || self.is_alarm()
     }
 
@@ -392,6 +400,7 @@ impl EventKind {
                 | Self::ClockUntrusted
                 | Self::MetadataExpired
                 | Self::HeadWithheld
+                | Self::ChannelHalted
         )
     }
 }
@@ -442,6 +451,8 @@ pub enum Effect {
     Retention(RetentionEffect),
     /// For an offered release.
     Offer(OfferEffect),
+    /// For reports of outcomes.
+    Outcome(OutcomeEffect),
     /// The head grows old: sign it again (seed).
     Resign,
     /// Tell people.

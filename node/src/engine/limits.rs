@@ -26,7 +26,7 @@ pub(crate) use self::applied::Applied;
 const DAY_S: i64 = 86_400;
 /// Days within which a change is looked for. Windows repeat every week; in the week in which clocks
 /// are set forward one may not occur at all, so that the next week is looked at too.
-const LOOK_AHEAD_S: i64 = 15 * DAY_S;
+pub(in crate::engine) const LOOK_AHEAD_S: i64 = 15 * DAY_S;
 
 /// What may pass in a second. None: no cap. 0: nothing passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -143,7 +143,7 @@ impl Limits {
         let minutes: BTreeSet<u16> = windows.flat_map(Window::boundaries).collect();
         let answer = self.answer(way, now);
         let mut at = now;
-        while let Some(next) = self.next_boundary(&minutes, at).filter(|next| *next - now <= LOOK_AHEAD_S) {
+        while let Some(next) = next_boundary(&self.zone, &minutes, at).filter(|next| *next - now <= LOOK_AHEAD_S) {
             if self.answer(way, next) != answer {
                 return Some(next);
             }
@@ -151,16 +151,16 @@ impl Limits {
         }
         None
     }
+}
 
-    /// The first time after `at` at which the wall clock shows one of `minutes`, or is set.
-    fn next_boundary(&self, minutes: &BTreeSet<u16>, at: i64) -> Option<i64> {
-        let local = self.zone.local(at);
-        let into_day = local.rem_euclid(DAY_S);
-        let starts = minutes.iter().map(|minute| i64::from(*minute) * 60);
-        let next = starts.map(|start| if start > into_day { start - into_day } else { start - into_day + DAY_S }).min();
-        let set = self.zone.next_set(at);
-        next.map(|wait| set.map_or(at + wait, |set| set.min(at + wait)))
-    }
+/// The first time after `at` at which the wall clock of `zone` shows one of `minutes`, or is set.
+pub(in crate::engine) fn next_boundary(zone: &Zone, minutes: &BTreeSet<u16>, at: i64) -> Option<i64> {
+    let local = zone.local(at);
+    let into_day = local.rem_euclid(DAY_S);
+    let starts = minutes.iter().map(|minute| i64::from(*minute) * 60);
+    let next = starts.map(|start| if start > into_day { start - into_day } else { start - into_day + DAY_S }).min();
+    let set = zone.next_set(at);
+    next.map(|wait| set.map_or(at + wait, |set| set.min(at + wait)))
 }
 
 #[cfg(test)]

@@ -11,13 +11,14 @@ use semver::Version;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::release::Release;
-use updraft_protocol::rollout::{ChannelPolicy, Opens, bucket};
+use updraft_protocol::rollout::{BUCKETS, ChannelPolicy, Opens, bucket};
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::{Freshness, RoleName};
 
 use super::catalog::CatalogView;
 use super::evidence;
 use super::install::Holds;
+use super::maintenance::OwnWindows;
 
 /// Seconds for which a head is believed while a rollout is under way: a pause hidden for longer than
 /// this stops installs.
@@ -34,7 +35,7 @@ pub enum GateName {
     Version,
     /// It is not below the product's security floor.
     Floor,
-    /// The installed version is new enough to step from.
+    /// The installed version is new enough to step from, or another release leads there.
     MinFrom,
     /// The channel is not paused.
     Pause,
@@ -44,6 +45,8 @@ pub enum GateName {
     Clock,
     /// The rollout has reached this node.
     Rollout,
+    /// A maintenance window is open.
+    Window,
     /// This artifact did not fail here.
     Quarantine,
     /// No operator keeps it from being installed.
@@ -69,6 +72,7 @@ impl GateName {
             Self::Yank => "yank",
             Self::Clock => "clock",
             Self::Rollout => "rollout",
+            Self::Window => "window",
             Self::Quarantine => "quarantine",
             Self::Hold => "hold",
             Self::Disk => "disk",
@@ -112,6 +116,8 @@ pub struct Facts<'a> {
     pub holds: Option<&'a Holds>,
     /// An artifact for which there is no room, or no permission, now.
     pub disk: Option<Disk<'a>>,
+    /// When the machine may change; `None` where nothing changes on it.
+    pub window: Option<&'a OwnWindows>,
 }
 
 /// Why an artifact could not be unpacked.
@@ -159,7 +165,9 @@ impl Decision {
     /// they are does not depend on the time.
     pub fn waits_for_the_clock(&self) -> bool {
         let closed = |gate: &&Gate| !gate.open;
-        let of_time = |gate: &Gate| matches!(gate.name, GateName::Clock | GateName::Rollout | GateName::Freshness);
+        let of_time = |gate: &Gate| {
+            matches!(gate.name, GateName::Clock | GateName::Rollout | GateName::Freshness | GateName::Window)
+        };
         self.gates.iter().any(|gate| !gate.open && gate.name == GateName::Clock)
             && self.gates.iter().filter(closed).all(of_time)
     }
@@ -168,6 +176,14 @@ impl Decision {
     pub fn waits_for_the_disk(&self) -> bool {
         let mut closed = self.gates.iter().filter(|gate| !gate.open).peekable();
         closed.peek().is_some() && closed.all(|gate| gate.name == GateName::Disk)
+    }
+
+    /// Whether the release may be fetched ahead of its install: only the time is still to come. A rollout
+    /// that has not come may yet be stopped, and its bytes stay where they are.
+    pub fn may_fetch_ahead(&self) -> bool {
+        let mut closed = self.gates.iter().filter(|gate| !gate.open).peekable();
+        let waits_for_window = closed.peek().is_some() && closed.all(|gate| gate.name == GateName::Window);
+        waits_for_window || self.waits_for_the_clock()
     }
 
     fn gate(&mut self, name: GateName, open: bool, reason: String, opens_at: Option<UtcTime>) -> bool {
@@ -211,8 +227,9 @@ pub fn plan(view: &CatalogView, facts: &Facts<'_>, now: UtcTime) -> Decision {
         decision.verdict = Verdict::UpToDate;
         return decision;
     }
-    decision.offered = Some(release.clone());
-    remaining_gates(&mut decision, view, policy, facts, &release, now);
+    let next = step(&mut decision, view, policy, facts, &release);
+    decision.offered = Some(next.clone());
+    remaining_gates(&mut decision, view, policy, facts, &Step { target: &release, next: &next }, now);
     decision.verdict = if decision.blocked_by().is_none() { Verdict::Install } else { Verdict::Blocked };
     decision
 }
@@ -233,44 +250,98 @@ fn version_gate(decision: &mut Decision, policy: &ChannelPolicy, facts: &Facts<'
     decision.gate(GateName::Version, allowed, reason, None)
 }
 
+/// What the channel points to, and what is installed on the way there.
+struct Step<'a> {
+    target: &'a Release,
+    /// The target itself, or a release that leads to it.
+    next: &'a Release,
+}
+
+/// The release to install now: `target` where the installed version may step there, else the newest that
+/// it may step to. What may be stepped to from one version may be from every newer one, so that the newest
+/// is never a detour into a dead end.
+fn step(
+    decision: &mut Decision,
+    view: &CatalogView,
+    policy: &ChannelPolicy,
+    facts: &Facts<'_>,
+    target: &Arc<Release>,
+) -> Arc<Release> {
+    let version = &target.id.version;
+    let (Some(min_from), Some(installed)) = (&target.min_from, facts.installed) else {
+        decision.gate(GateName::MinFrom, true, format!("{version} installs over anything"), None);
+        return target.clone();
+    };
+    if installed >= min_from {
+        let reason = format!("{version} installs over {min_from} or newer");
+        decision.gate(GateName::MinFrom, true, reason, None);
+        return target.clone();
+    }
+    let floor = view.floors.get(facts.product);
+    let leads_on = |release: &&Arc<Release>| {
+        let version = &release.id.version;
+        release.channels.contains(facts.channel)
+            && release.min_from.as_ref().is_none_or(|from| installed >= from)
+            && floor.is_none_or(|floor| version >= floor)
+            && !policy.yanked.contains(version)
+            && !facts.quarantine.is_some_and(|set| set.contains_key(&release.artifact))
+    };
+    let between = view.releases.iter().rev().filter(|release| {
+        release.id.product == *facts.product && release.id.version > *installed && release.id.version < *version
+    });
+    // Of several builds of a version, only the one that this node would take.
+    let stone = between
+        .filter(leads_on)
+        .find_map(|release| view.release(facts.product, &release.id.version, facts.platform).filter(leads_on));
+    let reason = match stone {
+        Some(stone) => format!("{version} installs over {min_from} or newer; {} comes first", stone.id.version),
+        None => format!("{version} installs over {min_from} or newer, and nothing here leads there from {installed}"),
+    };
+    decision.gate(GateName::MinFrom, stone.is_some(), reason, None);
+    stone.unwrap_or(target).clone()
+}
+
 fn remaining_gates(
     decision: &mut Decision,
     view: &CatalogView,
     policy: &ChannelPolicy,
     facts: &Facts<'_>,
-    release: &Arc<Release>,
+    step: &Step<'_>,
     now: UtcTime,
 ) {
-    let version = &release.id.version;
+    let version = &step.target.id.version;
     if let Some(floor) = view.floors.get(facts.product) {
         let reason = format!("the security floor is {floor}");
         decision.gate(GateName::Floor, version >= floor, reason, None);
     }
-    if let Some(min_from) = &release.min_from {
-        let open = facts.installed.is_none_or(|installed| installed >= min_from);
-        let reason = format!("{version} installs over {min_from} or newer; step to that first");
-        decision.gate(GateName::MinFrom, open, reason, None);
-    }
     let yanked = policy.yanked.contains(version);
     let reason = if yanked { format!("{version} was yanked") } else { "not yanked".to_owned() };
     decision.gate(GateName::Yank, !yanked, reason, None);
-    let reason = if policy.paused { "the channel is paused" } else { "not paused" };
-    decision.gate(GateName::Pause, !policy.paused, reason.to_owned(), None);
-    if let Some(why) = facts.quarantine.and_then(|all| all.get(&release.artifact)) {
+    let reason = match (&policy.pause_reason, policy.paused) {
+        (_, false) => "not paused".to_owned(),
+        (None, true) => "the channel is paused".to_owned(),
+        (Some(why), true) => format!("the channel is paused: {why}"),
+    };
+    decision.gate(GateName::Pause, !policy.paused, reason, None);
+    let failed = |release: &Release| facts.quarantine.and_then(|all| all.get(&release.artifact));
+    if let Some((release, why)) = [step.target, step.next].into_iter().find_map(|one| Some((one, failed(one)?))) {
+        let version = &release.id.version;
         let reason = format!("this build of {version} failed here: {why}; `updraft install` tries it again");
         decision.gate(GateName::Quarantine, false, reason, None);
     }
-    if let Some(why) = facts.holds.and_then(|holds| holds.of(version)) {
+    let held = |release: &Release| facts.holds.and_then(|holds| holds.of(&release.id.version));
+    if let Some(why) = [step.target, step.next].into_iter().find_map(|release| held(release)) {
         let reason = format!("{why}; `updraft unhold {}` lifts it", facts.product);
         decision.gate(GateName::Hold, false, reason, None);
     }
-    if let Some(disk) = facts.disk.filter(|disk| *disk.artifact == release.artifact) {
+    if let Some(disk) = facts.disk.filter(|disk| *disk.artifact == step.next.artifact) {
         decision.gate(GateName::Disk, false, disk.reason.to_owned(), Some(disk.look_at));
     }
     // Before the gates that ask what time it is.
     let clock = view.clock.judge(now);
     decision.gate(GateName::Clock, clock.is_trusted(), clock.reason(now), None);
-    rollout_gate(decision, policy, facts, release, now);
+    rollout_gate(decision, policy, facts, step, now);
+    window_gate(decision, facts, step, now);
     freshness_gate(decision, view, policy, facts.product, now);
     if let Some(found) = view.contradictions.iter().find(|found| evidence::concerns(found, facts.product)) {
         let reason = format!("{found}; the {} key must be replaced first", found.role);
@@ -278,22 +349,41 @@ fn remaining_gates(
     }
 }
 
-fn rollout_gate(decision: &mut Decision, policy: &ChannelPolicy, facts: &Facts<'_>, release: &Release, now: UtcTime) {
+/// Whoever steps there over another release waits for the turn of the release that it steps to.
+fn rollout_gate(decision: &mut Decision, policy: &ChannelPolicy, facts: &Facts<'_>, step: &Step<'_>, now: UtcTime) {
     let percent = policy.rollout.percent_at(now);
     // A caller without an id comes last: it is served when everybody is.
-    let place = facts.node_id.map_or(9_999, |id| bucket(&release.artifact, id));
+    let place = facts.node_id.map_or(BUCKETS - 1, |id| bucket(&step.target.artifact, id));
     let (open, opens_at) = match policy.rollout.opens_at(place, now) {
         Opens::Now => (true, None),
         Opens::At(time) => (false, Some(time)),
         Opens::Never => (false, None),
     };
-    if !open && facts.hurry == Some(&release.artifact) {
+    if !open && facts.hurry == Some(&step.next.artifact) {
         let reason = format!("the rollout is at {percent} %; an operator asked not to wait for it");
         decision.gate(GateName::Rollout, true, reason, None);
         return;
     }
-    let reason = format!("the rollout is at {percent} %");
-    decision.gate(GateName::Rollout, open, reason, opens_at);
+    let turn = if percent == 100 {
+        String::new()
+    } else {
+        let turn = place + 1;
+        format!("; the turn of this node comes at {}.{:02} %", turn / 100, turn % 100)
+    };
+    decision.gate(GateName::Rollout, open, format!("the rollout is at {percent} %{turn}"), opens_at);
+}
+
+fn window_gate(decision: &mut Decision, facts: &Facts<'_>, step: &Step<'_>, now: UtcTime) {
+    let Some(state) = facts.window.map(|windows| windows.at(now)) else { return };
+    let passes = if step.target.critical || step.next.critical {
+        Some(format!("{} is critical and does not wait for maintenance", step.target.id.version))
+    } else {
+        (facts.hurry == Some(&step.next.artifact)).then(|| "an operator asked not to wait for maintenance".to_owned())
+    };
+    match passes.filter(|_| !state.open) {
+        Some(reason) => decision.gate(GateName::Window, true, reason, None),
+        None => decision.gate(GateName::Window, state.open, state.reason, state.opens_at),
+    };
 }
 
 fn freshness_gate(

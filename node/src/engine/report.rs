@@ -113,6 +113,11 @@ impl Engine {
         self.peers.ready().len()
     }
 
+    /// Who has a session whose hello was accepted.
+    pub fn ready_peers(&self) -> std::collections::BTreeSet<PeerId> {
+        self.peers.ready().into_iter().collect()
+    }
+
     /// Where an artifact's transfer stands; `None` where the store does not know it.
     pub fn transfer(&self, artifact: &Digest) -> Option<TransferView> {
         self.fetch.view(&object(artifact))
@@ -188,6 +193,7 @@ impl Engine {
             hurry: None,
             holds: None,
             disk: None,
+            window: None,
         };
         let decision = plan(view, &facts, now);
         decision.offered.filter(|_| decision.verdict == Verdict::Install)

@@ -42,6 +42,7 @@ impl Engine {
                 self.peers.disconnected(&peer, now.mono_ms);
                 self.wants.disconnected(&peer);
                 self.offers_disconnected(&peer);
+                self.outcomes_disconnected(&peer);
                 let outcome = self.fetch.disconnected(&peer, now.mono_ms);
                 self.absorb(outcome, now);
                 self.tell(EventKind::PeerDisconnected, Some(&peer), reason);
@@ -133,12 +134,15 @@ impl Engine {
                 let outcome = self.fetch.connected(peer, seed);
                 self.place(peer);
                 self.absorb(outcome, now);
+                self.outcomes_connected(peer, now);
             }
             _ if !self.peers.is_ready(peer) => self.fault(peer, "spoke before its hello", now),
             Control::Head { root_version, timestamp_version, timestamp_sha256 } => {
                 self.heard_head(peer, Heard { root_version, timestamp_version, timestamp_sha256 }, now);
             }
             Control::Evidence { sha256 } => self.heard_evidence(peer, sha256),
+            Control::Report(report) => self.heard_report(peer, &report, now),
+            Control::Reported { numbers } => self.reported(peer, &numbers),
             Control::Peers(records) => {
                 let alone = records.len() == 1;
                 for record in records {
@@ -187,7 +191,7 @@ impl Engine {
         if let Some(dial) = self.peers.rotate(now.mono_ms) {
             self.push(dial);
         }
-        if self.offers.is_offering() {
+        if self.offers.is_offering() || self.outcomes_need_seed(now) {
             for dial in self.peers.seek_seed(now.mono_ms) {
                 self.push(dial);
             }

@@ -274,6 +274,11 @@ impl Draft {
         self.edit(&role, TARGETS_DAYS).targets.insert(release.path.clone(), release.to_target());
     }
 
+    /// Raises a product's security floor.
+    pub fn raise_floor(&mut self, product: &Product, floor: &semver::Version) {
+        self.edit(&RoleName::targets(), TARGETS_DAYS).security_floor.insert(product.clone(), floor.clone());
+    }
+
     /// Takes the next version of a role that somebody else has signed, byte for byte.
     pub fn take(&mut self, role: &Verified<Targets>) {
         self.adopted.insert(role.role_name().clone(), role.clone());

@@ -77,7 +77,7 @@ pub fn take(
     draft.take(&judged.file);
     if let (Some(release), Some(wish)) = (&judged.release, &offer.release) {
         let product = &release.id.product;
-        let policy = pointing_to(release, product, &wish.channel, view);
+        let policy = pointing_to(release, product, &wish.channel, view, now);
         draft.set_channel(product, &wish.channel, &policy);
     }
     Ok((draft.sign(keys)?, judged))
@@ -89,13 +89,16 @@ pub(super) fn pointing_to(
     product: &Product,
     channel: &Channel,
     view: &CatalogView,
+    now: UtcTime,
 ) -> ChannelPolicy {
     match view.channels.get(&(product.clone(), channel.clone())) {
         Some(policy) => ChannelPolicy {
             version: Some(release.id.version.clone()),
             rollout: Rollout::full(),
+            since: Some(now),
+            resumed_at: None,
             ..ChannelPolicy::clone(policy)
         },
-        None => ChannelPolicy::pointing_to(release.id.version.clone()),
+        None => ChannelPolicy { since: Some(now), ..ChannelPolicy::pointing_to(release.id.version.clone()) },
     }
 }

@@ -25,6 +25,7 @@ use crate::control::messages::{
 use crate::control::reply::ReplySender;
 use crate::control::results::{FetchView, HoldRow, HoldView, InstallView, PublishView, TicketView};
 use crate::control::views::{HistoryRow, HistoryView, Schema, StatusView};
+use crate::engine::catalog::CatalogView;
 use crate::engine::effect::{Event, EventKind};
 use crate::engine::input::Input;
 use crate::engine::install::{InstallState, Refusal};
@@ -126,6 +127,11 @@ impl Runtime {
             Request::Publish(request) => self.publish(request, reply),
             Request::Apply { path } => self.apply(path, reply).await,
             Request::Push(request) => self.push(request, reply),
+            Request::Channels { product, channel } => {
+                reply.finish(self.channels(product.as_ref(), channel.as_ref()));
+            }
+            Request::ChangeChannel(request) => self.change_channel(*request, reply).await,
+            Request::Fleet { limit } => reply.finish(self.fleet(limit)),
         }
         self.poll_pending();
     }
@@ -162,6 +168,7 @@ impl Runtime {
         let mut warnings: Vec<String> = self.opened.store.warnings().iter().map(ToString::to_string).collect();
         warnings.extend(trust::warnings(&self.engine, self.now()));
         if let Some(view) = self.engine.catalog().filter(|_| self.config.role == Role::Seed) {
+            warnings.extend(self.pauses());
             warnings.extend(super::ceremony::key_warnings(&self.opened.keys, &view.trusted));
         }
         warnings
@@ -606,7 +613,9 @@ impl Runtime {
             text: format!("published {id} on {}", prepared.channel),
         })
         .await;
-        reply.finish(Ok(Response::Publish(published(&prepared, version))));
+        let mut answer = published(&prepared, version);
+        answer.warnings.extend(self.engine.catalog().and_then(|view| paused(&prepared, view)));
+        reply.finish(Ok(Response::Publish(answer)));
     }
 }
 
@@ -622,6 +631,8 @@ pub(crate) fn publication(request: PublishRequest) -> Publication {
         path: request.path,
         id: ReleaseId { product: request.product, version: request.version, platform: request.platform },
         channel: request.channel,
+        also_on: request.also_on,
+        rollout: request.rollout,
         min_from: request.min_from,
         notes: request.notes,
         critical: request.critical,
@@ -656,4 +667,14 @@ pub(crate) fn published(prepared: &publisher::Prepared, timestamp_version: Optio
         timestamp_version,
         warnings,
     }
+}
+
+/// That nobody will install what was published, where its channel is paused.
+pub(crate) fn paused(prepared: &publisher::Prepared, view: &CatalogView) -> Option<String> {
+    let (product, channel) = (&prepared.release.id.product, &prepared.channel);
+    let policy = view.channels.get(&(product.clone(), channel.clone())).filter(|policy| policy.paused)?;
+    let why = policy.pause_reason.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+    Some(format!(
+        "channel '{channel}' is paused{why}: nobody installs it before `updraft channel resume {product}:{channel}`"
+    ))
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
 use updraft_protocol::digest::{Digest, Hasher};
+use updraft_protocol::key::SigningKey;
 
 use crate::atomic;
 use crate::swarm::Identity;
@@ -38,6 +39,8 @@ pub enum IdentityError {
 pub struct Loaded {
     /// The key.
     pub identity: Identity,
+    /// The same key, to sign what the node says of itself.
+    pub signer: SigningKey,
     /// The directory was copied from another machine, so a new key was made.
     pub was_cloned: bool,
 }
@@ -58,7 +61,7 @@ pub fn load(data_dir: &Path) -> Result<Loaded, IdentityError> {
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Loaded { identity: make(&path, &here)?, was_cloned: false });
+            return make(&path, &here, false);
         }
         Err(source) => return Err(IdentityError::Io { path, source }),
     };
@@ -67,18 +70,24 @@ pub fn load(data_dir: &Path) -> Result<Loaded, IdentityError> {
     let seed: [u8; 32] =
         HEXLOWER.decode(seed.as_bytes()).ok().and_then(|seed| seed.try_into().ok()).ok_or_else(malformed)?;
     if made_on != "-" && here != "-" && made_on != here {
-        return Ok(Loaded { identity: make(&path, &here)?, was_cloned: true });
+        return make(&path, &here, true);
     }
-    Ok(Loaded { identity: Identity::from_ed25519_seed(seed), was_cloned: false })
+    Ok(Loaded::new(seed, false))
 }
 
-fn make(path: &Path, machine: &str) -> Result<Identity, IdentityError> {
+impl Loaded {
+    fn new(seed: [u8; 32], was_cloned: bool) -> Self {
+        Self { identity: Identity::from_ed25519_seed(seed), signer: SigningKey::from_seed(seed), was_cloned }
+    }
+}
+
+fn make(path: &Path, machine: &str, was_cloned: bool) -> Result<Loaded, IdentityError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(IdentityError::Random)?;
     let text = format!("{} {machine}\n", HEXLOWER.encode(&seed));
     atomic::write(path, text.as_bytes(), 0o600)
         .map_err(|source| IdentityError::Io { path: path.to_owned(), source })?;
-    Ok(Identity::from_ed25519_seed(seed))
+    Ok(Loaded::new(seed, was_cloned))
 }
 
 #[cfg(test)]

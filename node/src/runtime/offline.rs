@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::calls::{altered, publication, published};
+use super::calls::{altered, paused, publication, published};
 use super::identity;
 use super::open::{OpenError, Opened, wall_clock};
 use super::push::push_command;
@@ -62,6 +62,7 @@ pub fn publish(
     })?;
     opened.save(&publisher::in_order(&signed)).map_err(error)?;
     let mut done = published(&prepared, signed.trusted.timestamp().map(|timestamp| timestamp.version));
+    done.warnings.extend(paused(&prepared, &view));
     let known = opened.state.known_peers(&opened.repository.0).map_err(error)?.len();
     if known > 0 {
         done.warnings.push(format!(

@@ -22,6 +22,7 @@ use updraft_protocol::time::UtcTime;
 use super::gc::{self, TreeJob};
 use super::offers::{self, OfferJob};
 use super::open::{Opened, wall_clock};
+use super::outcomes::{self, OutcomeJob};
 use crate::engine::bans::Ban;
 use crate::engine::effect::{Event, InstallEffect, Save, Subject};
 use crate::engine::input::Input;
@@ -75,6 +76,7 @@ pub(super) enum Job {
     Barrier(oneshot::Sender<()>),
     Journal(JournalEntry),
     Offer(OfferJob),
+    Outcome(OutcomeJob),
     Retention(RetentionEffect),
     LiftQuarantine(PathBuf),
     Collect(TreeJob),
@@ -191,6 +193,7 @@ impl Worker {
                     self.answer(input);
                 }
             }
+            Job::Outcome(job) => report(outcomes::work(&self.opened, job)),
             Job::Retention(effect) => self.retain(effect),
             Job::LiftQuarantine(directory) => {
                 for row in self.opened.state.quarantined(Some(&directory)).unwrap_or_default() {

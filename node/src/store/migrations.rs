@@ -10,7 +10,7 @@
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 /// Step `n` takes a database from `user_version` `n` to `n + 1`.
-pub(super) const STEPS: &[&str] = &[FIRST, MEMORY, INSTALLS];
+pub(super) const STEPS: &[&str] = &[FIRST, MEMORY, INSTALLS, OUTCOMES];
 
 const FIRST: &str = "
 CREATE TABLE repositories (
@@ -140,6 +140,24 @@ CREATE TABLE kept_releases (
     artifact TEXT NOT NULL,
     installed_at INTEGER NOT NULL,
     PRIMARY KEY (directory, release_dir)
+);
+";
+
+const OUTCOMES: &str = "
+CREATE TABLE report_outbox (
+    repository TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (repository, number)
+);
+
+CREATE TABLE fleet (
+    repository TEXT NOT NULL,
+    peer TEXT NOT NULL,
+    first_seen INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    PRIMARY KEY (repository, peer)
 );
 ";
 

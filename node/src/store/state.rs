@@ -14,6 +14,7 @@ mod installs;
 mod kept;
 mod memory;
 mod offered;
+mod outcomes;
 mod peers;
 mod pins;
 mod subscriptions;

@@ -2,7 +2,7 @@
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Control {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub(super) kind: Option<Kind>,
 }
 
@@ -30,6 +30,10 @@ pub(super) enum Kind {
     Goodbye(Goodbye),
     #[prost(message, tag = "11")]
     Evidence(Evidence),
+    #[prost(message, tag = "12")]
+    Report(Report),
+    #[prost(message, tag = "13")]
+    Reported(Reported),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -127,6 +131,34 @@ pub(super) struct Head {
     pub(super) timestamp_version: u64,
     #[prost(bytes = "vec", optional, tag = "3")]
     pub(super) timestamp_sha256: Option<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Report {
+    #[prost(uint64, tag = "1")]
+    pub(super) number: u64,
+    #[prost(string, tag = "2")]
+    pub(super) product: String,
+    #[prost(string, tag = "3")]
+    pub(super) channel: String,
+    #[prost(string, tag = "4")]
+    pub(super) version: String,
+    #[prost(bytes = "vec", tag = "5")]
+    pub(super) artifact: Vec<u8>,
+    #[prost(uint32, tag = "6")]
+    pub(super) outcome: u32,
+    #[prost(int64, tag = "7")]
+    pub(super) at: i64,
+    #[prost(string, tag = "8")]
+    pub(super) text: String,
+    #[prost(bytes = "vec", tag = "9")]
+    pub(super) signature: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Reported {
+    #[prost(uint64, repeated, tag = "1")]
+    pub(super) numbers: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -12,6 +12,7 @@ use updraft_protocol::key::PublicKey;
 use updraft_protocol::manifest::ManifestBuilder;
 use updraft_protocol::meta::{MetaFile, MetaRequest, MetaResponse};
 use updraft_protocol::names::{Channel, Platform};
+use updraft_protocol::outcome::{Outcome, Report};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::release::Format;
 use updraft_protocol::rollout::{ChannelPolicy, Rollout, Stage};
@@ -288,6 +289,18 @@ fn transfer() -> Vec<Vec<u8>> {
         Control::Peers(vec![PeerRecord { peer: peer(3), addresses: vec!["/ip4/192.0.2.1/tcp/1".to_owned()] }]),
         Control::Head { root_version: 1, timestamp_version: 6, timestamp_sha256: Some(Digest::of(b"timestamp")) },
         Control::Evidence { sha256: vec![Digest::of(b"evidence")] },
+        Control::Report(Box::new(Report {
+            number: 1_795_357_860_000,
+            product: "app".parse().expect("a name"),
+            channel: Channel::stable(),
+            version: semver::Version::new(1, 2, 3),
+            artifact: Digest::of(b"artifact"),
+            outcome: Outcome::RolledBack,
+            at: now(),
+            text: "the health check failed".to_owned(),
+            signature: vec![7; 64],
+        })),
+        Control::Reported { numbers: vec![1_795_357_860_000, 1_795_357_860_001] },
         Control::Goodbye { reason: "done".to_owned() },
         Control::Unknown,
     ];
@@ -331,6 +344,8 @@ fn control_socket() -> Vec<Vec<u8>> {
             product: product(),
             version: semver::Version::new(1, 2, 3),
             channel: Channel::stable(),
+            also_on: Vec::new(),
+            rollout: None,
             platform: Platform::any(),
             min_from: version(),
             notes: Some("new\n\u{1}".to_owned()),

@@ -10,9 +10,11 @@ use updraft::control::{MAX_REPLY_BYTES, MAX_REQUEST_BYTES};
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::limits::{
     LEAF_BYTES, MAX_ADDRESS_BYTES, MAX_BLOCK_BYTES, MAX_CONTROL_FRAME_BYTES, MAX_EVIDENCE, MAX_EXCHANGED_PEERS,
-    MAX_HAVE_PIECES, MAX_META_REQUEST_BYTES, MAX_META_RESPONSE_BYTES, MAX_PEER_ADDRESSES, MAX_SESSION_ARTIFACTS,
+    MAX_HAVE_PIECES, MAX_META_REQUEST_BYTES, MAX_META_RESPONSE_BYTES, MAX_OUTCOME_TEXT_BYTES, MAX_OUTCOMES,
+    MAX_PEER_ADDRESSES, MAX_SESSION_ARTIFACTS,
 };
 use updraft_protocol::meta::{MetaRequest, MetaResponse};
+use updraft_protocol::outcome::MAX_SIGNATURE_BYTES;
 use updraft_protocol::transfer::{BlockHeader, BlockRange, Control};
 
 /// A control stream, a data stream, and one message alone: what decodes is within its bounds and
@@ -67,13 +69,21 @@ fn message(body: &[u8]) -> bool {
             }
         }
         Control::Evidence { sha256 } => assert!(sha256.len() <= MAX_EVIDENCE),
+        Control::Report(report) => {
+            assert!(report.text.len() <= MAX_OUTCOME_TEXT_BYTES && report.signature.len() <= MAX_SIGNATURE_BYTES);
+        }
+        Control::Reported { numbers } => assert!(numbers.len() <= MAX_OUTCOMES),
         Control::Hello(_) | Control::Head { .. } | Control::Goodbye { .. } | Control::Unknown => {}
     }
     let frame = message.to_frame();
     let (header, again) = frame.split_first_chunk::<4>().expect("a frame has a header");
     assert_eq!(Control::frame_length(*header), Ok(again.len()), "the frame announces itself");
     // A list of one number may come without the length that a list is written with; nothing else grows.
-    let packing = usize::from(matches!(&message, Control::Have { pieces, .. } if pieces.len() == 1));
+    let packing = match &message {
+        Control::Have { pieces, .. } => usize::from(pieces.len() == 1),
+        Control::Reported { numbers } => usize::from(numbers.len() == 1),
+        _ => 0,
+    };
     let most = body.len().max(1) + packing;
     assert!(again.len() <= most, "decoding and encoding made {} bytes of {}", again.len(), body.len());
     assert_eq!(Control::decode(again), Ok(message));

@@ -70,6 +70,7 @@ fn config(data_dir: &Path, role: Role, ticket: Option<String>) -> NodeConfig {
         adopt_wait_seconds: crate::config::DEFAULT_ADOPT_WAIT_SECONDS,
         limits: crate::engine::limits::Limits::default(),
         egress_budget_percent: None,
+        maintenance: crate::engine::maintenance::Maintenance::default(),
     }
 }
 
@@ -199,6 +200,8 @@ impl Show {
             product: self.product.clone(),
             version: version.parse().map_err(|error| failed("the demo's version", error))?,
             channel: Channel::stable(),
+            also_on: Vec::new(),
+            rollout: None,
             platform: Platform::any(),
             min_from: None,
             notes: Some(format!("The demo's {version}.")),

@@ -77,6 +77,8 @@ impl Fetch {
             | Control::Peers(_)
             | Control::Head { .. }
             | Control::Evidence { .. }
+            | Control::Report(_)
+            | Control::Reported { .. }
             | Control::Goodbye { .. }
             | Control::Unknown => {}
         }

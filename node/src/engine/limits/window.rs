@@ -27,6 +27,11 @@ impl Days {
     /// Every day.
     pub const DAILY: Self = Self(ALL);
 
+    /// The same days, each a day later.
+    fn tomorrow(self) -> Self {
+        Self(((self.0 << 1) | (self.0 >> 6)) & ALL)
+    }
+
     fn has(self, day: usize) -> bool {
         self.0 & (1 << (day % 7)) != 0
     }
@@ -135,17 +140,41 @@ pub enum InvalidWindow {
 impl Window {
     /// The hours from `from` to `to`, `to` not included, that begin on `days`.
     pub fn new(days: Days, from: TimeOfDay, to: TimeOfDay, caps: Caps) -> Result<Self, InvalidWindow> {
-        let window = Self { days, from, to, caps };
+        let window = Self { caps, ..Self::open_hours(days, from, to)? };
+        if caps == Caps::default() {
+            return Err(InvalidWindow::LimitsNothing(window.hours()));
+        }
+        Ok(window)
+    }
+
+    /// Hours in which something may be done, and no caps.
+    pub fn open_hours(days: Days, from: TimeOfDay, to: TimeOfDay) -> Result<Self, InvalidWindow> {
         if from == to {
             return Err(InvalidWindow::Empty(from));
         }
         if from.0 == DAY_MINUTES {
             return Err(InvalidWindow::BeginsAtTheEnd);
         }
-        if caps == Caps::default() {
-            return Err(InvalidWindow::LimitsNothing(window.hours()));
+        Ok(Self { days, from, to, caps: Caps::default() })
+    }
+
+    /// From 00:00 to 24:00.
+    pub(in crate::engine) fn is_whole_day(&self) -> bool {
+        self.from.0 == 0 && self.to.0 == DAY_MINUTES
+    }
+
+    /// Minutes for which it is open.
+    pub(in crate::engine) fn length_minutes(&self) -> u16 {
+        (self.to.0 + DAY_MINUTES - self.from.0) % DAY_MINUTES
+    }
+
+    /// The same, begun so many minutes later: fewer than it is long.
+    pub(in crate::engine) fn later_by(&self, minutes: u16) -> Self {
+        let from = self.from.0 + minutes;
+        if from < DAY_MINUTES {
+            return Self { from: TimeOfDay(from), ..self.clone() };
         }
-        Ok(window)
+        Self { from: TimeOfDay(from - DAY_MINUTES), days: self.days.tomorrow(), ..self.clone() }
     }
 
     /// The days on which it begins.
@@ -168,12 +197,12 @@ impl Window {
     }
 
     /// Minutes of the day at which it may open or close.
-    pub(super) fn boundaries(&self) -> [u16; 2] {
+    pub(in crate::engine) fn boundaries(&self) -> [u16; 2] {
         [self.from.0, self.to.0 % DAY_MINUTES]
     }
 
     /// Whether it is open at `local` seconds of the wall clock since 1970.
-    pub(super) fn is_open(&self, local: i64) -> bool {
+    pub(in crate::engine) fn is_open(&self, local: i64) -> bool {
         let weekday = (local.div_euclid(DAY_S) + FIRST_WEEKDAY).rem_euclid(7);
         let today = usize::try_from(weekday).unwrap_or(0);
         let minute = local.rem_euclid(DAY_S) / 60;

@@ -53,7 +53,7 @@ impl Zone {
     }
 
     /// What the wall clock shows at `at`, in seconds since its own 1970.
-    pub(super) fn local(&self, at: i64) -> i64 {
+    pub(in crate::engine) fn local(&self, at: i64) -> i64 {
         at.saturating_add(i64::from(self.offset_s(at)))
     }
 

@@ -1,0 +1,281 @@
+//! Whether what nodes reported of a release is bad enough to pause its channel.
+//!
+//! One vote a node, and only of nodes that had a voice before the channel pointed to the release and whose
+//! turn in the rollout has come: whoever invents nodes once a release is out has no votes, and cannot choose
+//! ids that come first for a release before he knows it. Silence after a beginning is a failure in the end: a
+//! machine that a release destroyed says nothing.
+
+use std::collections::BTreeSet;
+
+use updraft_protocol::digest::Digest;
+use updraft_protocol::names::Product;
+use updraft_protocol::outcome::Outcome;
+use updraft_protocol::peer::PeerId;
+use updraft_protocol::rollout::{ChannelPolicy, Opens, bucket};
+use updraft_protocol::time::UtcTime;
+
+use super::ledger::{Attempt, NodeRecord};
+
+/// What became of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Nodes that run it.
+    pub installed: u64,
+    /// Nodes for which it failed.
+    pub failed: u64,
+    /// Nodes that began and have not ended.
+    pub pending: u64,
+    /// Nodes with a vote that ended or fell silent.
+    pub votes: u64,
+    /// Of those: for which it failed, or that fell silent.
+    pub votes_failed: u64,
+    /// The words of one for which it failed.
+    pub last_words: Option<String>,
+}
+
+/// Counts what nodes said of the release (of all its builds) that a channel points to.
+pub fn count<'a>(
+    product: &Product,
+    policy: &ChannelPolicy,
+    builds: &BTreeSet<Digest>,
+    nodes: impl IntoIterator<Item = (&'a PeerId, &'a NodeRecord)>,
+    now: UtcTime,
+) -> Tally {
+    let mut tally = Tally::default();
+    for (peer, node) in nodes {
+        let Some(last) = node.products.get(product).and_then(|record| record.last.as_ref()) else { continue };
+        if !builds.contains(&last.artifact) {
+            continue;
+        }
+        match last.outcome {
+            Outcome::Installed => tally.installed += 1,
+            Outcome::Failed | Outcome::RolledBack => tally.failed += 1,
+            Outcome::Began => tally.pending += 1,
+            Outcome::Runs => {}
+        }
+        let Some(failed) = verdict(policy, last, now).filter(|_| has_vote(peer, node, policy, last, now)) else {
+            continue;
+        };
+        tally.votes += 1;
+        if failed {
+            tally.votes_failed += 1;
+            if last.outcome.is_failure() && !last.text.is_empty() {
+                tally.last_words = Some(last.text.clone());
+            }
+        }
+    }
+    tally
+}
+
+/// Whether the release failed there; none while that is open.
+fn verdict(policy: &ChannelPolicy, last: &Attempt, now: UtcTime) -> Option<bool> {
+    match last.outcome {
+        Outcome::Installed => Some(false),
+        Outcome::Failed | Outcome::RolledBack => Some(true),
+        Outcome::Began => {
+            let silence_s = i64::try_from(policy.halt?.silence_s?).unwrap_or(i64::MAX);
+            (now.seconds_since(last.at) >= silence_s).then_some(true)
+        }
+        Outcome::Runs => None,
+    }
+}
+
+fn has_vote(peer: &PeerId, node: &NodeRecord, policy: &ChannelPolicy, last: &Attempt, now: UtcTime) -> bool {
+    let Some(since) = policy.since else { return false };
+    let was_known = node.voice_since.is_some_and(|voice| voice < since);
+    let counts = policy.resumed_at.is_none_or(|resumed_at| last.at > resumed_at);
+    let turn = policy.rollout.opens_at(bucket(&last.artifact, peer.as_bytes()), now);
+    was_known && counts && turn == Opens::Now
+}
+
+/// Why the channel is to pause; none: it goes on.
+pub fn judge(policy: &ChannelPolicy, tally: &Tally) -> Option<String> {
+    let halt = policy.halt.filter(|_| !policy.paused)?;
+    let version = policy.version.as_ref()?;
+    if !halt.is_passed(tally.votes_failed, tally.votes) {
+        return None;
+    }
+    let words = tally.last_words.as_ref().map(|words| format!("; one said: {words}")).unwrap_or_default();
+    Some(format!(
+        "paused by itself: {version} failed on {} of {} nodes (or they fell silent), and {} % are too many{words}",
+        tally.votes_failed, tally.votes, halt.failures_percent
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::ledger::{Ledger, ProductRecord};
+    use super::*;
+    use proptest::prelude::*;
+    use semver::Version;
+    use updraft_protocol::outcome::Report;
+    use updraft_protocol::rollout::{Halt, Rollout, Stage};
+
+    fn at(seconds: i64) -> UtcTime {
+        UtcTime::from_unix(1_800_000_000 + seconds)
+    }
+
+    fn app() -> Product {
+        "app".parse().expect("a name")
+    }
+
+    fn artifact() -> Digest {
+        Digest::of(b"artifact")
+    }
+
+    fn peer(number: u32) -> PeerId {
+        PeerId::from_bytes(&number.to_be_bytes()).expect("a valid length")
+    }
+
+    fn policy() -> ChannelPolicy {
+        ChannelPolicy {
+            since: Some(at(0)),
+            halt: Some(Halt { failures_percent: 20, min_reports: 5, silence_s: Some(600) }),
+            ..ChannelPolicy::pointing_to(Version::new(1, 1, 0))
+        }
+    }
+
+    fn node(known: i64, outcome: Outcome, heard: i64) -> NodeRecord {
+        let attempt = Attempt {
+            number: 1,
+            version: Version::new(1, 1, 0),
+            artifact: artifact(),
+            outcome,
+            at: at(heard),
+            text: "it broke".to_owned(),
+        };
+        let record = ProductRecord { channel: "stable".parse().expect("a name"), runs: None, last: Some(attempt) };
+        NodeRecord {
+            first_seen: at(known),
+            last_seen: at(heard),
+            voice_since: Some(at(known)),
+            products: BTreeMap::from([(app(), record)]),
+        }
+    }
+
+    fn tally(policy: &ChannelPolicy, nodes: &[NodeRecord], now: i64) -> Tally {
+        let named: Vec<(PeerId, &NodeRecord)> = (0..).map(peer).zip(nodes).collect();
+        let nodes = named.iter().map(|(peer, node)| (peer, *node));
+        count(&app(), policy, &BTreeSet::from([artifact()]), nodes, at(now))
+    }
+
+    fn halts(policy: &ChannelPolicy, nodes: &[NodeRecord], now: i64) -> bool {
+        judge(policy, &tally(policy, nodes, now)).is_some()
+    }
+
+    #[test]
+    fn failures_beyond_the_threshold_halt_and_the_reason_has_their_words() {
+        let mut nodes = vec![node(-10, Outcome::Installed, 5); 8];
+        nodes.push(node(-10, Outcome::RolledBack, 5));
+        assert!(!halts(&policy(), &nodes, 10), "1 of 9");
+        nodes.push(node(-10, Outcome::Failed, 5));
+        let reason = judge(&policy(), &tally(&policy(), &nodes, 10)).expect("2 of 10");
+        assert!(reason.contains("2 of 10 nodes") && reason.contains("it broke"), "{reason}");
+        assert!(!halts(&ChannelPolicy { halt: None, ..policy() }, &nodes, 10));
+        assert!(!halts(&ChannelPolicy { paused: true, ..policy() }, &nodes, 10), "there is nothing left to halt");
+        assert!(!halts(&ChannelPolicy { since: Some(at(-20)), ..policy() }, &nodes, 10), "nobody was known before");
+    }
+
+    #[test]
+    fn a_minimum_must_have_ended() {
+        assert!(!halts(&policy(), &vec![node(-10, Outcome::Failed, 5); 4], 10));
+        assert!(halts(&policy(), &vec![node(-10, Outcome::Failed, 5); 5], 10));
+    }
+
+    #[test]
+    fn silence_is_a_failure_in_the_end() {
+        let silent = vec![node(-10, Outcome::Began, 5); 5];
+        assert!(!halts(&policy(), &silent, 604));
+        assert!(halts(&policy(), &silent, 605));
+        let halt = Halt { silence_s: None, ..policy().halt.expect("set") };
+        assert!(!halts(&ChannelPolicy { halt: Some(halt), ..policy() }, &silent, 100_000));
+    }
+
+    #[test]
+    fn what_was_reported_before_the_pause_ended_is_forgiven() {
+        let failed = vec![node(-10, Outcome::Failed, 5); 5];
+        let resumed = ChannelPolicy { resumed_at: Some(at(20)), ..policy() };
+        assert!(!halts(&resumed, &failed, 30));
+        assert!(halts(&resumed, &vec![node(-10, Outcome::Failed, 21); 5], 30));
+    }
+
+    #[test]
+    fn only_the_builds_of_the_release_count() {
+        let mut others = vec![node(-10, Outcome::Failed, 5); 5];
+        for node in &mut others {
+            if let Some(last) = node.products.get_mut(&app()).and_then(|record| record.last.as_mut()) {
+                last.artifact = Digest::of(b"another");
+            }
+        }
+        assert_eq!(tally(&policy(), &others, 10), Tally::default());
+    }
+
+    #[test]
+    fn nodes_whose_turn_has_not_come_have_no_vote() {
+        let stages = vec![Stage { percent: 10, at: at(0) }];
+        let in_stages = ChannelPolicy { rollout: Rollout { start: at(0), stages }, ..policy() };
+        let nodes = vec![node(-10, Outcome::Failed, 5); 1_000];
+        let counted = tally(&in_stages, &nodes, 10);
+        assert_eq!(counted.failed, 1_000, "all of them are shown");
+        assert!((50..150).contains(&counted.votes), "{counted:?}");
+    }
+
+    proptest! {
+        /// Whatever nodes that came after the release say, the channel goes on as without them.
+        #[test]
+        fn invented_nodes_change_nothing(
+            honest in prop::collection::vec(any::<bool>(), 0..30),
+            invented in prop::collection::vec((0..1_000_i64, 0..3_u8), 0..300),
+        ) {
+            let outcome = |kind| [Outcome::Failed, Outcome::Began, Outcome::RolledBack][usize::from(kind)];
+            let mut nodes: Vec<NodeRecord> = honest
+                .iter()
+                .map(|works| node(-10, if *works { Outcome::Installed } else { Outcome::Failed }, 5))
+                .collect();
+            let without = halts(&policy(), &nodes, 5_000);
+            nodes.extend(invented.into_iter().map(|(known, kind)| node(known, outcome(kind), known + 1)));
+            prop_assert_eq!(halts(&policy(), &nodes, 5_000), without);
+        }
+
+        /// However often one node reports, it has one vote.
+        #[test]
+        fn a_node_that_reports_a_thousand_times_counts_once(others in 0..20_u32, failing in 1..1_000_u64) {
+            let mut ledger = Ledger::default();
+            let report = |number, outcome| Report {
+                number,
+                product: app(),
+                channel: "stable".parse().expect("a name"),
+                version: Version::new(1, 1, 0),
+                artifact: artifact(),
+                outcome,
+                at: at(0),
+                text: String::new(),
+                signature: Vec::new(),
+            };
+            for number in 0..=others {
+                let _room = ledger.seen(&peer(number), at(-10));
+                ledger.take(&peer(number), &report(1, Outcome::Installed), at(1));
+            }
+            for number in 2..2 + failing {
+                ledger.take(&peer(0), &report(number, Outcome::Failed), at(2));
+            }
+            let tally = count(&app(), &policy(), &BTreeSet::from([artifact()]), ledger.nodes(), at(3));
+            prop_assert_eq!((tally.votes_failed, tally.failed), (1, 1));
+            // Sixteen newcomers a day have a voice.
+            prop_assert_eq!(tally.votes, u64::from(others + 1).min(16));
+        }
+
+        /// Those who were invented before the release, on one day, have no more votes than the day gives.
+        #[test]
+        fn nodes_invented_beforehand_have_few_votes(invented in 1..500_u32) {
+            let mut ledger = Ledger::default();
+            for number in 0..invented {
+                let _room = ledger.seen(&peer(number), at(-100));
+            }
+            let voices = ledger.nodes().values().filter(|node| node.voice_since.is_some()).count();
+            prop_assert!(voices <= 16);
+        }
+    }
+}

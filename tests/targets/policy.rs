@@ -1,0 +1,635 @@
+//! What may be installed, when, and why not yet; and what an operator may change about it. Pure: signed
+//! sets and times in, decisions out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use semver::Version;
+use updraft::engine::catalog::CatalogView;
+use updraft::engine::clock::build_date;
+use updraft::engine::effect::{Effect, SwarmEffect};
+use updraft::engine::input::{Input, Now, SwarmInput};
+use updraft::engine::install::{Installed, Recovered, SubscriptionSpec};
+use updraft::engine::limits::{Window, Zone};
+use updraft::engine::maintenance::{Maintenance, OwnWindows};
+use updraft::engine::memory::Memory;
+use updraft::engine::plan::{Decision, Facts, Gate, GateName, Verdict, plan};
+use updraft::engine::policy::{Change, Changed, Refused, Setting, Settings, apply};
+use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
+use updraft_protocol::digest::Digest;
+use updraft_protocol::key::SigningKey;
+use updraft_protocol::meta::MetaFile;
+use updraft_protocol::names::{Channel, Platform, Product, ReleaseId};
+use updraft_protocol::outcome::{Outcome, Report};
+use updraft_protocol::peer::PeerId;
+use updraft_protocol::release::{Content, Format, ManifestRef, Notes, Release};
+use updraft_protocol::rollout::{ChannelPolicy, Halt, Rollout, Stage};
+use updraft_protocol::time::UtcTime;
+use updraft_protocol::transfer::{Control, Hello};
+use updraft_tests::holder::Holder;
+use updraft_tests::repository::TestRepository;
+
+fn at(seconds: i64) -> UtcTime {
+    build_date().plus_days(100).plus_seconds(seconds)
+}
+
+fn app() -> Product {
+    "app".parse().expect("a name")
+}
+
+fn version(text: &str) -> Version {
+    text.parse().expect("a version")
+}
+
+fn release(number: &str, min_from: Option<&str>, channels: &[&str]) -> Release {
+    let id = ReleaseId { product: app(), version: version(number), platform: Platform::any() };
+    let file_name = format!("app-{number}.bin").parse().expect("a file name");
+    let artifact = Digest::of(number.as_bytes());
+    Release {
+        path: id.path(&file_name),
+        file_name,
+        artifact,
+        length: 1_000,
+        format: Format::File,
+        content: Content { sha256: artifact, length: 1_000, entries: 1 },
+        manifest: ManifestRef { sha256: artifact, length: 100 },
+        channels: channels.iter().map(|channel| channel.parse().expect("a name")).collect(),
+        min_from: min_from.map(version),
+        notes: Notes::None,
+        critical: false,
+        id,
+    }
+}
+
+/// A signed set with these releases, and this policy for `stable`.
+fn view_of(releases: Vec<Release>, policy: ChannelPolicy) -> CatalogView {
+    let repository = TestRepository::new(at(0));
+    let signed = Holder::of(&repository).sign(at(0), at(0));
+    let mut view = CatalogView::new(&signed.trusted, &BTreeMap::new());
+    view.releases = releases.into_iter().map(Arc::new).collect();
+    view.releases.sort_by(|a, b| a.id.version.cmp(&b.id.version));
+    view.channels.insert((app(), Channel::stable()), Arc::new(policy));
+    view
+}
+
+/// The set of the channel tests: three versions for `stable`, the newest for `beta` only.
+fn view(policy: ChannelPolicy) -> CatalogView {
+    let releases = vec![
+        release("1.0.0", None, &["stable"]),
+        release("1.1.0", None, &["stable", "beta"]),
+        release("1.2.0", None, &["stable"]),
+        release("1.3.0", None, &["beta"]),
+    ];
+    view_of(releases, policy)
+}
+
+fn pointing_to(number: &str) -> ChannelPolicy {
+    ChannelPolicy::pointing_to(version(number))
+}
+
+struct Node<'a> {
+    installed: Option<&'a str>,
+    id: &'a [u8],
+    quarantine: BTreeMap<Digest, String>,
+    hurry: Option<Digest>,
+    windows: OwnWindows,
+}
+
+impl Default for Node<'_> {
+    fn default() -> Self {
+        let (quarantine, windows) = (BTreeMap::new(), OwnWindows::default());
+        Self { installed: Some("1.0.0"), id: b"node", quarantine, hurry: None, windows }
+    }
+}
+
+fn decide(view: &CatalogView, node: &Node<'_>, now: UtcTime) -> Decision {
+    let (product, channel, platform) = (app(), Channel::stable(), Platform::any());
+    let installed = node.installed.map(version);
+    let facts = Facts {
+        product: &product,
+        channel: &channel,
+        platform: &platform,
+        installed: installed.as_ref(),
+        node_id: Some(node.id),
+        quarantine: Some(&node.quarantine),
+        hurry: node.hurry.as_ref(),
+        holds: None,
+        disk: None,
+        window: Some(&node.windows),
+    };
+    plan(view, &facts, now)
+}
+
+fn gate(decision: &Decision, name: GateName) -> &Gate {
+    decision.gates.iter().find(|gate| gate.name == name).unwrap_or_else(|| panic!("no {name:?}: {decision:#?}"))
+}
+
+fn offered(decision: &Decision) -> Option<String> {
+    decision.offered.as_ref().map(|release| release.id.version.to_string())
+}
+
+// ---- stepping stones ----------------------------------------------------------------------------
+
+#[test]
+fn a_node_that_is_too_old_steps_to_the_newest_release_that_leads_on() {
+    let releases = vec![
+        release("1.0.0", None, &["stable"]),
+        release("1.5.0", None, &["stable"]),
+        release("2.0.0", Some("1.5.0"), &["stable"]),
+        release("2.1.0", Some("2.0.0"), &["stable"]),
+        release("3.0.0", Some("2.0.0"), &["stable"]),
+    ];
+    let view = view_of(releases, pointing_to("3.0.0"));
+    let mut installed = "1.0.0".to_owned();
+    let mut path = Vec::new();
+    while installed != "3.0.0" {
+        let decision = decide(&view, &Node { installed: Some(&installed), ..Node::default() }, at(5));
+        assert_eq!(decision.verdict, Verdict::Install, "{decision:#?}");
+        let reason = &gate(&decision, GateName::MinFrom).reason;
+        installed = offered(&decision).expect("offered");
+        assert!(installed == "3.0.0" || reason.contains(&format!("{installed} comes first")), "{reason}");
+        path.push(installed.clone());
+    }
+    assert_eq!(path, ["1.5.0", "2.0.0", "3.0.0"]);
+}
+
+#[test]
+fn where_nothing_leads_there_the_gate_says_so() {
+    let releases = vec![release("1.5.0", Some("1.2.0"), &["stable"]), release("3.0.0", Some("2.0.0"), &["stable"])];
+    let decision = decide(&view_of(releases, pointing_to("3.0.0")), &Node::default(), at(5));
+    assert_eq!((decision.verdict, offered(&decision).as_deref()), (Verdict::Blocked, Some("3.0.0")));
+    assert!(gate(&decision, GateName::MinFrom).reason.contains("nothing here leads there from 1.0.0"));
+}
+
+#[test]
+fn a_stepping_stone_must_be_one_that_the_node_may_have() {
+    let releases = || {
+        vec![
+            release("1.4.0", None, &["stable"]),
+            release("1.5.0", None, &["beta"]),
+            release("1.6.0", None, &["stable"]),
+            release("2.0.0", Some("1.4.0"), &["stable"]),
+        ]
+    };
+    let policy = ChannelPolicy { yanked: BTreeSet::from([version("1.6.0")]), ..pointing_to("2.0.0") };
+    let mut view = view_of(releases(), policy);
+    assert_eq!(offered(&decide(&view, &Node::default(), at(5))).as_deref(), Some("1.4.0"), "yanked, and for beta");
+    let quarantine = BTreeMap::from([(Digest::of(b"1.4.0"), "it crashed".to_owned())]);
+    let failed = decide(&view, &Node { quarantine, ..Node::default() }, at(5));
+    assert_eq!(failed.verdict, Verdict::Blocked, "what failed here is no way on");
+    view.floors.insert(app(), version("1.5.0"));
+    assert_eq!(decide(&view, &Node::default(), at(5)).verdict, Verdict::Blocked, "below the floor");
+}
+
+#[test]
+fn nobody_steps_towards_a_release_whose_turn_has_not_come() {
+    let releases = vec![release("1.5.0", None, &["stable"]), release("2.0.0", Some("1.5.0"), &["stable"])];
+    let rollout = Rollout { start: at(0), stages: vec![Stage { percent: 0, at: at(0) }] };
+    let view = view_of(releases, ChannelPolicy { rollout, ..pointing_to("2.0.0") });
+    assert_eq!(decide(&view, &Node::default(), at(5)).blocked_by().map(|gate| gate.name), Some(GateName::Rollout));
+}
+
+proptest! {
+    /// Whatever the stepping stones are: going to the newest that may be had arrives wherever any way does.
+    #[test]
+    fn the_newest_stepping_stone_is_never_a_dead_end(
+        froms in prop::collection::vec(prop::option::of(0..12_u64), 1..12),
+        start in 0..12_u64,
+    ) {
+        let number = |minor: u64| Version::new(1, minor, 0);
+        // Release n needs at least release `from`, which is older than itself.
+        let froms: Vec<(u64, Option<u64>)> =
+            (0..).zip(froms).map(|(n, from)| (n, from.filter(|from| *from < n))).collect();
+        let target = froms.len() as u64 - 1;
+        let start = start.min(target);
+        let releases = froms
+            .iter()
+            .map(|(n, from)| {
+                let from = from.map(|from| number(from).to_string());
+                release(&number(*n).to_string(), from.as_deref(), &["stable"])
+            })
+            .collect();
+        let view = view_of(releases, ChannelPolicy::pointing_to(number(target)));
+        // Everything that can be reached by any steps at all.
+        let mut reached = BTreeSet::from([start]);
+        for _ in 0..froms.len() {
+            for (n, from) in &froms {
+                if reached.iter().any(|at| at < n && from.is_none_or(|from| *at >= from)) {
+                    reached.insert(*n);
+                }
+            }
+        }
+        let mut installed = start;
+        for _ in 0..=froms.len() {
+            let text = number(installed).to_string();
+            let decision = decide(&view, &Node { installed: Some(&text), ..Node::default() }, at(5));
+            if decision.verdict != Verdict::Install {
+                break;
+            }
+            let next = decision.offered.expect("offered").id.version.minor;
+            prop_assert!(next > installed);
+            installed = next;
+        }
+        prop_assert_eq!(installed == target, reached.contains(&target));
+    }
+
+    /// Once a node's turn has come it stays; and a stage opens for its share of nodes.
+    #[test]
+    fn a_rollout_reaches_nodes_once_and_for_all(node in any::<[u8; 8]>(), percent in 0..=100_u8, later in 0..1_000_i64) {
+        let stages = vec![Stage { percent, at: at(10) }, Stage { percent: 100, at: at(500) }];
+        let view = view(ChannelPolicy { rollout: Rollout { start: at(10), stages }, ..pointing_to("1.2.0") });
+        let node = Node { id: &node, ..Node::default() };
+        let now = decide(&view, &node, at(20));
+        let rollout = gate(&now, GateName::Rollout);
+        if rollout.open {
+            prop_assert_eq!(decide(&view, &node, at(20 + later)).verdict, Verdict::Install);
+        } else {
+            prop_assert_eq!(rollout.opens_at, Some(at(500)), "it knows when it may change");
+            prop_assert!(rollout.reason.contains("the turn of this node comes at"));
+        }
+        prop_assert_eq!(decide(&view, &node, at(500)).verdict, Verdict::Install);
+    }
+}
+
+#[test]
+fn a_stage_opens_for_its_share_and_for_others_with_every_release() {
+    let canaries = |number: &str| -> BTreeSet<u32> {
+        let stages = vec![Stage { percent: 10, at: at(0) }];
+        let view = view(ChannelPolicy { rollout: Rollout { start: at(0), stages }, ..pointing_to(number) });
+        let is_first = |node: &u32| {
+            let id = node.to_be_bytes();
+            decide(&view, &Node { id: &id, ..Node::default() }, at(5)).verdict == Verdict::Install
+        };
+        (0..2_000).filter(is_first).collect()
+    };
+    let (one, two) = (canaries("1.1.0"), canaries("1.2.0"));
+    // Standard deviation 13; five of them.
+    assert!((135..265).contains(&one.len()) && (135..265).contains(&two.len()), "{} {}", one.len(), two.len());
+    assert!(one.intersection(&two).count() < 60, "about a tenth of a tenth");
+}
+
+// ---- pauses and maintenance ---------------------------------------------------------------------
+
+#[test]
+fn a_pause_tells_every_node_why() {
+    let policy = ChannelPolicy { paused: true, pause_reason: Some("it eats files".to_owned()), ..pointing_to("1.2.0") };
+    let decision = decide(&view(policy), &Node::default(), at(5));
+    assert_eq!(decision.blocked_by().map(|gate| gate.reason.as_str()), Some("the channel is paused: it eats files"));
+}
+
+/// Windows of which none is open at `at(0)`, and when the next opens.
+fn closed_windows() -> (OwnWindows, UtcTime) {
+    let now = at(0).unix();
+    let minute = now.rem_euclid(86_400) / 60;
+    let time = |minute: i64| format!("{:02}:{:02}", minute / 60, minute % 60).parse().expect("a time");
+    // Two hours that begin six hours from now, every day.
+    let from = (minute + 360) % 1_440;
+    let window = Window::open_hours("daily".parse().expect("days"), time(from), time((from + 120) % 1_440));
+    let windows = Maintenance { windows: vec![window.expect("a window")], zone: Zone::default() }.of_node(b"node");
+    let opens_at = windows.at(at(0)).opens_at.expect("every day");
+    (windows, opens_at)
+}
+
+#[test]
+fn outside_of_maintenance_bytes_come_and_installs_wait() {
+    let (windows, opens_at) = closed_windows();
+    let node = Node { windows, ..Node::default() };
+    let view = view(pointing_to("1.2.0"));
+    let waiting = decide(&view, &node, at(0));
+    assert_eq!(waiting.verdict, Verdict::Blocked);
+    assert_eq!(gate(&waiting, GateName::Window).opens_at, Some(opens_at));
+    assert!(waiting.may_fetch_ahead());
+    assert_eq!(decide(&view, &node, opens_at).verdict, Verdict::Install);
+    let hurried = Node { hurry: Some(Digest::of(b"1.2.0")), ..node };
+    assert_eq!(decide(&view, &hurried, at(0)).verdict, Verdict::Install, "an operator does not wait");
+}
+
+#[test]
+fn nothing_is_fetched_ahead_of_a_rollout_or_a_pause() {
+    let (windows, _) = closed_windows();
+    let node = Node { windows, ..Node::default() };
+    let stages = vec![Stage { percent: 0, at: at(-5) }];
+    let later = ChannelPolicy { rollout: Rollout { start: at(-5), stages }, ..pointing_to("1.2.0") };
+    assert!(!decide(&view(later), &node, at(0)).may_fetch_ahead());
+    let paused = ChannelPolicy { paused: true, ..pointing_to("1.2.0") };
+    assert!(!decide(&view(paused), &node, at(0)).may_fetch_ahead());
+}
+
+#[test]
+fn a_critical_release_waits_for_its_rollout_and_not_for_maintenance() {
+    let (windows, _) = closed_windows();
+    let node = Node { windows, ..Node::default() };
+    let critical = Release { critical: true, ..release("1.2.0", None, &["stable"]) };
+    let view_with = |policy| view_of(vec![critical.clone()], policy);
+    let decision = decide(&view_with(pointing_to("1.2.0")), &node, at(0));
+    assert_eq!(decision.verdict, Verdict::Install);
+    assert!(gate(&decision, GateName::Window).reason.contains("critical"));
+    let stages = vec![Stage { percent: 0, at: at(-5) }];
+    let slow = ChannelPolicy { rollout: Rollout { start: at(-5), stages }, ..pointing_to("1.2.0") };
+    assert_eq!(decide(&view_with(slow), &node, at(0)).blocked_by().map(|gate| gate.name), Some(GateName::Rollout));
+}
+
+// ---- changes of a channel -----------------------------------------------------------------------
+
+fn changed(policy: ChannelPolicy, change: &Change) -> Result<Changed, Refused> {
+    apply(&view(policy), &app(), &Channel::stable(), change, at(5))
+}
+
+fn set(settings: Settings) -> Change {
+    Change::Set(settings)
+}
+
+fn to_release(number: &str) -> Settings {
+    Settings { release: Some(version(number)), ..Settings::default() }
+}
+
+#[test]
+fn a_channel_is_pointed_to_a_release_in_stages() {
+    let rollout = Some("10@now,100@+1d".parse().expect("a schedule"));
+    let done = changed(pointing_to("1.0.0"), &set(Settings { rollout, ..to_release("1.2.0") })).expect("granted");
+    assert_eq!(done.policy.version, Some(version("1.2.0")));
+    assert_eq!(done.policy.since, Some(at(5)));
+    let stages: Vec<(u8, UtcTime)> = done.policy.rollout.stages.iter().map(|s| (s.percent, s.at)).collect();
+    assert_eq!(stages, [(10, at(5)), (100, at(86_405))]);
+    assert_eq!(done.changes, ["release: 1.0.0 -> 1.2.0", "rollout: 10@now,100@+1d"]);
+}
+
+#[test]
+fn what_the_publisher_did_not_permit_is_not_offered_and_the_error_says_what_to_do() {
+    let promote = Change::Promote { version: version("1.3.0"), rollout: None };
+    let refused = changed(pointing_to("1.2.0"), &promote).expect_err("for beta only").to_string();
+    assert!(refused.contains("--channel beta --also-on stable"), "{refused}");
+    assert!(matches!(changed(pointing_to("1.0.0"), &set(to_release("9.0.0"))), Err(Refused::NoRelease { .. })));
+    let promote = Change::Promote { version: version("1.1.0"), rollout: None };
+    assert_eq!(changed(pointing_to("1.0.0"), &promote).expect("for both").policy.version, Some(version("1.1.0")));
+}
+
+#[test]
+fn a_channel_goes_back_only_where_that_is_said() {
+    let refused = changed(pointing_to("1.2.0"), &set(to_release("1.0.0"))).expect_err("older");
+    assert!(refused.to_string().contains("--allow-downgrade 1.0.0"), "{refused}");
+    let allowed = Settings { allow_downgrade: Some(Setting::To(version("1.0.0"))), ..to_release("1.0.0") };
+    let done = changed(pointing_to("1.2.0"), &set(allowed)).expect("granted");
+    let view = view(done.policy);
+    let decision = decide(&view, &Node { installed: Some("1.2.0"), ..Node::default() }, at(6));
+    assert_eq!((decision.verdict, offered(&decision).as_deref()), (Verdict::Install, Some("1.0.0")));
+}
+
+#[test]
+fn pauses_end_and_what_is_so_already_is_nothing_to_do() {
+    let pause = Change::Pause { reason: Some("no".to_owned()) };
+    let paused = changed(pointing_to("1.2.0"), &pause).expect("granted").policy;
+    assert_eq!((paused.paused, paused.pause_reason.as_deref()), (true, Some("no")));
+    assert!(matches!(changed(paused.clone(), &pause), Err(Refused::NothingToDo(_))));
+    let resumed = changed(paused, &Change::Resume {}).expect("granted").policy;
+    assert_eq!((resumed.paused, &resumed.pause_reason, resumed.resumed_at), (false, &None, Some(at(5))));
+    assert!(matches!(changed(resumed, &Change::Resume {}), Err(Refused::NothingToDo(_))));
+    assert!(matches!(changed(pointing_to("1.2.0"), &set(to_release("1.2.0"))), Err(Refused::NothingToDo(_))));
+}
+
+#[test]
+fn a_yanked_release_is_not_offered_before_that_is_taken_back() {
+    let yank = |undo| Change::Yank { version: version("1.2.0"), undo };
+    let done = changed(pointing_to("1.2.0"), &yank(false)).expect("granted");
+    assert!(done.warnings[0].contains("nobody installs anything"), "{:?}", done.warnings);
+    let back = ChannelPolicy { version: Some(version("1.1.0")), ..done.policy.clone() };
+    assert!(matches!(changed(back, &set(to_release("1.2.0"))), Err(Refused::Yanked { .. })));
+    let undone = changed(done.policy, &yank(true)).expect("granted").policy;
+    assert!(undone.yanked.is_empty());
+    assert!(matches!(changed(undone, &yank(true)), Err(Refused::NothingToDo(_))));
+}
+
+#[test]
+fn a_floor_rises_and_never_shuts_out_what_is_offered() {
+    let floor = |number: &str| set(Settings { floor: Some(version(number)), ..Settings::default() });
+    assert_eq!(changed(pointing_to("1.2.0"), &floor("1.1.0")).expect("granted").floor, Some(version("1.1.0")));
+    assert!(matches!(changed(pointing_to("1.2.0"), &floor("1.3.0")), Err(Refused::FloorAbove { .. })));
+    let mut view = view(pointing_to("1.2.0"));
+    view.floors.insert(app(), version("1.1.0"));
+    let apply = |change| apply(&view, &app(), &Channel::stable(), &change, at(5));
+    assert!(matches!(apply(floor("1.0.0")), Err(Refused::FloorFalls { .. })));
+    assert!(matches!(apply(set(to_release("1.0.0"))), Err(Refused::BelowFloor { .. })));
+}
+
+#[test]
+fn a_threshold_is_set_part_by_part() {
+    let percent = set(Settings { halt_percent: Some(Setting::To(20)), ..Settings::default() });
+    let policy = changed(pointing_to("1.2.0"), &percent).expect("granted").policy;
+    assert_eq!(policy.halt, Some(Halt { failures_percent: 20, min_reports: 5, silence_s: None }));
+    let silence =
+        set(Settings { halt_silence_s: Some(Setting::To(3_600)), halt_min_reports: Some(2), ..Settings::default() });
+    assert!(matches!(changed(pointing_to("1.2.0"), &silence), Err(Refused::NoHalt)));
+    let policy = changed(policy, &silence).expect("granted").policy;
+    assert_eq!(policy.halt, Some(Halt { failures_percent: 20, min_reports: 2, silence_s: Some(3_600) }));
+    let off = set(Settings { halt_percent: Some(Setting::Off), ..Settings::default() });
+    assert_eq!(changed(policy.clone(), &off).expect("granted").policy.halt, None);
+    let soon = set(Settings { halt_silence_s: Some(Setting::To(1)), ..Settings::default() });
+    assert!(matches!(changed(policy, &soon), Err(Refused::Policy(_))));
+}
+
+#[test]
+fn unknown_products_and_channels_are_named() {
+    let (view, nightly) = (view(pointing_to("1.2.0")), "nightly".parse().expect("a name"));
+    let other: Product = "editor".parse().expect("a name");
+    let refused = apply(&view, &other, &Channel::stable(), &Change::Resume {}, at(5)).expect_err("no such product");
+    assert!(refused.to_string().contains("it has: app"), "{refused}");
+    let refused = apply(&view, &app(), &nightly, &Change::Resume {}, at(5)).expect_err("no such channel");
+    assert!(matches!(refused, Refused::NoChannel { .. }));
+    let beta = "beta".parse().expect("a name");
+    let made = apply(&view, &app(), &beta, &set(to_release("1.3.0")), at(5)).expect("a release makes a channel");
+    assert_eq!(made.policy.version, Some(version("1.3.0")));
+}
+
+proptest! {
+    /// Whatever is asked for, in whatever order: what comes out can be signed and read again, and offers
+    /// nothing that was not permitted.
+    #[test]
+    fn every_change_leaves_a_sound_policy(
+        steps in prop::collection::vec((0..6_u8, 0..5_u64, any::<bool>(), 1..=100_u8), 1..12),
+    ) {
+        let mut view = view(pointing_to("1.0.0"));
+        for (kind, minor, flag, percent) in steps {
+            let number = Version::new(1, minor, 0);
+            let change = match kind {
+                0 => Change::Promote { version: number, rollout: format!("{percent}@now").parse().ok() },
+                1 => Change::Pause { reason: flag.then(|| "why".to_owned()) },
+                2 => Change::Resume {},
+                3 => Change::Yank { version: number, undo: flag },
+                4 => set(Settings { allow_downgrade: Some(Setting::To(number.clone())), release: Some(number), ..Settings::default() }),
+                _ => set(Settings { halt_percent: Some(Setting::To(percent)), ..Settings::default() }),
+            };
+            let Ok(done) = apply(&view, &app(), &Channel::stable(), &change, at(5)) else { continue };
+            prop_assert!(!done.changes.is_empty());
+            prop_assert_eq!(ChannelPolicy::parse(&done.policy.encode()), Ok(done.policy.clone()));
+            if let Some(pointed) = &done.policy.version {
+                let permitted = |r: &&Arc<Release>| r.id.version == *pointed && r.channels.contains(&Channel::stable());
+                prop_assert!(view.releases.iter().any(|release| permitted(&release)));
+            }
+            view.channels.insert((app(), Channel::stable()), Arc::new(done.policy));
+        }
+    }
+}
+
+// ---- reports ------------------------------------------------------------------------------------
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_seed([n; 32])
+}
+
+/// The id of the node whose key that is, as libp2p makes it.
+fn peer(n: u8) -> PeerId {
+    let public = data_encoding::HEXLOWER.decode(key(n).public().public().as_bytes()).expect("hexadecimal");
+    PeerId::from_bytes(&[&[0x00, 0x24, 0x08, 0x01, 0x12, 0x20][..], &public].concat()).expect("in bounds")
+}
+
+fn report(number: u64, product: &str) -> Report {
+    Report {
+        number,
+        product: product.parse().expect("a name"),
+        channel: Channel::stable(),
+        version: version("1.2.0"),
+        artifact: Digest::of(b"1.2.0"),
+        outcome: Outcome::Failed,
+        at: at(0),
+        text: "it did not start".to_owned(),
+        signature: Vec::new(),
+    }
+}
+
+/// An engine of a repository with the product `app`, which has 1.0.0 installed.
+struct Machine {
+    engine: Engine,
+    repository: TestRepository,
+    now: Now,
+}
+
+impl Machine {
+    fn new(is_seed: bool) -> Self {
+        let mut repository = TestRepository::new(at(0));
+        repository.publish("1.0.0", b"1.0.0", at(0));
+        let (mut files, mut targets) = (BTreeMap::new(), BTreeMap::new());
+        for (file, bytes) in &repository.files {
+            match file {
+                MetaFile::Root { version } => files.insert(format!("{version}.root.json"), bytes.clone()),
+                MetaFile::Role { name, version } => files.insert(format!("{version}.{name}.json"), bytes.clone()),
+                MetaFile::Target { sha256, .. } => {
+                    targets.insert(*sha256, bytes.clone());
+                    None
+                }
+                _ => None,
+            };
+        }
+        let trusted = &repository.signed.trusted;
+        files.insert("timestamp.json".to_owned(), trusted.timestamp().expect("whole").bytes().to_vec());
+        let snapshot = trusted.snapshot().expect("whole");
+        files.insert(format!("{}.snapshot.json", snapshot.version), snapshot.bytes().to_vec());
+        let seed = format!("/ip4/192.0.2.1/tcp/1/p2p/{}", peer(1));
+        let config = EngineConfig {
+            me: peer(100),
+            repository: repository.id,
+            ticket: (!is_seed).then(|| repository.ticket(vec![seed])),
+            is_seed,
+            platform: Platform::any(),
+            agent: "test".to_owned(),
+            random_seed: 1,
+            adopt_wait_ms: 0,
+            limits: updraft::engine::limits::Limits::default(),
+            egress_budget_percent: None,
+        };
+        let directory = Some("/virtual".to_owned());
+        let spec = SubscriptionSpec { product: app(), channel: Channel::stable(), directory };
+        let artifact = Digest::of(b"1.0.0");
+        let installed = Installed { version: version("1.0.0"), artifact, release_dir: "1.0.0-x".to_owned() };
+        let found = Restored {
+            metadata: &MetadataReader(&|name| files.get(name).cloned()),
+            target: &TargetReader(&|sha256| targets.get(sha256).cloned()),
+            artifacts: Vec::new(),
+            subscriptions: vec![(spec, Recovered { installed: Some(installed), ..Recovered::default() })],
+            peers: Vec::new(),
+            memory: Memory::default(),
+            bans: Vec::new(),
+        };
+        let now = Now { wall: at(1), mono_ms: 1_000 };
+        let (engine, _first) = Engine::restore(config, found, now).expect("a good repository");
+        Self { engine, repository, now }
+    }
+
+    /// What the engine says to `peer` in answer to an input.
+    fn swarm(&mut self, input: SwarmInput) -> Vec<(PeerId, Control)> {
+        let effects = self.engine.handle(Input::Swarm(input), self.now);
+        let said = effects.into_iter().filter_map(|effect| match effect {
+            Effect::Swarm(SwarmEffect::Control { peer, message }) => Some((peer, message)),
+            _ => None,
+        });
+        said.collect()
+    }
+
+    fn connect(&mut self, n: u8, seed: bool) -> Vec<(PeerId, Control)> {
+        let address = "/ip4/192.0.2.1/tcp/1".to_owned();
+        let mut said = self.swarm(SwarmInput::Connected { peer: peer(n), address, outbound: true });
+        let hello = Hello {
+            repository: self.repository.id.0.as_bytes().to_vec(),
+            root_version: 1,
+            timestamp_version: 1,
+            seed,
+            ..Hello::default()
+        };
+        said.extend(self.swarm(SwarmInput::Control { peer: peer(n), message: Control::Hello(hello) }));
+        said
+    }
+
+    /// Hears a report of node `n`; returns whether it was acknowledged.
+    fn hear(&mut self, n: u8, report: Report) -> bool {
+        let number = report.number;
+        let said = self.swarm(SwarmInput::Control { peer: peer(n), message: Control::Report(Box::new(report)) });
+        said.contains(&(peer(n), Control::Reported { numbers: vec![number] }))
+    }
+}
+
+#[test]
+fn a_seed_believes_what_a_node_signed_of_itself_and_nothing_else() {
+    let mut seed = Machine::new(true);
+    let repository = seed.repository.id.0;
+    seed.connect(2, false);
+    assert!(!seed.hear(2, report(1, "app")), "unsigned");
+    assert!(!seed.hear(2, report(1, "app").sign(&repository, &key(3))), "another's");
+    assert!(!seed.hear(2, report(1, "app").sign(&Digest::of(b"another"), &key(2))), "for another repository");
+    assert!(seed.engine.fleet()[&peer(2)].products.is_empty());
+    assert!(seed.hear(2, report(1, "app").sign(&repository, &key(2))));
+    let record = seed.engine.fleet()[&peer(2)].products[&app()].clone();
+    assert_eq!(
+        record.last.map(|last| (last.outcome, last.text)),
+        Some((Outcome::Failed, "it did not start".to_owned()))
+    );
+    assert!(seed.hear(2, report(2, "unheard-of").sign(&repository, &key(2))), "it need not come again");
+    assert_eq!(seed.engine.fleet()[&peer(2)].products.len(), 1, "names cost nothing");
+}
+
+#[test]
+fn a_flood_of_reports_is_not_looked_at() {
+    let mut seed = Machine::new(true);
+    let repository = seed.repository.id.0;
+    seed.connect(2, false);
+    let signed = |number| report(number, "app").sign(&repository, &key(2));
+    let heard = (1..=200).filter(|number| seed.hear(2, signed(*number))).count();
+    assert_eq!(heard, 96);
+    seed.now.mono_ms += 2_000;
+    assert!(seed.hear(2, signed(201)) && seed.hear(2, signed(202)) && !seed.hear(2, signed(203)), "one a second");
+}
+
+#[test]
+fn a_node_tells_the_seed_of_its_ticket_what_it_runs_and_nobody_else() {
+    let mut node = Machine::new(false);
+    let told = |said: Vec<(PeerId, Control)>| -> Vec<(PeerId, Outcome)> {
+        let told = said.into_iter().filter_map(|(peer, message)| match message {
+            Control::Report(report) => Some((peer, report.outcome)),
+            _ => None,
+        });
+        told.collect()
+    };
+    assert_eq!(told(node.connect(2, true)), [], "anybody can call himself a seed");
+    assert_eq!(told(node.connect(3, false)), []);
+    assert_eq!(told(node.connect(1, true)), [(peer(1), Outcome::Runs)]);
+    assert!(!node.hear(3, report(1, "app").sign(&node.repository.id.0, &key(3))), "it is no seed");
+}
