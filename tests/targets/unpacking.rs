@@ -122,6 +122,7 @@ impl Bench {
             from: None,
             to: None,
             attempts: 0,
+            remaining_ms: None,
             error: None,
             updated_at: updraft_tests::now(),
         };
