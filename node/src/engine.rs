@@ -330,8 +330,13 @@ impl Engine {
         }
         self.tend_neighbours(now);
         self.offers_tick(now);
+        let before = self.effects.len();
         for subscription in &mut self.subscriptions {
             self.effects.extend(subscription.tick(now.mono_ms));
+        }
+        if self.effects.len() > before {
+            // What ended just now closes or opens gates.
+            self.review_at_ms = now.mono_ms;
         }
         self.outcomes_tick(now);
         if now.mono_ms < self.review_at_ms {

@@ -519,8 +519,14 @@ impl Runtime {
                     self.swarm_effect(SwarmEffect::MetaAnswer { channel, response }).await;
                 }
                 Effect::Journal(entry) => self.install_job(Job::Journal(entry)).await,
-                // A person waits for it, and it must not wait for what is being unpacked.
-                Effect::Install(effect @ InstallEffect::Hold { .. }) => self.file_job(Job::Install(effect)).await,
+                // A person waits for it, and it must not wait for what is being unpacked. But what follows from
+                // it here does wait: a node that goes back and is killed must not come forth again.
+                Effect::Install(effect @ InstallEffect::Hold { .. }) => {
+                    let (written, held) = oneshot::channel();
+                    self.file_job(Job::Install(effect)).await;
+                    self.file_job(Job::Barrier(written)).await;
+                    self.install_job(Job::After(held)).await;
+                }
                 Effect::Install(effect) => self.install_job(Job::Install(effect)).await,
                 Effect::RememberPeer { peer, addresses } => self.file_job(Job::RememberPeer { peer, addresses }).await,
                 Effect::RememberBan(ban) => self.file_job(Job::RememberBan(ban)).await,

@@ -124,12 +124,13 @@ impl Plan {
         }
         progress.steps += 1;
         if let Some(record) = &mut progress.record {
-            let mut line = serde_json::to_vec(&recorded).expect("plain data");
-            line.push(b'\n');
-            record.write_all(&line).expect("the record can be written");
+            // The line goes last: whoever reads it finds the state whole, whenever this process is killed.
             if matches!(step, Step::Committed) {
                 self.keep_state(progress.steps);
             }
+            let mut line = serde_json::to_vec(&recorded).expect("plain data");
+            line.push(b'\n');
+            record.write_all(&line).expect("the record can be written");
         }
         if self.fill_at == Some(progress.steps) {
             fill(&self.fill_in.join(FILLER));

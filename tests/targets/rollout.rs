@@ -93,7 +93,7 @@ async fn a_release_that_fails_is_halted_by_the_seed_itself() {
     until_fleet(seed, "three installs are reported", |view| run_by(view, "1.1.0", 3)).await;
     assert!(!channel(seed).await.paused, "nothing failed");
     for peer in &cluster.peers[..2] {
-        let answer = ask(&peer.node, Request::Rollback { product: product(), to: None, hold: false }).await;
+        let answer = ask(&peer.node, Request::Rollback { product: product(), to: None, hold: true }).await;
         assert!(matches!(answer, Ok(Response::Install(view)) if view.to == "1.0.0"));
     }
     let view = until_fleet(seed, "the halt", |view| !view.paused.is_empty()).await;
@@ -145,7 +145,7 @@ async fn outcomes_arrive_though_the_seed_was_away_and_the_fleet_survives_its_res
     let before = until_fleet(cluster.seed(), "both run it", |view| run_by(view, "1.1.0", 2)).await;
     let data_dir = cluster.seed.as_ref().expect("the seed runs").data_dir.clone();
     cluster.stop_seed().await;
-    let answer = ask(&cluster.peers[0].node, Request::Rollback { product: product(), to: None, hold: false }).await;
+    let answer = ask(&cluster.peers[0].node, Request::Rollback { product: product(), to: None, hold: true }).await;
     assert!(matches!(answer, Ok(Response::Install(view)) if view.to == "1.0.0"));
     cluster.start_seed_in(data_dir).await;
     let after = until_fleet(cluster.seed(), "the rollback is reported", |view| {

@@ -74,6 +74,8 @@ pub(super) enum Job {
     Checkpoint,
     /// Everything before it is done.
     Barrier(oneshot::Sender<()>),
+    /// Nothing after it is begun before the other thread came to this barrier.
+    After(oneshot::Receiver<()>),
     Journal(JournalEntry),
     Offer(OfferJob),
     Outcome(OutcomeJob),
@@ -178,6 +180,7 @@ impl Worker {
                 report(self.opened.state.append_history(&row).map(drop));
             }
             Job::Checkpoint => self.checkpoint(),
+            Job::After(reached) => drop(reached.blocking_recv()),
             Job::Barrier(reached) => {
                 // Whoever waited may have gone away; the barrier is reached all the same.
                 let _ = reached.send(());

@@ -288,7 +288,7 @@ impl Site {
     fn ask_for_rollback(&self) -> Option<updraft::control::client::Conversation> {
         // By name: one that goes on by itself may be back at the first by now, and would go forth again.
         let to = Some(VERSIONS[0].parse().expect("a version"));
-        let request = Request::Rollback { product: "app".parse().expect("a product"), to, hold: false };
+        let request = Request::Rollback { product: "app".parse().expect("a product"), to, hold: true };
         Client::connect(&self.data_dir()).ok()?.send(&request).ok()
     }
 
