@@ -416,7 +416,7 @@ pub enum Effect {
         file: MetaFile,
     },
     /// Write the install journal before anything that follows.
-    Journal(JournalEntry),
+    Journal(Box<JournalEntry>),
     /// For the installer shell.
     Install(InstallEffect),
     /// Remember where a peer was reached.

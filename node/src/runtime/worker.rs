@@ -71,7 +71,7 @@ pub(super) enum Job {
     Checkpoint,
     /// Everything before it is done.
     Barrier(oneshot::Sender<()>),
-    Journal(JournalEntry),
+    Journal(Box<JournalEntry>),
     Offer(OfferJob),
     Retention(RetentionEffect),
     LiftQuarantine(PathBuf),
@@ -263,7 +263,9 @@ impl Worker {
                 InstallEffect::Check { directory, transaction, number, check, timeout_ms, subject } => {
                     self.check(directory, transaction, number, check, timeout_ms, subject);
                 }
-                InstallEffect::Hold { directory, version, reason } => self.hold(&directory, version, reason),
+                InstallEffect::Hold { directory, version, reason } => {
+                    self.hold(&directory, version.as_ref(), reason.as_deref());
+                }
                 InstallEffect::Discard { .. } | InstallEffect::Collect { .. } => {}
             }
             return;
@@ -284,7 +286,9 @@ impl Worker {
             InstallEffect::Check { directory, transaction, number, check, timeout_ms, subject } => {
                 self.check(directory, transaction, number, check, timeout_ms, subject);
             }
-            InstallEffect::Hold { directory, version, reason } => self.hold(&directory, version, reason),
+            InstallEffect::Hold { directory, version, reason } => {
+                self.hold(&directory, version.as_ref(), reason.as_deref());
+            }
             InstallEffect::Discard { directory, transaction } => {
                 if let Err(error) = InstallDir::new(Path::new(&directory)).discard(&transaction) {
                     tracing::warn!(%error, "a staging directory could not be removed");
@@ -336,7 +340,7 @@ impl Worker {
         });
     }
 
-    fn hold(&self, directory: &str, version: Option<Version>, reason: Option<String>) {
+    fn hold(&self, directory: &str, version: Option<&Version>, reason: Option<&str>) {
         let (state, directory) = (&self.opened.state, Path::new(directory));
         let repository = &self.opened.repository.0;
         let rows = state.subscriptions().unwrap_or_default();
@@ -346,8 +350,8 @@ impl Worker {
         });
         let Some(product) = product else { return };
         report(match reason {
-            Some(reason) => state.put_hold(directory, &product, version.as_ref(), &reason, wall_clock()),
-            None => state.lift_hold(directory, &product, version.as_ref()),
+            Some(reason) => state.put_hold(directory, &product, version, reason, wall_clock()),
+            None => state.lift_hold(directory, &product, version),
         });
     }
 
