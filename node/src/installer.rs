@@ -102,10 +102,13 @@ impl InstallError {
     /// The failure as the engine takes it.
     pub fn into_failure(self) -> StepFailure {
         let fault = match &self {
-            Self::Archive(ArchiveError::Io { .. } | ArchiveError::Output(_)) => Fault::Place,
             Self::Archive(ArchiveError::Cancelled) => Fault::Moment,
+            Self::Archive(ArchiveError::Io { .. } | ArchiveError::Output(_))
+            | Self::Io { .. }
+            | Self::NoRoom { .. }
+            | Self::InTheWay { .. }
+            | Self::Apart { .. } => Fault::Place,
             Self::Archive(_) | Self::NotARelease { .. } => Fault::Release,
-            Self::Io { .. } | Self::NoRoom { .. } | Self::InTheWay { .. } | Self::Apart { .. } => Fault::Place,
         };
         StepFailure { reason: self.to_string(), fault }
     }

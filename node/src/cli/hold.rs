@@ -1,5 +1,7 @@
 //! `updraft hold`: keep a version, or every update, of a product from being installed.
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use semver::Version;
 use updraft_protocol::names::{Product, parse_version};
@@ -34,7 +36,7 @@ pub(super) fn human(view: &HoldView) -> String {
     let mut text = String::new();
     for row in &view.held {
         let what = row.version.as_deref().unwrap_or("every update");
-        text.push_str(&format!("{} {what} is held: {}\n", view.product, row.reason));
+        let _ = writeln!(text, "{} {what} is held: {}", view.product, row.reason);
     }
     if text.is_empty() {
         text = format!("nothing of {} is held\n", view.product);

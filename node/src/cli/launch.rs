@@ -108,7 +108,7 @@ enum Ended {
 }
 
 /// Keeps the program up until it is told to stop.
-pub fn run(args: LaunchArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
+pub fn run(args: &LaunchArgs, output: &mut Output) -> Result<ExitCode, CommandError> {
     let root = absolute(&args.dir)?;
     if args.program.is_absolute() {
         return Err(CommandError::usage("--program is a path below `current`, such as bin/updraft"));
@@ -116,7 +116,7 @@ pub fn run(args: LaunchArgs, output: &mut Output) -> Result<ExitCode, CommandErr
     block_on(async {
         let mut signals = StopSignals::listen()?;
         loop {
-            if let Some(code) = once(&args, &root, &mut signals, output).await? {
+            if let Some(code) = once(args, &root, &mut signals, output).await? {
                 return Ok(code);
             }
         }

@@ -60,7 +60,7 @@ impl TryFrom<String> for DurationText {
 /// A length of time as it is written.
 fn duration_text(ms: u64) -> String {
     for (unit_ms, unit) in [(HOUR_MS, "h"), (60 * SECOND_MS, "m"), (SECOND_MS, "s")] {
-        if ms > 0 && ms % unit_ms == 0 {
+        if ms > 0 && ms.is_multiple_of(unit_ms) {
             return format!("{}{unit}", ms / unit_ms);
         }
     }
@@ -149,7 +149,7 @@ pub(super) struct FileTrial {
     pub(super) release_hooks: Option<bool>,
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, least: T, most: T) -> Result<T, String> {
+fn within(key: &str, value: u32, least: u32, most: u32) -> Result<u32, String> {
     if value < least || value > most {
         return Err(format!("{key} is {value}; it must be {least} to {most}"));
     }

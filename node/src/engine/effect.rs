@@ -425,7 +425,7 @@ pub enum Effect {
         file: MetaFile,
     },
     /// Write the install journal before anything that follows.
-    Journal(JournalEntry),
+    Journal(Box<JournalEntry>),
     /// For the installer shell.
     Install(InstallEffect),
     /// Hash what is held of an artifact: a block of it could not be read. Answered by `ArtifactChecked`.

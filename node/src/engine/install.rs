@@ -258,7 +258,7 @@ impl Subscription {
         match result {
             Ok(()) => {}
             Err(failure) if failure.fault == Fault::Release => return self.refuse(&failure.reason),
-            Err(failure) if failure.fault == Fault::Place => return self.postpone(failure.reason, now_ms),
+            Err(failure) if failure.fault == Fault::Place => return self.postpone(&failure.reason, now_ms),
             Err(failure) => return self.put_off(&failure.reason, now_ms),
         }
         let mut effects = self.enter(InstallState::Staged);
@@ -308,9 +308,9 @@ impl Subscription {
                 self.start(now_ms)
             }
             // Nothing points at what was staged: it is unpacked again once the place can be written.
-            (InstallState::Armed, Err(failure)) => self.postpone(failure.reason, now_ms),
+            (InstallState::Armed, Err(failure)) => self.postpone(&failure.reason, now_ms),
             (InstallState::RollingBack, Err(failure)) if failure.fault == Fault::Release => self.lost(&failure.reason),
-            (InstallState::RollingBack, Err(failure)) => self.wait(failure.reason, now_ms),
+            (InstallState::RollingBack, Err(failure)) => self.wait(&failure.reason, now_ms),
             _ => Vec::new(),
         }
     }
@@ -353,9 +353,9 @@ impl Subscription {
         match (self.state, result) {
             (_, Ok(())) => self.started(now_ms),
             // It was not tried: its line could not be written.
-            (_, Err(failure)) if failure.fault == Fault::Place => self.wait(failure.reason, now_ms),
+            (_, Err(failure)) if failure.fault == Fault::Place => self.wait(&failure.reason, now_ms),
             (InstallState::Switched, Err(failure)) => self.go_back(&failure.reason, Way::Back),
-            (_, Err(failure)) => self.back_not_started(failure.reason, now_ms),
+            (_, Err(failure)) => self.back_not_started(&failure.reason, now_ms),
         }
     }
 
@@ -489,7 +489,7 @@ impl Subscription {
             outcome: Some(outcome),
         };
         let keep = self.installed.iter().chain(&self.previous).map(|installed| installed.release_dir.clone()).collect();
-        vec![Effect::Journal(line), event, Effect::Install(InstallEffect::Collect { directory, keep })]
+        vec![Effect::Journal(Box::new(line)), event, Effect::Install(InstallEffect::Collect { directory, keep })]
     }
 
     /// The artifact itself is bad: it is not tried again, and there is nothing to wait for, least of all with
@@ -532,10 +532,10 @@ impl Subscription {
 
     /// The place cannot take the release now: it stays verified, and the place is looked at again. A newer
     /// release takes over meanwhile.
-    fn postpone(&mut self, reason: String, now_ms: u64) -> Vec<Effect> {
+    fn postpone(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
         if self.stage().is_none() {
             // What a restart found armed is not unpacked again without the catalog's word.
-            return self.put_off(&reason, now_ms);
+            return self.put_off(reason, now_ms);
         }
         let mut effects = Vec::new();
         if self.state != InstallState::Verified {
@@ -550,11 +550,11 @@ impl Subscription {
     }
 
     /// Tries the same again later; people are told once.
-    fn wait(&mut self, reason: String, now_ms: u64) -> Vec<Effect> {
+    fn wait(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
         self.failures = self.failures.saturating_add(1);
         let pause_ms = pause_ms(self.failures, MAX_PLACE_MS);
         let Some(goal) = &mut self.goal else { return Vec::new() };
-        goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.clone() };
+        goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.to_owned() };
         if goal.way.is_back() {
             // The next try counts again, and this one was none.
             goal.attempts = goal.attempts.saturating_sub(1);
@@ -597,7 +597,7 @@ impl Subscription {
             Some(Phase::Watched(probation)) => Some(probation.remaining_ms()),
             _ => goal.and_then(|goal| goal.left_ms),
         };
-        Effect::Journal(JournalEntry {
+        Effect::Journal(Box::new(JournalEntry {
             directory: self.spec.directory.clone().unwrap_or_default(),
             product: self.spec.product.clone(),
             state: self.state,
@@ -609,7 +609,7 @@ impl Subscription {
             remaining_ms,
             reason: goal.and_then(|goal| goal.why.clone()),
             outcome,
-        })
+        }))
     }
 
     /// What a command of the operator said, for whoever looks at the events of this node. It never gets into

@@ -76,7 +76,7 @@ pub(super) enum Job {
     Barrier(oneshot::Sender<()>),
     /// Nothing after it is begun before the other thread came to this barrier.
     After(oneshot::Receiver<()>),
-    Journal(JournalEntry),
+    Journal(Box<JournalEntry>),
     Offer(OfferJob),
     Outcome(OutcomeJob),
     Retention(RetentionEffect),
@@ -295,7 +295,9 @@ impl Worker {
                 InstallEffect::Check { directory, transaction, number, check, timeout_ms, subject } => {
                     self.check(directory, transaction, number, check, timeout_ms, subject);
                 }
-                InstallEffect::Hold { directory, version, reason } => self.hold(&directory, version, reason),
+                InstallEffect::Hold { directory, version, reason } => {
+                    self.hold(&directory, version.as_ref(), reason.as_deref());
+                }
                 InstallEffect::Discard { .. } | InstallEffect::Collect { .. } => {}
             }
             return;
@@ -316,7 +318,9 @@ impl Worker {
             InstallEffect::Check { directory, transaction, number, check, timeout_ms, subject } => {
                 self.check(directory, transaction, number, check, timeout_ms, subject);
             }
-            InstallEffect::Hold { directory, version, reason } => self.hold(&directory, version, reason),
+            InstallEffect::Hold { directory, version, reason } => {
+                self.hold(&directory, version.as_ref(), reason.as_deref());
+            }
             InstallEffect::Discard { directory, transaction } => {
                 if let Err(error) = InstallDir::new(Path::new(&directory)).discard(&transaction) {
                     tracing::warn!(%error, "a staging directory could not be removed");
@@ -368,7 +372,7 @@ impl Worker {
         });
     }
 
-    fn hold(&self, directory: &str, version: Option<Version>, reason: Option<String>) {
+    fn hold(&self, directory: &str, version: Option<&Version>, reason: Option<&str>) {
         let (state, directory) = (&self.opened.state, Path::new(directory));
         let repository = &self.opened.repository.0;
         let rows = state.subscriptions().unwrap_or_default();
@@ -378,8 +382,8 @@ impl Worker {
         });
         let Some(product) = product else { return };
         report(match reason {
-            Some(reason) => state.put_hold(directory, &product, version.as_ref(), &reason, wall_clock()),
-            None => state.lift_hold(directory, &product, version.as_ref()),
+            Some(reason) => state.put_hold(directory, &product, version, reason, wall_clock()),
+            None => state.lift_hold(directory, &product, version),
         });
     }
 

@@ -39,14 +39,12 @@ impl Holds {
 
     /// Lifts the hold on `version`, or all of them. False where there was none.
     pub fn lift(&mut self, version: Option<&Version>) -> bool {
-        match version {
-            Some(version) => self.versions.remove(version).is_some(),
-            None => {
-                let any = !self.is_empty();
-                *self = Self::default();
-                any
-            }
+        if let Some(version) = version {
+            return self.versions.remove(version).is_some();
         }
+        let any = !self.is_empty();
+        *self = Self::default();
+        any
     }
 
     /// Nothing is held.

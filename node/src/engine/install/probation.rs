@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_release_whose_health_keeps_changing_does_not_stay_on_probation_for_ever() {
-        let flapping = |now: u64| if now < 3_000 || now / 1_000 % 2 == 0 { Ok(()) } else { ill() };
+        let flapping = |now: u64| if now < 3_000 || (now / 1_000).is_multiple_of(2) { Ok(()) } else { ill() };
         let (took_ms, end) = run(Probation::new(health(), None, 0), 0, flapping);
         assert!(matches!(end, Look::Failed(_)), "{end:?}");
         assert!(took_ms < 200_000, "{took_ms}");

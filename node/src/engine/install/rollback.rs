@@ -90,14 +90,14 @@ impl Subscription {
     }
 
     /// The release that is back could not be started: once more, until it was tried often enough.
-    pub(super) fn back_not_started(&mut self, reason: String, now_ms: u64) -> Vec<Effect> {
+    pub(super) fn back_not_started(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
         let Some(goal) = &mut self.goal else { return Vec::new() };
         if goal.attempts >= self.trial.max_attempts {
-            return self.settle(Some(&reason));
+            return self.settle(Some(reason));
         }
         self.failures = self.failures.saturating_add(1);
         let pause_ms = pause_ms(self.failures, MAX_PLACE_MS);
-        goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.clone() };
+        goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.to_owned() };
         let version = goal.to.version.clone();
         let text = format!("{version} is back and could not be started: {reason}");
         self.reason = format!("{text}; next try in {} s", pause_ms.div_ceil(1_000));

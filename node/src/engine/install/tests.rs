@@ -125,7 +125,7 @@ impl World {
     fn carry_out(&mut self, effects: Vec<Effect>, most: usize) {
         for effect in effects.into_iter().take(most) {
             match effect {
-                Effect::Journal(line) => self.write(line),
+                Effect::Journal(line) => self.write(*line),
                 Effect::Install(InstallEffect::Stage { transaction, .. }) => self.open.push(Open::Stage(transaction)),
                 Effect::Install(InstallEffect::Switch { transaction, release_dir, .. }) => {
                     self.open.push(Open::Switch(transaction, release_dir));
