@@ -330,7 +330,7 @@ fn remaining_gates(
         decision.gate(GateName::Quarantine, false, reason, None);
     }
     let held = |release: &Release| facts.holds.and_then(|holds| holds.of(&release.id.version));
-    if let Some(why) = [step.target, step.next].into_iter().find_map(|release| held(release)) {
+    if let Some(why) = [step.target, step.next].into_iter().find_map(held) {
         let reason = format!("{why}; `updraft unhold {}` lifts it", facts.product);
         decision.gate(GateName::Hold, false, reason, None);
     }

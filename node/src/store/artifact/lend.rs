@@ -100,7 +100,7 @@ impl Artifact {
         let stamp = fs::metadata(&self.data).and_then(|found| Stamp::of(&found)).map_err(failed)?;
         let mut lent = lock(&self.lent);
         match *lent {
-            Some(known) if known != stamp => return Err(failed(changed())),
+            Some(known) if known != stamp => Err(failed(changed())),
             Some(_) => Ok(atomic::replace_by_link(&self.data, path).is_ok()),
             None => {
                 // The note comes first: there must be no moment at which a changed file goes unnoticed.
