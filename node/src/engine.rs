@@ -115,8 +115,8 @@ pub struct Restored<'a> {
     pub metadata: &'a MetadataReader<'a>,
     /// Small targets by digest.
     pub target: &'a TargetReader<'a>,
-    /// Artifacts and their verified pieces.
-    pub artifacts: Vec<(Arc<Manifest>, Bitmap)>,
+    /// Artifacts and their verified pieces; none where the store lost track of them and has to look again.
+    pub artifacts: Vec<(Arc<Manifest>, Option<Bitmap>)>,
     /// Subscriptions and what was found in their directories.
     pub subscriptions: Vec<(SubscriptionSpec, Recovered)>,
     /// Peers that were reached before.
@@ -247,6 +247,10 @@ impl Engine {
         engine.apply_limits(now);
         engine.catalog_changed(learned, None, false, now);
         for (manifest, have) in engine.most_needed_first(found.artifacts) {
+            let Some(have) = have else {
+                engine.open(&manifest);
+                continue;
+            };
             if !engine.track(&manifest, have) {
                 let text = "there are more artifacts in the store than a node can serve; remove some".to_owned();
                 engine.tell(EventKind::Alarm, None, text);
@@ -418,6 +422,13 @@ impl Engine {
         self.fetch.add(object(manifest.artifact()), manifest.clone(), have)
     }
 
+    /// Has the store open or create an artifact, once.
+    pub(crate) fn open(&mut self, manifest: &Arc<Manifest>) {
+        if self.supplies.open(manifest) {
+            self.push(Effect::OpenArtifact { manifest: manifest.clone() });
+        }
+    }
+
     /// A stored block could not be read: finds out what is left of its artifact.
     fn check_artifact(&mut self, artifact: Digest, reason: &str, now: Now) {
         self.checks.retain(|_, again_ms| now.mono_ms < *again_ms);
@@ -442,6 +453,7 @@ impl Engine {
 
     fn artifact_opened(&mut self, manifest: &Arc<Manifest>, result: Result<Bitmap, String>, now: Now) {
         let artifact = *manifest.artifact();
+        self.supplies.opened(&artifact);
         match result {
             Ok(have) => {
                 if !self.track(manifest, have) {
@@ -575,7 +587,7 @@ impl Engine {
         let (held, known) = (self.fetch.is_complete(&id), self.fetch.contains(&id));
         match self.supplies.want(release, held, known, now.mono_ms) {
             Next::AskManifest(file) => self.wants.add(file, None),
-            Next::Open(manifest) => self.push(Effect::OpenArtifact { manifest }),
+            Next::Open(manifest) => self.open(&manifest),
             Next::Nothing => {
                 if !held && known {
                     let outcome = self.fetch.want(id, now.mono_ms);

@@ -452,10 +452,11 @@ impl Runtime {
                     self.halt(halt).await;
                     continue;
                 }
-                if self.to_sign.is_empty() {
+                self.sign_offered().await;
+                // What cannot be signed yet waits for the next turn.
+                if self.backlog.is_empty() && self.halts.is_empty() {
                     break;
                 }
-                self.sign_offered().await;
             }
             if std::mem::take(&mut self.look_now) {
                 self.poll_pending();

@@ -138,6 +138,13 @@ pub fn has_installed(status: &StatusView, version: &str) -> bool {
     })
 }
 
+async fn ticket(node: &RunningNode) -> String {
+    match ask(node, Request::Ticket { addresses: Vec::new() }).await {
+        Ok(Response::Ticket(view)) => view.ticket,
+        other => panic!("no ticket: {other:?}"),
+    }
+}
+
 impl Cluster {
     /// A seed with the product `app`, and peers that install it.
     ///
@@ -163,10 +170,7 @@ impl Cluster {
         change(&mut config);
         let mut node = start(config).await.expect("the seed starts");
         node.listening().await;
-        let ticket = match ask(&node, Request::Ticket { addresses: Vec::new() }).await {
-            Ok(Response::Ticket(view)) => view.ticket,
-            other => panic!("no ticket: {other:?}"),
-        };
+        let ticket = ticket(&node).await;
         let seed = TestNode { node, install_dir: data_dir.join("none"), data_dir };
         Self { scratch, seed: Some(seed), peers: Vec::new(), ticket }
     }
@@ -179,7 +183,7 @@ impl Cluster {
         &self.seed.as_ref().expect("the seed runs").node
     }
 
-    /// Starts a seed on a directory that was one's before.
+    /// Starts a seed on a directory that was one's before; the cluster's ticket says where it is now.
     ///
     /// # Panics
     /// Where it does not start.
@@ -196,6 +200,7 @@ impl Cluster {
             }
         };
         node.listening().await;
+        self.ticket = ticket(&node).await;
         self.seed = Some(TestNode { node, install_dir: data_dir.join("none"), data_dir });
     }
 

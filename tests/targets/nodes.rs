@@ -88,6 +88,26 @@ async fn a_peer_that_was_off_is_current_after_its_start_even_without_the_seed() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seed_that_lost_track_of_its_pieces_looks_for_them_on_its_disk() {
+    let mut cluster = Cluster::start(0).await;
+    let source = cluster.scratch().join("source");
+    make_tree(&source, "1.0.0");
+    cluster.publish(&source, "1.0.0").await.expect("published");
+    let data_dir = cluster.seed.as_ref().expect("the seed runs").data_dir.clone();
+    cluster.stop_seed().await;
+    let artifacts: Vec<_> = fs::read_dir(data_dir.join("artifacts")).expect("readable").collect();
+    assert_eq!(artifacts.len(), 1);
+    let have = artifacts[0].as_ref().expect("readable").path().join("have");
+    fs::write(&have, b"rotten").expect("writable");
+    cluster.start_seed_in(data_dir).await;
+    // Nobody else has it: what the peer installs came off that disk.
+    cluster.add_peer().await;
+    until(&cluster.peers[0].node, "1.0.0", |status| has_installed(status, "1.0.0")).await;
+    assert_eq!(tree(&cluster.peers[0].install_dir.join("current")), tree(&source));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_published_is_refused_and_leaves_nothing_behind() {
     let cluster = Cluster::start(0).await;
     let source = cluster.scratch().join("source");

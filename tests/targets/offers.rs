@@ -121,7 +121,7 @@ impl Seed {
         let found = Restored {
             metadata: &MetadataReader(&|name| files.get(name).cloned()),
             target: &TargetReader(&|sha256| targets.get(sha256).cloned()),
-            artifacts: vec![(manifest.clone(), Bitmap::full(manifest.piece_count()))],
+            artifacts: vec![(manifest.clone(), Some(Bitmap::full(manifest.piece_count())))],
             subscriptions: Vec::new(),
             peers: Vec::new(),
             memory: Memory::default(),

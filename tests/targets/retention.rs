@@ -41,6 +41,8 @@ fn object(artifact: Digest) -> ObjectId {
 struct Published {
     repository: TestRepository,
     manifests: BTreeMap<&'static str, Arc<Manifest>>,
+    /// Versions of whose pieces the store lost track.
+    lost: Vec<&'static str>,
 }
 
 impl Published {
@@ -50,11 +52,15 @@ impl Published {
             .into_iter()
             .map(|version| (version, repository.publish(version, version.as_bytes(), start())))
             .collect();
-        Self { repository, manifests }
+        Self { repository, manifests, lost: Vec::new() }
     }
 
     fn artifact(&self, version: &str) -> Digest {
         *self.manifests[version].artifact()
+    }
+
+    fn held(&self) -> impl Iterator<Item = &Arc<Manifest>> {
+        self.manifests.iter().filter(|(version, _)| !self.lost.contains(version)).map(|(_, manifest)| manifest)
     }
 
     fn installed(&self, version: &str) -> Installed {
@@ -106,11 +112,12 @@ impl Published {
                 vec![(spec(Some("/opt/app")), recovered)]
             }
         };
-        let whole = |manifest: &Arc<Manifest>| (manifest.clone(), Bitmap::full(manifest.piece_count()));
+        let whole = |manifest: &Arc<Manifest>| (manifest.clone(), Some(Bitmap::full(manifest.piece_count())));
+        let lost = self.lost.iter().map(|version| (self.manifests[version].clone(), None));
         let found = Restored {
             metadata: &MetadataReader(&file),
             target: &TargetReader(&target),
-            artifacts: self.manifests.values().chain(more).map(whole).collect(),
+            artifacts: self.held().chain(more).map(whole).chain(lost).collect(),
             subscriptions,
             peers: Vec::new(),
             memory,
@@ -180,6 +187,33 @@ impl Machine {
     fn alarms(&self) -> usize {
         let is_alarm = |effect: &&Effect| matches!(effect, Effect::Event(event) if event.kind == EventKind::Alarm);
         self.effects.iter().filter(is_alarm).count()
+    }
+}
+
+#[test]
+fn pieces_that_the_store_lost_track_of_are_looked_for_once_and_then_served() {
+    let mut published = Published::new();
+    published.lost = vec!["1.3.0", "1.4.0"];
+    let opened = |node: &Machine| -> Vec<Digest> {
+        let opened = node.effects.iter().filter_map(|effect| match effect {
+            Effect::OpenArtifact { manifest } => Some(*manifest.artifact()),
+            _ => None,
+        });
+        opened.collect()
+    };
+    for role in [Role::Seed, Role::Mirror] {
+        let mut node = published.node(role, Memory::default(), &[]);
+        let removed = node.removed();
+        let asked = opened(&node);
+        assert_eq!(asked.len(), 2, "each is opened once, wanted or not, however long that takes");
+        for version in ["1.3.0", "1.4.0"] {
+            let artifact = published.artifact(version);
+            assert!(asked.contains(&artifact) && !removed.contains(&artifact) && !node.engine.holds(&artifact));
+            let manifest = published.manifests[version].clone();
+            let result = Ok(Bitmap::full(manifest.piece_count()));
+            node.input(Input::ArtifactOpened { manifest, result });
+            assert!(node.engine.holds(&artifact), "{version}");
+        }
     }
 }
 

@@ -208,6 +208,8 @@ pub enum InstallEffect {
     Hold {
         /// The subscription's directory.
         directory: String,
+        /// Of which product.
+        product: Product,
         /// Which version; everything where there is none.
         version: Option<Version>,
         /// Why; `None` lifts the hold, and without a version every hold.

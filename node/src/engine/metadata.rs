@@ -12,7 +12,6 @@ use super::catalog::Blame;
 use super::effect::{self, Effect, EventKind, SwarmEffect};
 use super::input::Now;
 use super::sessions::Heard;
-use super::supply::Stage;
 use super::{ANNOUNCE_MS, Engine, catalog, evidence};
 
 impl Engine {
@@ -92,8 +91,7 @@ impl Engine {
         if let MetaFile::Manifest { sha256 } = file {
             let manifest = self.supplies.manifest_arrived(sha256, bytes)?;
             self.wants.remove(file);
-            self.supplies.set_stage(manifest.artifact(), Stage::Opening);
-            self.push(Effect::OpenArtifact { manifest });
+            self.open(&manifest);
             return Ok(());
         }
         let change = self.catalog.file(file, bytes, now.wall)?;

@@ -352,8 +352,8 @@ impl Engine {
     /// can speak of, those that no channel is at are left out.
     pub(super) fn most_needed_first(
         &self,
-        mut artifacts: Vec<(Arc<Manifest>, Bitmap)>,
-    ) -> Vec<(Arc<Manifest>, Bitmap)> {
+        mut artifacts: Vec<(Arc<Manifest>, Option<Bitmap>)>,
+    ) -> Vec<(Arc<Manifest>, Option<Bitmap>)> {
         let pointed = self.pointed();
         artifacts.sort_by_key(|(manifest, _)| !pointed.contains(manifest.artifact()));
         artifacts
@@ -397,8 +397,11 @@ impl Engine {
         self.retention.suspects = suspects.into_iter().collect();
         self.remove_artifacts(gone);
         // Manifests that came for what is not wanted any more, and that the store never opened.
-        let is_stray =
-            |artifact: &&Digest| self.supplies.get(artifact).is_none() && !self.fetch.contains(&object(artifact));
+        let is_stray = |artifact: &&Digest| {
+            self.supplies.get(artifact).is_none()
+                && !self.supplies.is_opening(artifact)
+                && !self.fetch.contains(&object(artifact))
+        };
         let strays: Vec<Digest> = self.supplies.known().filter(is_stray).copied().collect();
         for artifact in strays {
             self.supplies.forget(&artifact);

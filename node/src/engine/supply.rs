@@ -1,6 +1,6 @@
 //! How each wanted artifact comes to be here: its manifest, a place in the store, its pieces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use updraft_protocol::digest::Digest;
@@ -39,6 +39,8 @@ pub(crate) struct Supply {
 pub(crate) struct Supplies {
     map: BTreeMap<Digest, Supply>,
     manifests: BTreeMap<Digest, Arc<Manifest>>,
+    /// What the store is at work on, wanted or not.
+    opening: BTreeSet<Digest>,
 }
 
 pub(crate) fn object(artifact: &Digest) -> ObjectId {
@@ -74,6 +76,23 @@ impl Supplies {
         self.manifests.insert(*manifest.artifact(), manifest.clone());
     }
 
+    /// The store is to open an artifact. False where it is at work on it already.
+    pub(crate) fn open(&mut self, manifest: &Arc<Manifest>) -> bool {
+        self.add_manifest(manifest);
+        self.set_stage(manifest.artifact(), Stage::Opening);
+        self.opening.insert(*manifest.artifact())
+    }
+
+    /// The store has answered.
+    pub(crate) fn opened(&mut self, artifact: &Digest) {
+        self.opening.remove(artifact);
+    }
+
+    /// Whether the store has not answered yet.
+    pub(crate) fn is_opening(&self, artifact: &Digest) -> bool {
+        self.opening.contains(artifact)
+    }
+
     /// Says that `release` is wanted; `held` is whether the fetcher already has it whole.
     pub(crate) fn want(&mut self, release: &Arc<Release>, held: bool, known: bool, now_ms: u64) -> Next {
         let supply = self
@@ -91,10 +110,7 @@ impl Supplies {
                     supply.stage = Stage::Fetching;
                     Next::Nothing
                 }
-                Some(manifest) => {
-                    supply.stage = Stage::Opening;
-                    Next::Open(manifest.clone())
-                }
+                Some(manifest) => Next::Open(manifest.clone()),
                 None => Next::AskManifest(MetaFile::Manifest { sha256: release.manifest.sha256 }),
             },
             Stage::Opening | Stage::Fetching | Stage::Complete => Next::Nothing,

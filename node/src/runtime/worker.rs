@@ -32,8 +32,7 @@ use crate::engine::install::{
 use crate::engine::retention::RetentionEffect;
 use crate::installer::{self, Ended, InstallDir};
 use crate::store::state::{
-    HistoryRow, InstallChange, InstallRow, InstalledRow, KnownPeer, Mode, QuarantineRow, ReleaseRef, StateDb,
-    StateError,
+    HistoryRow, InstallChange, InstallRow, InstalledRow, KnownPeer, QuarantineRow, ReleaseRef, StateDb, StateError,
 };
 use crate::store::{Artifact, StoreError};
 
@@ -295,8 +294,8 @@ impl Worker {
                 InstallEffect::Check { directory, transaction, number, check, timeout_ms, subject } => {
                     self.check(directory, transaction, number, check, timeout_ms, subject);
                 }
-                InstallEffect::Hold { directory, version, reason } => {
-                    self.hold(&directory, version.as_ref(), reason.as_deref());
+                InstallEffect::Hold { directory, product, version, reason } => {
+                    self.hold(&directory, &product, version.as_ref(), reason.as_deref());
                 }
                 InstallEffect::Discard { .. } | InstallEffect::Collect { .. } => {}
             }
@@ -318,8 +317,8 @@ impl Worker {
             InstallEffect::Check { directory, transaction, number, check, timeout_ms, subject } => {
                 self.check(directory, transaction, number, check, timeout_ms, subject);
             }
-            InstallEffect::Hold { directory, version, reason } => {
-                self.hold(&directory, version.as_ref(), reason.as_deref());
+            InstallEffect::Hold { directory, product, version, reason } => {
+                self.hold(&directory, &product, version.as_ref(), reason.as_deref());
             }
             InstallEffect::Discard { directory, transaction } => {
                 if let Err(error) = InstallDir::new(Path::new(&directory)).discard(&transaction) {
@@ -372,18 +371,11 @@ impl Worker {
         });
     }
 
-    fn hold(&self, directory: &str, version: Option<&Version>, reason: Option<&str>) {
+    fn hold(&self, directory: &str, product: &Product, version: Option<&Version>, reason: Option<&str>) {
         let (state, directory) = (&self.opened.state, Path::new(directory));
-        let repository = &self.opened.repository.0;
-        let rows = state.subscriptions().unwrap_or_default();
-        let product = rows.into_iter().find_map(|row| match &row.mode {
-            Mode::Install { directory: of } if of == directory && row.repository == *repository => Some(row.product),
-            _ => None,
-        });
-        let Some(product) = product else { return };
         report(match reason {
-            Some(reason) => state.put_hold(directory, &product, version, reason, wall_clock()),
-            None => state.lift_hold(directory, &product, version),
+            Some(reason) => state.put_hold(directory, product, version, reason, wall_clock()),
+            None => state.lift_hold(directory, product, version),
         });
     }
 
@@ -562,8 +554,9 @@ pub(super) fn kept(state: &StateDb, directory: &Path) -> Result<Vec<Installed>, 
         .collect())
 }
 
-/// The pieces of every artifact in the store.
-pub(super) fn held(opened: &Opened) -> Vec<(Arc<Manifest>, Bitmap)> {
+/// The pieces of every artifact in the store; none where it lost track of them.
+pub(super) fn held(opened: &Opened) -> Vec<(Arc<Manifest>, Option<Bitmap>)> {
     let artifacts = opened.store.list().into_iter().filter_map(|info| opened.store.get(&info.artifact));
-    artifacts.map(|artifact| (Arc::new(artifact.manifest().clone()), artifact.have())).collect()
+    let have = |artifact: &Artifact| (!artifact.is_recoverable()).then(|| artifact.have());
+    artifacts.map(|artifact| (Arc::new(artifact.manifest().clone()), have(&artifact))).collect()
 }

@@ -111,7 +111,8 @@ impl Subscription {
         if let Effect::Event(event) = &mut event {
             event.version.clone_from(&version);
         }
-        vec![Effect::Install(InstallEffect::Hold { directory, version, reason }), event]
+        let product = self.spec.product.clone();
+        vec![Effect::Install(InstallEffect::Hold { directory, product, version, reason }), event]
     }
 
     /// An operator asks to try the offered release again now: what only the machine, or a hold on that very
