@@ -19,30 +19,29 @@ use tokio_util::sync::CancellationToken;
 use updraft_protocol::key::SigningKey;
 use updraft_protocol::meta::{MetaFile, MetaResponse};
 use updraft_protocol::peer::PeerId;
-use updraft_protocol::ticket::Ticket;
 use updraft_protocol::transfer::Control;
 
-use self::calls::{Pending, Prepared};
+use self::calls::Pending;
 use self::events::Events;
 use self::face::NodeFace;
 pub use self::messages::Messages;
 use self::open::{OpenError, Opened, wall_clock};
+use self::publish::Prepared;
 use self::worker::{Job, Workers};
 use crate::config::{Kad, NodeConfig, Role};
 use crate::control::Call;
 use crate::control::server::{BindError, Server};
+use crate::engine::Engine;
 use crate::engine::catalog::CatalogView;
 use crate::engine::effect::{Effect, Event, EventKind, GossipVerdict, InstallEffect, SwarmEffect};
 use crate::engine::input::{Input, Now, SwarmInput};
-use crate::engine::install::SubscriptionSpec;
 use crate::engine::peers::peer_of;
-use crate::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
-use crate::gateway::{self, Face, GatewayError, Metrics};
+use crate::gateway::{self, Face, GatewayError};
 use crate::publisher;
 use crate::publisher::draft::Signed;
 use crate::publisher::keys::KeysError;
 use crate::publisher::keys::Unlock;
-use crate::store::state::{Mode, StateError, Subscription as SubscriptionRow};
+use crate::store::state::StateError;
 use crate::swarm::{self, Counters, SwarmConfig, SwarmError, SwarmHandle};
 
 mod blocks;
@@ -57,12 +56,17 @@ mod face;
 mod gc;
 pub mod identity;
 pub mod inspect;
+mod journal;
 mod messages;
+mod numbers;
 mod offers;
 pub mod offline;
 pub mod open;
 mod outcomes;
+mod publish;
 mod push;
+mod restore;
+mod ticket;
 mod traffic;
 mod trust;
 mod views;
@@ -248,7 +252,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         swarm_inputs,
     )?;
     let now = Now { wall: wall_clock(), mono_ms: 0 };
-    let (mut engine, effects) = restore(&config, &opened, peer_id.clone(), now)?;
+    let (mut engine, effects) = restore::restore(&config, &opened, peer_id.clone(), now)?;
     engine.limit_sessions(config.max_peers);
     if let Some(view) = engine.catalog().filter(|_| config.role == Role::Seed) {
         opened.keys.check_online(&view.trusted)?;
@@ -307,92 +311,6 @@ async fn serve_http(
     let Some(address) = config.http else { return Ok(None) };
     let which = if config.metrics.is_some() { Face::WithoutMetrics } else { Face::Full };
     Ok(Some(gateway::serve(address, face.clone(), which, stop.clone()).await?.address))
-}
-
-/// The engine as the disk says it was, and what it wants done first.
-fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result<(Engine, Vec<Effect>), StartError> {
-    let repository = opened.repository;
-    if !config.subscriptions.is_empty() {
-        // What is configured is the whole list: what is not on it any more has ended. Its directory stays.
-        for row in opened.state.subscriptions()?.into_iter().filter(|row| row.repository == repository.0) {
-            let directory = match &row.mode {
-                Mode::Install { directory } => Some(directory),
-                Mode::Mirror => None,
-            };
-            let kept =
-                config.subscriptions.iter().any(|s| s.product == row.product && s.directory.as_ref() == directory);
-            if !kept {
-                opened.state.remove_subscription(&repository.0, &row.product, &row.mode)?;
-            }
-        }
-    }
-    for subscription in &config.subscriptions {
-        let mode = match &subscription.directory {
-            Some(directory) => Mode::Install { directory: directory.clone() },
-            None => Mode::Mirror,
-        };
-        opened.state.put_subscription(&SubscriptionRow {
-            repository: repository.0,
-            product: subscription.product.clone(),
-            channel: subscription.channel.clone(),
-            platform: config.platform.clone(),
-            mode,
-            created_at: now.wall,
-            hold: false,
-            hold_reason: None,
-        })?;
-    }
-    let mut subscriptions = Vec::new();
-    for row in opened.state.subscriptions()?.into_iter().filter(|row| row.repository == repository.0) {
-        let is_meant =
-            |s: &&crate::config::Subscription| s.product == row.product && s.directory.as_ref() == row.mode.directory();
-        let trial = config.subscriptions.iter().find(is_meant).map(|s| s.trial.clone()).unwrap_or_default();
-        let (directory, recovered) = match &row.mode {
-            Mode::Install { directory } => {
-                let text = directory.to_str().ok_or_else(|| StartError::Directory(directory.clone()))?;
-                (Some(text.to_owned()), worker::recover(&opened.state, directory, &row.product, trial)?)
-            }
-            Mode::Mirror => (None, crate::engine::install::Recovered::default()),
-        };
-        let spec = SubscriptionSpec { product: row.product, channel: row.channel, directory };
-        subscriptions.push((spec, recovered));
-    }
-    let mut random_seed = [0; 8];
-    // Without a random source the node's choices are merely predictable, which harms nobody.
-    let _ = getrandom::fill(&mut random_seed);
-    let peers = opened.state.known_peers(&repository.0)?;
-    let is_seed = config.role == Role::Seed;
-    let (keep_releases, cache_limit_bytes) = (config.keep_releases, config.cache_limit_bytes);
-    let maintenance = config.maintenance.clone();
-    let config = EngineConfig {
-        me,
-        repository,
-        ticket: opened.ticket.clone(),
-        is_seed,
-        platform: config.platform.clone(),
-        agent: AGENT.to_owned(),
-        random_seed: u64::from_le_bytes(random_seed),
-        adopt_wait_ms: u64::from(config.adopt_wait_seconds) * 1_000,
-        limits: config.limits.clone(),
-        egress_budget_percent: config.egress_budget_percent,
-    };
-    let found = Restored {
-        metadata: &MetadataReader(&|name| opened.read_metadata(name)),
-        target: &TargetReader(&|sha256| opened.read_target(sha256)),
-        artifacts: worker::held(opened),
-        subscriptions,
-        peers: peers.into_iter().map(|known| (known.peer, known.addresses)).collect(),
-        memory: opened.state.memory(&repository.0)?,
-        bans: opened.state.bans(&repository.0)?,
-    };
-    let restored = Engine::restore(config, found, now);
-    let (mut engine, effects) = restored.map_err(|error| StartError::Open(OpenError::Catalog(error)))?;
-    engine.keep_releases(keep_releases);
-    engine.limit_cache(cache_limit_bytes);
-    engine.set_maintenance(&maintenance);
-    engine.remember_pins(opened.state.pins(&repository.0)?);
-    outcomes::restore(&mut engine, opened, is_seed)?;
-    Ok((engine, effects))
 }
 
 impl Runtime {
@@ -471,7 +389,7 @@ impl Runtime {
             pending.node_stops();
         }
         for prepared in std::mem::take(&mut self.unsigned) {
-            self.withdraw(prepared, calls::stopping());
+            self.withdraw(prepared, publish::stopping());
         }
         let drain = async { while inputs.recv().await.is_some() {} };
         tokio::select! {
@@ -679,65 +597,5 @@ impl Runtime {
             self.shown = view.cloned();
             self.face.update_view(self.shown.clone());
         }
-    }
-
-    fn refresh_numbers(&self) {
-        if self.config.http.is_none() && self.config.metrics.is_none() {
-            return;
-        }
-        let now = self.now();
-        let timestamp = self.engine.catalog().and_then(|view| view.trusted.timestamp());
-        let metrics = Metrics {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: now.mono_ms,
-            connected_peers: self.engine.connected_peers() as u64,
-            traffic: traffic::metrics(&self.engine, &self.counters),
-            bytes_stored: self.opened.store.list().iter().map(|info| info.bytes_done).sum(),
-            head_version: timestamp.map(|timestamp| timestamp.version),
-            head_age_seconds: self.engine.head_age_s(now),
-            head_expires_in_seconds: timestamp.map(|timestamp| timestamp.expires.seconds_since(now.wall)),
-            heads_accepted: self.events.heads_accepted,
-            heads_rejected: self.events.heads_rejected,
-            equivocations: self.engine.catalog().map_or(0, |view| view.contradictions.len() as u64),
-            subscriptions_by_state: self.engine.subscriptions_by_state(),
-            installs_committed: self.events.installs_committed,
-            installs_rolled_back: self.events.installs_rolled_back,
-            clock_trusted: self.engine.clock(now).is_trusted(),
-            metadata_expired: self.engine.expired(now).is_some(),
-            remembered_releases: self.engine.memory().targets.len() as u64,
-            altered_releases: self.engine.catalog().map_or(0, |view| view.altered.len() as u64),
-            alterations: self.events.releases_altered,
-            banned_peers: self.engine.bans().count() as u64,
-            rate_limited_heads: self.engine.rate_limited().heads,
-            rate_limited_requests: self.engine.rate_limited().requests,
-        };
-        self.face.update_numbers(metrics, Vec::new());
-    }
-
-    fn with_peer(&self, address: &str) -> String {
-        if address.contains("/p2p/") { address.to_owned() } else { format!("{address}/p2p/{}", self.peer_id) }
-    }
-
-    /// Addresses that a ticket should carry: those configured, else those that others may reach,
-    /// else those of this machine.
-    fn ticket_addresses(&self) -> Vec<String> {
-        if !self.config.external.is_empty() {
-            return self.config.external.iter().map(|address| self.with_peer(address)).collect();
-        }
-        let all = self.listening.borrow().clone();
-        let local = |address: &String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
-        let wide: Vec<String> = all.iter().filter(|address| !local(address)).cloned().collect();
-        if wide.is_empty() { all } else { wide }
-    }
-
-    fn ticket(&self, addresses: &[String]) -> Option<Ticket> {
-        let view = self.engine.catalog()?;
-        let mut addresses = if addresses.is_empty() {
-            self.ticket_addresses()
-        } else {
-            addresses.iter().map(|address| self.with_peer(address)).collect()
-        };
-        addresses.truncate(updraft_protocol::limits::MAX_PEER_ADDRESSES);
-        Some(self.opened.ticket_for(view, addresses))
     }
 }

@@ -11,8 +11,8 @@ use updraft_protocol::offer::Offer;
 use updraft_protocol::peer::PeerId;
 
 use super::Runtime;
-use super::calls::altered;
 use super::open::{Opened, wall_clock};
+use super::publish::altered;
 use super::worker::Job;
 use crate::engine::catalog::CatalogView;
 use crate::engine::effect::{Event, EventKind};

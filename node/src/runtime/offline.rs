@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::calls::{altered, paused, publication, published};
 use super::identity;
 use super::open::{OpenError, Opened, wall_clock};
+use super::publish::{altered, paused, publication, published};
 use super::push::push_command;
 use crate::archive;
 use crate::control::messages::{ErrorBody, ErrorCode, Phase, Progress, PublishRequest};

@@ -20,8 +20,8 @@ use updraft_protocol::offer::OfferStage;
 use updraft_protocol::tuf::RoleName;
 
 use super::Runtime;
-use super::calls::{publication, published};
 use super::open::wall_clock;
+use super::publish::{publication, published};
 use crate::config::Role;
 use crate::control::messages::{ErrorBody, ErrorCode, Phase, Progress, PublishRequest, PushRequest, Response};
 use crate::control::reply::ReplySender;
@@ -278,7 +278,7 @@ impl Runtime {
                 view.warnings.push("it was published before, the very same; nothing was done".to_owned());
                 return Look::Done(Ok(Response::Publish(view)));
             }
-            Err(cause) => return Look::Done(Err(super::calls::publish_error(&cause))),
+            Err(cause) => return Look::Done(Err(super::publish::publish_error(&cause))),
         };
         if push.request.publish.as_ref().is_some_and(|request| request.dry_run) {
             return Look::Done(Ok(Response::Publish(published(&prepared, None))));

@@ -4,7 +4,7 @@
 use updraft_protocol::peer::PeerId;
 
 use super::Runtime;
-use super::calls::Prepared;
+use super::publish::Prepared;
 use super::views;
 use super::worker::Job;
 use crate::config::Role;

@@ -20,20 +20,17 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::time::UtcTime;
 
 use super::gc::{self, TreeJob};
+use super::journal;
 use super::offers::{self, OfferJob};
 use super::open::{Opened, wall_clock};
 use super::outcomes::{self, OutcomeJob};
 use crate::engine::bans::Ban;
 use crate::engine::effect::{Event, InstallEffect, Save, Subject};
 use crate::engine::input::Input;
-use crate::engine::install::{
-    Activation, Check, Fault, Holds, InstallState, Installed, JournalEntry, Recovered, StepFailure, Trial, Way,
-};
+use crate::engine::install::{Activation, Check, Fault, JournalEntry, StepFailure};
 use crate::engine::retention::RetentionEffect;
 use crate::installer::{self, Ended, InstallDir};
-use crate::store::state::{
-    HistoryRow, InstallChange, InstallRow, InstalledRow, KnownPeer, QuarantineRow, ReleaseRef, StateDb, StateError,
-};
+use crate::store::state::{HistoryRow, KnownPeer, StateError};
 use crate::store::{Artifact, StoreError};
 
 /// Jobs that may wait. More wait with whoever asks.
@@ -45,12 +42,6 @@ const KEPT_VERSIONS: u64 = 16;
 /// Small files that are kept though nothing names them any more, the newest: for clients in the middle of
 /// a refresh, and for files that arrived before the set that names them.
 const KEPT_SMALL_FILES: usize = 32;
-
-/// Begins the transaction name of a way back that an operator asked for, so that the journal tells it from
-/// an install.
-const ROLLBACK: &str = "rollback-";
-/// The same, back from a release that did not prove itself.
-const FAILURE: &str = "failure-";
 
 /// Something to do on disk.
 #[derive(Debug)]
@@ -185,7 +176,7 @@ impl Worker {
                 let _ = reached.send(());
             }
             Job::Journal(entry) => {
-                let written = journal(&self.opened, &entry);
+                let written = journal::write(&self.opened, &entry);
                 let failure = written.as_ref().err().map(|error| format!("the journal cannot be written: {error}"));
                 *self.unwritten.borrow_mut() = failure;
                 report(written);
@@ -431,127 +422,6 @@ fn report(result: Result<(), StateError>) {
     if let Err(error) = result {
         tracing::error!(%error, "the state database refused");
     }
-}
-
-fn reference(installed: &Installed) -> ReleaseRef {
-    ReleaseRef { version: installed.version.clone(), artifact: installed.artifact }
-}
-
-fn journal(opened: &Opened, entry: &JournalEntry) -> Result<(), StateError> {
-    let state = &opened.state;
-    let now = wall_clock();
-    let directory = PathBuf::from(&entry.directory);
-    let prefix = match entry.way {
-        Way::Forward => "",
-        Way::Back => FAILURE,
-        Way::BackByOperator => ROLLBACK,
-    };
-    let row = InstallRow {
-        directory: directory.clone(),
-        product: entry.product.clone(),
-        state: entry.state.as_str().to_owned(),
-        txn: format!("{prefix}{}", entry.transaction),
-        from: entry.from.as_ref().map(reference),
-        to: entry.to.as_ref().map(reference),
-        attempts: entry.attempts,
-        error: entry.reason.clone(),
-        remaining_ms: entry.remaining_ms,
-        updated_at: now,
-    };
-    let Some(outcome) = &entry.outcome else { return state.journal(&row, None) };
-    let installed = outcome.installed.as_ref().map(|(to, previous)| InstalledRow {
-        directory: directory.clone(),
-        release: reference(to),
-        release_dir: to.release_dir.clone(),
-        installed_at: now,
-        previous: previous.as_ref().map(|previous| (reference(previous), previous.release_dir.clone())),
-    });
-    let quarantine = outcome.quarantine.as_ref().map(|(artifact, reason)| QuarantineRow {
-        directory,
-        artifact: *artifact,
-        reason: reason.clone(),
-        at: now,
-    });
-    let happened = HistoryRow {
-        at: now,
-        repository: opened.repository.0,
-        product: Some(entry.product.clone()),
-        version: Some(outcome.version.clone()),
-        kind: outcome.kind.as_str().to_owned(),
-        detail: outcome.text.clone(),
-    };
-    state.commit_install(&row, &InstallChange { installed, quarantine, happened })
-}
-
-fn installed_of(reference: ReleaseRef, release_dir: String) -> Installed {
-    Installed { version: reference.version, artifact: reference.artifact, release_dir }
-}
-
-/// What the state database and the file system say about a directory, and the configuration about its
-/// releases.
-pub(super) fn recover(
-    state: &StateDb,
-    directory: &Path,
-    product: &Product,
-    trial: Trial,
-) -> Result<Recovered, StateError> {
-    let journalled = |reference: ReleaseRef| {
-        let release_dir = format!("{}-{}", reference.version, reference.artifact.short());
-        installed_of(reference, release_dir)
-    };
-    let row = state.install(directory)?;
-    let journal = row.and_then(|row| {
-        let (way, transaction) = match (row.txn.strip_prefix(ROLLBACK), row.txn.strip_prefix(FAILURE)) {
-            (Some(name), _) => (Way::BackByOperator, name.to_owned()),
-            (None, Some(name)) => (Way::Back, name.to_owned()),
-            (None, None) => (Way::Forward, row.txn),
-        };
-        Some(JournalEntry {
-            directory: directory.to_str()?.to_owned(),
-            product: row.product,
-            state: InstallState::from_name(&row.state)?,
-            transaction,
-            from: row.from.map(journalled),
-            to: row.to.map(journalled),
-            attempts: row.attempts,
-            way,
-            remaining_ms: row.remaining_ms,
-            reason: row.error,
-            outcome: None,
-        })
-    });
-    let (installed, previous) = match state.installed(directory)? {
-        Some(row) => (
-            Some(installed_of(row.release, row.release_dir)),
-            row.previous.map(|(reference, release_dir)| installed_of(reference, release_dir)),
-        ),
-        None => (None, None),
-    };
-    let mut holds = Holds::default();
-    for (version, reason) in state.holds(directory, product)? {
-        holds.add(version.as_ref(), &reason);
-    }
-    let runs = trial.activation.as_ref().is_some_and(|activation| installer::is_started(directory, activation));
-    Ok(Recovered {
-        journal,
-        installed,
-        previous,
-        current: InstallDir::new(directory).current(),
-        quarantine: state.quarantined(Some(directory))?.into_iter().map(|row| (row.artifact, row.reason)).collect(),
-        holds,
-        runs,
-        trial,
-    })
-}
-
-/// The releases in a directory that proved themselves there once, and are there still.
-pub(super) fn kept(state: &StateDb, directory: &Path) -> Result<Vec<Installed>, StateError> {
-    let on_disk = InstallDir::new(directory);
-    let rows = state.kept_releases(directory)?.into_iter();
-    Ok(rows
-        .filter(|(_, release_dir)| on_disk.has(release_dir))
-        .map(|(reference, release_dir)| installed_of(reference, release_dir))
-        .collect())
 }
 
 /// The pieces of every artifact in the store; none where it lost track of them.
