@@ -8,124 +8,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use semver::Version;
 use updraft_protocol::digest::Digest;
-use updraft_protocol::head::{self, Contradiction, Evidence, Head, Ignored, Inline, Rejected, Verdict};
+use updraft_protocol::head::{self, Contradiction, Evidence, Ignored, Rejected, Verdict};
 use updraft_protocol::limits::{MAX_EVIDENCE, MAX_ROOT_ROTATIONS};
 use updraft_protocol::meta::MetaFile;
-use updraft_protocol::names::{Channel, Platform, Product};
-use updraft_protocol::release::Release;
-use updraft_protocol::rollout::ChannelPolicy;
+use updraft_protocol::names::Channel;
 use updraft_protocol::ticket::Ticket;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::tuf::{
-    Expiry, RepositoryId, RoleName, TargetInfo, Timestamp, TopRole, Trusted, TufError, Verified,
+    Expiry, RepositoryId, RoleName, Timestamp, TopRole, Trusted, TufError, Verified,
 };
 
-use super::clock::Clock;
+pub(crate) use self::sets::carry_roles;
+use self::sets::{CHANNELS, channel_digests, load_set, save_set};
+pub use self::view::CatalogView;
+use self::view::encode_head;
 use super::effect::{EventKind, GossipVerdict, Save};
 use super::evidence::{EvidenceBook, Taken};
 use super::memory::{Memory, tell_altered, tell_lowered};
 
-/// A whole, consistent set of signed metadata. Shared with readers as it is.
-#[derive(Debug, Clone)]
-pub struct CatalogView {
-    /// The metadata itself.
-    pub trusted: Trusted,
-    /// Every release, oldest version first within a product.
-    pub releases: Vec<Arc<Release>>,
-    /// Every channel policy.
-    pub channels: BTreeMap<(Product, Channel), Arc<ChannelPolicy>>,
-    /// Channel files as signed, by target path.
-    pub channel_files: BTreeMap<String, Arc<Vec<u8>>>,
-    /// Targets that were refused, and why: for people.
-    pub refused: Vec<String>,
-    /// Proof against keys of the repository: what their roles say is not acted on.
-    pub contradictions: Vec<Contradiction>,
-    /// Paths of releases that are not what they were when they were seen first: no releases any more.
-    pub altered: BTreeSet<String>,
-    /// The lowest version of each product that may be installed: the highest that was ever signed.
-    pub floors: BTreeMap<Product, Version>,
-    /// What the clock is judged by.
-    pub clock: Clock,
-}
-
-impl CatalogView {
-    /// The catalog of a whole set, given its channel files by digest.
-    pub fn new(trusted: &Trusted, files: &BTreeMap<Digest, Arc<Vec<u8>>>) -> Self {
-        Self::of_targets(trusted, &trusted.all_targets(), files)
-    }
-
-    /// As [`CatalogView::new`], with the targets that were looked up already.
-    fn of_targets(
-        trusted: &Trusted,
-        targets: &[(&str, &TargetInfo, RoleName)],
-        files: &BTreeMap<Digest, Arc<Vec<u8>>>,
-    ) -> Self {
-        let mut view = Self {
-            releases: Vec::new(),
-            channels: BTreeMap::new(),
-            channel_files: BTreeMap::new(),
-            refused: Vec::new(),
-            contradictions: Vec::new(),
-            altered: BTreeSet::new(),
-            floors: trusted.role(&RoleName::targets()).map(|top| top.security_floor.clone()).unwrap_or_default(),
-            clock: Clock { remembered: None, head: trusted.timestamp().and_then(|timestamp| timestamp.signed_at) },
-            trusted: trusted.clone(),
-        };
-        for (path, target, _) in targets {
-            if path.starts_with("releases/") {
-                match Release::from_target(path, target) {
-                    Ok(release) => view.releases.push(Arc::new(release)),
-                    Err(error) => view.refused.push(format!("{path}: {error}")),
-                }
-            } else if let Ok(key) = Channel::from_path(path) {
-                let Some(bytes) = target.sha256().and_then(|sha256| files.get(&sha256)) else { continue };
-                match ChannelPolicy::parse(bytes) {
-                    Ok(policy) => {
-                        view.channels.insert(key, Arc::new(policy));
-                        view.channel_files.insert((*path).to_owned(), bytes.clone());
-                    }
-                    Err(error) => view.refused.push(format!("{path}: {error}")),
-                }
-            }
-        }
-        view.releases.sort_by(|a, b| {
-            (&a.id.product, &a.id.version, &a.id.platform).cmp(&(&b.id.product, &b.id.version, &b.id.platform))
-        });
-        view
-    }
-
-    /// The build of `version` of `product` for a node of `platform`: its own first, else `any`.
-    pub fn release(&self, product: &Product, version: &semver::Version, platform: &Platform) -> Option<&Arc<Release>> {
-        let mut fitting = self
-            .releases
-            .iter()
-            .filter(|release| release.id.product == *product && release.id.version == *version)
-            .filter(|release| release.id.platform.serves(platform));
-        let first = fitting.next()?;
-        if first.id.platform == *platform {
-            return Some(first);
-        }
-        Some(fitting.find(|release| release.id.platform == *platform).unwrap_or(first))
-    }
-
-    /// The release whose artifact this is.
-    pub fn release_of(&self, artifact: &Digest) -> Option<&Arc<Release>> {
-        self.releases.iter().find(|release| release.artifact == *artifact)
-    }
-
-    /// Every product that any release or channel names.
-    pub fn products(&self) -> BTreeSet<&Product> {
-        let released = self.releases.iter().map(|release| &release.id.product);
-        released.chain(self.channels.keys().map(|(product, _)| product)).collect()
-    }
-
-    /// Version of the timestamp, 0 without one.
-    pub fn timestamp_version(&self) -> u64 {
-        self.trusted.timestamp().map_or(0, |timestamp| timestamp.version)
-    }
-}
+mod sets;
+mod view;
 
 /// What a call changed.
 #[derive(Debug, Default)]
@@ -232,14 +135,6 @@ fn take_root(trusted: &mut Trusted, bytes: &[u8]) -> Result<bool, TufError> {
     let before = trusted.root().clone();
     trusted.update_root(bytes)?;
     Ok(before.is_rotated_by(trusted.root(), TopRole::Targets))
-}
-
-/// Where the paths of channel files begin.
-const CHANNELS: &str = "channels/";
-
-/// The file name under which a role is kept.
-fn role_file(role: &RoleName, version: u64) -> String {
-    format!("{version}.{}.json", role.file_stem())
 }
 
 impl Catalog {
@@ -663,105 +558,6 @@ impl Catalog {
             .filter_map(|name| Evidence::of_one_version(view.trusted.role(name)?, newer.role(name)?))
             .collect()
     }
-}
-
-/// Takes from `held` the roles that `set` lacks and that did not change: a new version of a delegating
-/// role drops everything below it until it is vouched for again.
-pub(crate) fn carry_roles(set: &mut Trusted, held: &Trusted) {
-    loop {
-        let mut carried = false;
-        for request in set.missing_roles() {
-            let unchanged = held.role(&request.role).filter(|role| role.version == request.version);
-            // Its expiry is judged where it matters: by the freshness gate.
-            carried |=
-                unchanged.is_some_and(|role| set.update_targets(&request.role, role.bytes(), Expiry::Deferred).is_ok());
-        }
-        if !carried {
-            return;
-        }
-    }
-}
-
-/// Files in the order in which a crash between any two of them does no harm: the timestamp is last.
-fn save_set(trusted: &Trusted, files: &BTreeMap<Digest, Arc<Vec<u8>>>, save: &mut Vec<Save>) {
-    for sha256 in channel_digests(trusted) {
-        if let Some(bytes) = files.get(&sha256) {
-            save.push(Save::Target { sha256, bytes: bytes.to_vec() });
-        }
-    }
-    for name in trusted.loaded_roles() {
-        if let Some(role) = trusted.role(name) {
-            save.push(Save::Metadata { name: role_file(name, role.version), bytes: role.bytes().to_vec() });
-        }
-    }
-    if let Some(snapshot) = trusted.snapshot() {
-        let name = format!("{}.snapshot.json", snapshot.version);
-        save.push(Save::Metadata { name, bytes: snapshot.bytes().to_vec() });
-    }
-    if let Some(timestamp) = trusted.timestamp() {
-        save.push(Save::Metadata { name: "timestamp.json".to_owned(), bytes: timestamp.bytes().to_vec() });
-    }
-}
-
-/// Loads the set on disk, as far as it verifies.
-fn load_set(trusted: &mut Trusted, read: &dyn Fn(&str) -> Option<Vec<u8>>) {
-    let timestamp = read("timestamp.json").filter(|bytes| trusted.update_timestamp(bytes, Expiry::Deferred).is_ok());
-    if let Some(version) = timestamp.and_then(|_| trusted.timestamp()).map(|timestamp| timestamp.snapshot.version)
-        && let Some(bytes) = read(&format!("{version}.snapshot.json"))
-        && trusted.update_snapshot(&bytes, Expiry::Deferred).is_ok()
-    {
-        load_roles(trusted, read);
-    }
-}
-
-fn load_roles(trusted: &mut Trusted, read: &dyn Fn(&str) -> Option<Vec<u8>>) {
-    loop {
-        let mut loaded = false;
-        for request in trusted.missing_roles() {
-            let bytes = read(&role_file(&request.role, request.version));
-            loaded |=
-                bytes.is_some_and(|bytes| trusted.update_targets(&request.role, &bytes, Expiry::Deferred).is_ok());
-        }
-        if !loaded {
-            return;
-        }
-    }
-}
-
-fn channel_digests(trusted: &Trusted) -> Vec<Digest> {
-    trusted
-        .targets_below(CHANNELS)
-        .into_iter()
-        .filter(|(path, _, _)| Channel::from_path(path).is_ok())
-        .filter_map(|(_, target, _)| target.sha256())
-        .collect()
-}
-
-/// The head that this set makes: policy first, then whatever fits, so that most nodes know a new
-/// release from one message.
-fn encode_head(view: &CatalogView) -> Option<Vec<u8>> {
-    if !view.trusted.missing_roles().is_empty() {
-        return None;
-    }
-    let mut inlines: Vec<Inline> = Vec::new();
-    let mut names: Vec<RoleName> = view.trusted.loaded_roles().cloned().collect();
-    let top = RoleName::targets();
-    names.sort_by_key(|name| (*name != RoleName::channels(), *name == top));
-    for name in names {
-        if let Some(role) = view.trusted.role(&name) {
-            let (version, bytes) = (role.version, role.bytes().to_vec());
-            let is_policy = name == RoleName::channels();
-            inlines.push(Inline::Role { name, version, bytes });
-            if is_policy {
-                inlines.extend(
-                    view.channel_files
-                        .iter()
-                        .map(|(path, bytes)| Inline::Target { path: path.clone(), bytes: bytes.to_vec() }),
-                );
-            }
-        }
-    }
-    Head::from_trusted(&view.trusted, inlines).map(|head| head.encode())
 }
 
 /// The whole signed set on disk, for commands that work on a stopped node's directory.
