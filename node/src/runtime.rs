@@ -24,16 +24,18 @@ use updraft_protocol::transfer::Control;
 use self::calls::Pending;
 use self::events::Events;
 use self::face::NodeFace;
+use self::installs::{Installs, Step};
+use self::journal::Written;
 pub use self::messages::Messages;
 use self::open::{OpenError, Opened, wall_clock};
 use self::publish::Prepared;
-use self::worker::{Job, Workers};
+use self::worker::Job;
 use crate::config::{Kad, NodeConfig, Role};
 use crate::control::Call;
 use crate::control::server::{BindError, Server};
 use crate::engine::Engine;
 use crate::engine::catalog::CatalogView;
-use crate::engine::effect::{Effect, Event, EventKind, GossipVerdict, InstallEffect, SwarmEffect};
+use crate::engine::effect::{Effect, Event, EventKind, GossipVerdict, Hold, InstallEffect, SwarmEffect};
 use crate::engine::input::{Input, Now, SwarmInput};
 use crate::engine::peers::peer_of;
 use crate::gateway::{self, Face, GatewayError};
@@ -56,6 +58,7 @@ mod face;
 mod gc;
 pub mod identity;
 pub mod inspect;
+mod installs;
 mod journal;
 mod messages;
 mod numbers;
@@ -89,6 +92,8 @@ const TICK: Duration = Duration::from_millis(100);
 const QUICK_TICK: Duration = Duration::from_millis(20);
 /// Progress of downloads is saved this often.
 const CHECKPOINT: Duration = Duration::from_secs(5);
+/// What could not be written of the installs' journal is tried again this often.
+const WRITE_AGAIN: Duration = Duration::from_secs(2);
 /// Numbers for the HTTP face are this old at most.
 const NUMBERS: Duration = Duration::from_secs(1);
 
@@ -116,6 +121,18 @@ pub enum StartError {
     /// The seed could not sign what it has to sign by itself.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// An install directory in which another product is installed.
+    #[error(
+        "{product} cannot be installed to {}: {installed} is installed there; give {product} a directory of its own", directory.display()
+    )]
+    OtherProduct {
+        /// The directory.
+        directory: PathBuf,
+        /// What was to be installed.
+        product: String,
+        /// What is there: product and version.
+        installed: String,
+    },
     /// An install directory whose name is not text.
     #[error("the install directory {} is not valid UTF-8; choose another", .0.display())]
     Directory(PathBuf),
@@ -183,7 +200,8 @@ struct Runtime {
     engine: Engine,
     swarm: mpsc::Sender<SwarmEffect>,
     counters: Arc<Counters>,
-    workers: Workers,
+    files: mpsc::Sender<Job>,
+    installs: Installs,
     results: mpsc::Receiver<Input>,
     backlog: VecDeque<Input>,
     prepared_sender: mpsc::Sender<Prepared>,
@@ -265,7 +283,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     tokio::spawn(control.run(call_sender.clone(), stop.clone()));
     let (result_sender, results) = mpsc::channel(RESULTS);
     let (prepared_sender, prepared) = mpsc::channel(CALLS);
-    let workers = worker::start(&opened, &result_sender, config.keep_releases, &stop);
+    let files = worker::start(&opened, &result_sender);
+    let installs = Installs::new(&opened, &result_sender, config.keep_releases, &stop);
     let (listening_sender, listening) = watch::channel(Vec::new());
     let (push_unlock, messages) = (Arc::new(OnceLock::new()), Arc::<Messages>::default());
     let runtime = Runtime {
@@ -274,7 +293,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         engine,
         swarm: swarm.effects(),
         counters: swarm.counters(),
-        workers,
+        files,
+        installs,
         results,
         backlog: VecDeque::new(),
         prepared_sender,
@@ -332,7 +352,7 @@ impl Runtime {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut quick = tokio::time::interval(QUICK_TICK);
         quick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut checkpoint, mut numbers) = (Instant::now(), None::<Instant>);
+        let (mut checkpoint, mut behind, mut numbers) = (Instant::now(), Instant::now(), None::<Instant>);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -355,6 +375,10 @@ impl Runtime {
                     if checkpoint.elapsed() >= CHECKPOINT && self.engine.is_fetching() {
                         checkpoint = Instant::now();
                         self.file_job(Job::Checkpoint).await;
+                    }
+                    if behind.elapsed() >= WRITE_AGAIN {
+                        behind = Instant::now();
+                        self.installs.write_again();
                     }
                     if numbers.is_none_or(|at| at.elapsed() >= NUMBERS) {
                         numbers = Some(Instant::now());
@@ -437,16 +461,19 @@ impl Runtime {
                     let response = self.find(&file).map_or(MetaResponse::NotFound, MetaResponse::File);
                     self.swarm_effect(SwarmEffect::MetaAnswer { channel, response }).await;
                 }
-                Effect::Journal(entry) => self.install_job(Job::Journal(entry)).await,
-                // A person waits for it, and it must not wait for what is being unpacked. But what follows from
-                // it here does wait: a node that goes back and is killed must not come forth again.
-                Effect::Install(effect @ InstallEffect::Hold { .. }) => {
-                    let (written, held) = oneshot::channel();
-                    self.file_job(Job::Install(effect)).await;
-                    self.file_job(Job::Barrier(written)).await;
-                    self.install_job(Job::After(held)).await;
+                Effect::Journal(entry) => {
+                    let directory = entry.directory.clone();
+                    self.install_step(&directory, Step::Journal(entry)).await;
                 }
-                Effect::Install(effect) => self.install_job(Job::Install(effect)).await,
+                // Whoever waits for it asks `write_hold` itself.
+                Effect::Hold(hold) => drop(self.write_hold(hold).await),
+                Effect::Install(effect) => {
+                    if let InstallEffect::Discard { directory, transaction } = &effect {
+                        self.installs.abandon(directory, transaction);
+                    }
+                    let directory = effect.directory().to_owned();
+                    self.install_step(&directory, Step::Install(effect)).await;
+                }
                 Effect::RememberPeer { peer, addresses } => self.file_job(Job::RememberPeer { peer, addresses }).await,
                 Effect::RememberBan(ban) => self.file_job(Job::RememberBan(ban)).await,
                 Effect::ForgetBan { peer } => self.file_job(Job::ForgetBan(peer)).await,
@@ -499,18 +526,28 @@ impl Runtime {
     }
 
     async fn file_job(&mut self, job: Job) {
-        let queue = self.workers.files.clone();
+        let queue = self.files.clone();
         self.submit(queue, job).await;
     }
 
-    async fn install_job(&mut self, job: Job) {
-        let queue = self.workers.installs.clone();
-        self.submit(queue, job).await;
+    async fn install_step(&mut self, directory: &str, step: Step) {
+        let queue = self.installs.queue(directory);
+        self.submit(queue, step).await;
+    }
+
+    /// Has a hold written. What is to be done in its directory from now on waits until it is.
+    async fn write_hold(&mut self, hold: Hold) -> oneshot::Receiver<Written> {
+        let (told, written) = oneshot::channel();
+        let (reached, barrier) = oneshot::channel();
+        self.file_job(Job::Hold(hold.clone(), vec![told, reached])).await;
+        let directory = hold.directory.clone();
+        self.install_step(&directory, Step::Held(hold, barrier)).await;
+        written
     }
 
     /// Queues a job. While the queue is full results are taken: a worker that waits to hand one over
     /// would never empty it.
-    async fn submit(&mut self, queue: mpsc::Sender<Job>, job: Job) {
+    async fn submit<T>(&mut self, queue: mpsc::Sender<T>, job: T) {
         loop {
             tokio::select! {
                 permit = queue.reserve() => {

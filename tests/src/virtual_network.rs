@@ -517,6 +517,7 @@ impl VirtualNetwork {
                     self.nodes[index].artifacts.retain(|artifact, _| !artifacts.contains(artifact));
                 }
                 Effect::Journal(_)
+                | Effect::Hold(_)
                 | Effect::Retention(_)
                 | Effect::CheckArtifact { .. }
                 | Effect::RememberPeer { .. }
@@ -571,7 +572,7 @@ impl VirtualNetwork {
                 let output = String::new();
                 self.soon(index, Input::Checked { directory, transaction, number, result: Ok(()), output });
             }
-            InstallEffect::Discard { .. } | InstallEffect::Collect { .. } | InstallEffect::Hold { .. } => {}
+            InstallEffect::Discard { .. } | InstallEffect::Collect { .. } => {}
         }
     }
 

@@ -15,9 +15,7 @@ use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::Channel;
 use updraft_protocol::ticket::Ticket;
 use updraft_protocol::time::UtcTime;
-use updraft_protocol::tuf::{
-    Expiry, RepositoryId, RoleName, Timestamp, TopRole, Trusted, TufError, Verified,
-};
+use updraft_protocol::tuf::{Expiry, RepositoryId, RoleName, Timestamp, TopRole, Trusted, TufError, Verified};
 
 pub(crate) use self::sets::carry_roles;
 use self::sets::{CHANNELS, channel_digests, load_set, save_set};

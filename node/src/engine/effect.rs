@@ -154,6 +154,20 @@ pub enum Save {
     Memory(Learned),
 }
 
+/// A version, or everything, is kept from being installed in a directory, or not any more. A person waits for
+/// it, and it must not wait for what is being unpacked; but what follows from it does wait for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// The subscription's directory.
+    pub directory: String,
+    /// Of which product.
+    pub product: Product,
+    /// Which version; everything where there is none.
+    pub version: Option<Version>,
+    /// Why; `None` lifts the hold, and without a version every hold.
+    pub reason: Option<String>,
+}
+
 /// What the installer shell is told to do. Every step may be repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InstallEffect {
@@ -204,17 +218,6 @@ pub enum InstallEffect {
         /// What is checked.
         subject: Subject,
     },
-    /// Remember that an operator holds a version, or everything; or does not any more.
-    Hold {
-        /// The subscription's directory.
-        directory: String,
-        /// Of which product.
-        product: Product,
-        /// Which version; everything where there is none.
-        version: Option<Version>,
-        /// Why; `None` lifts the hold, and without a version every hold.
-        reason: Option<String>,
-    },
     /// Remove what an attempt left in staging.
     Discard {
         /// The subscription's directory.
@@ -229,6 +232,20 @@ pub enum InstallEffect {
         /// Names below `releases/` that stay.
         keep: Vec<String>,
     },
+}
+
+impl InstallEffect {
+    /// The subscription's directory.
+    pub fn directory(&self) -> &str {
+        match self {
+            Self::Stage { directory, .. }
+            | Self::Switch { directory, .. }
+            | Self::Activate { directory, .. }
+            | Self::Check { directory, .. }
+            | Self::Discard { directory, .. }
+            | Self::Collect { directory, .. } => directory,
+        }
+    }
 }
 
 /// What a command of the operator is about.
@@ -430,6 +447,8 @@ pub enum Effect {
     Journal(Box<JournalEntry>),
     /// For the installer shell.
     Install(InstallEffect),
+    /// To be remembered before what follows is begun.
+    Hold(Hold),
     /// Hash what is held of an artifact: a block of it could not be read. Answered by `ArtifactChecked`.
     CheckArtifact {
         /// The artifact.

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use semver::Version;
-use tokio::sync::oneshot;
 use updraft_protocol::names::Product;
 use updraft_protocol::release::Release;
 
-use super::worker::Job;
+use super::installs::Step;
 use super::{Runtime, delivery, journal, traffic, trust, views};
 use crate::config::Role;
 use crate::control::Call;
@@ -19,8 +18,8 @@ use crate::control::messages::{ErrorBody, ErrorCode, MAX_REASON_BYTES, Phase, Pr
 use crate::control::reply::ReplySender;
 use crate::control::results::{FetchView, HoldRow, HoldView, InstallView};
 use crate::control::views::{HistoryRow, HistoryView, Schema, StatusView};
-use crate::engine::effect::EventKind;
-use crate::engine::install::{InstallState, Refusal};
+use crate::engine::effect::{Effect, EventKind};
+use crate::engine::install::{InstallState, Refusal, Subscription};
 use crate::engine::plan::Verdict;
 
 /// Somebody who waits.
@@ -202,15 +201,10 @@ impl Runtime {
             Ok(effects) => effects,
             Err(refusal) => return reply.finish(Err(refused(&refusal))),
         };
-        let directories: Vec<PathBuf> = self
-            .engine
-            .subscriptions()
-            .iter()
-            .filter(|s| s.spec.product == product)
-            .filter_map(|s| s.spec.directory.as_ref().map(PathBuf::from))
-            .collect();
+        let of_product = self.engine.subscriptions().iter().filter(|s| s.spec.product == product);
+        let directories: Vec<String> = of_product.filter_map(|s| s.spec.directory.clone()).collect();
         for directory in directories {
-            self.install_job(Job::LiftQuarantine(directory)).await;
+            self.install_step(&directory, Step::LiftQuarantine).await;
         }
         self.carry_out(effects).await;
         self.pending.push(Pending { reply, wish: Wish::Install { product, from, since } });
@@ -261,17 +255,29 @@ impl Runtime {
             let how = if reason.is_some() { "is held already, for that reason" } else { "is not held" };
             return reply.finish(Err(error(ErrorCode::NothingToDo, format!("{what} {how}"))));
         }
-        self.carry_out(effects).await;
-        let (sender, written) = oneshot::channel();
-        self.file_job(Job::Barrier(sender)).await;
+        let mut holds = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Hold(hold) => holds.push(self.write_hold(hold).await),
+                other => self.carry_out(vec![other]).await,
+            }
+        }
         let view = self.hold_view(product);
         tokio::spawn(async move {
             // Whoever is told that it holds may pull the plug.
-            let end = match written.await {
-                Ok(()) => Ok(Response::Hold(view)),
-                Err(_) => Err(error(ErrorCode::Error, "the disk worker has ended; the node must be restarted")),
-            };
-            reply.finish(end);
+            for written in holds {
+                let Ok(written) = written.await else {
+                    let body = error(ErrorCode::Error, "the disk worker has ended; the node must be restarted");
+                    return reply.finish(Err(body));
+                };
+                if let Err(reason) = written {
+                    let body = error(ErrorCode::Error, format!("it is in force, but not on disk: {reason}"));
+                    return reply.finish(Err(body.with_hint(
+                        "make room in the data directory: it is written then, by itself; if the node stops before, say it again",
+                    )));
+                }
+            }
+            reply.finish(Ok(Response::Hold(view)));
         });
     }
 
@@ -347,7 +353,8 @@ impl Runtime {
     }
 
     fn look_at_install(&self, product: &Product, from: Option<&str>, since: u64) -> Look {
-        let subscriptions = self.engine.subscriptions().iter().filter(|s| s.spec.product == *product);
+        let installs = |s: &&Subscription| s.spec.product == *product && s.spec.directory.is_some();
+        let subscriptions = self.engine.subscriptions().iter().filter(installs);
         let Some(subscription) = subscriptions.min_by_key(|s| s.state == InstallState::Committed) else {
             return Look::Done(Err(error(ErrorCode::Error, format!("this node does not install {product}"))));
         };

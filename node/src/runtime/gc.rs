@@ -1,6 +1,6 @@
 //! `updraft gc`: what is on disk, what of it goes, and why the rest stays. The engine tells of artifacts;
-//! install directories are looked at by the worker that installs, in its queue, so that nothing is being
-//! unpacked or switched meanwhile.
+//! each install directory is looked at by its own thread, in its queue, so that nothing is being unpacked or
+//! switched there meanwhile.
 
 use std::path::PathBuf;
 
@@ -9,6 +9,7 @@ use updraft_protocol::digest::Digest;
 use updraft_protocol::names::Product;
 
 use super::Runtime;
+use super::installs::Step;
 use super::worker::Job;
 use crate::control::garbage::{GcArtifact, GcTree, GcView};
 use crate::control::messages::{ErrorBody, ErrorCode, Response};
@@ -20,11 +21,13 @@ use crate::installer::collect::{Stays, Tree};
 
 /// What is said of everything that goes.
 const NOTHING_NEEDS_IT: &str = "nothing needs it";
+/// What is said of what should have gone.
+const NOT_REMOVED: &str = "nothing needs it, but it could not be removed: the node's log says why";
 
-/// Install directories to look at, for the worker.
+/// An install directory to look at, for its thread.
 #[derive(Debug)]
 pub(super) struct TreeJob {
-    directories: Vec<Directory>,
+    directory: Directory,
     dry_run: bool,
     answer: oneshot::Sender<Trees>,
 }
@@ -32,6 +35,8 @@ pub(super) struct TreeJob {
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
+    /// As the engine calls it.
+    name: String,
     product: Product,
     /// Names that stay.
     keep: Vec<String>,
@@ -54,30 +59,52 @@ impl Runtime {
             let (_, effects) = self.engine.collect_now();
             self.carry_out(effects).await;
         }
-        let artifacts: Vec<GcArtifact> = held.into_iter().map(|held| self.describe(&held)).collect();
+        let mut artifacts: Vec<GcArtifact> = held.into_iter().map(|held| self.describe(&held)).collect();
         let subscriptions = self.engine.subscriptions().iter();
-        let directories = subscriptions
+        let directories: Vec<Directory> = subscriptions
             .filter_map(|subscription| {
                 let kept = subscription.installed.iter().chain(&subscription.previous);
                 Some(Directory {
                     path: subscription.spec.directory.as_ref()?.into(),
+                    name: subscription.spec.directory.clone()?,
                     product: subscription.spec.product.clone(),
                     keep: kept.map(|installed| installed.release_dir.clone()).collect(),
                     pursued: subscription.pursued(),
                 })
             })
             .collect();
-        let (answer, trees) = oneshot::channel();
-        self.install_job(Job::Collect(TreeJob { directories, dry_run, answer })).await;
+        let mut answers = Vec::new();
+        for directory in directories {
+            let (answer, trees) = oneshot::channel();
+            answers.push(trees);
+            let of = directory.name.clone();
+            self.install_step(&of, Step::Collect(TreeJob { directory, dry_run, answer })).await;
+        }
         let cache_limit_bytes = self.engine.cache_limit_bytes();
         // The artifacts are gone, too, once the disk worker has come to where this is now.
         let (reached, removed) = oneshot::channel();
         self.file_job(Job::Barrier(reached)).await;
+        let store = self.opened.store.clone();
         tokio::spawn(async move {
-            let (Ok(trees), Ok(())) = (trees.await, removed.await) else {
+            let stopping = || {
                 let body = ErrorBody::new(ErrorCode::Error, "the node is stopping");
-                return reply.finish(Err(body.with_hint("ask again when it runs")));
+                Err(body.with_hint("ask again when it runs"))
             };
+            let mut trees = Trees::default();
+            for answer in answers {
+                let Ok(found) = answer.await else { return reply.finish(stopping()) };
+                trees.rows.extend(found.rows);
+                trees.warnings.extend(found.warnings);
+            }
+            if removed.await.is_err() {
+                return reply.finish(stopping());
+            }
+            for artifact in artifacts.iter_mut().filter(|artifact| artifact.goes && !dry_run) {
+                if store.get(&artifact.sha256).is_some() {
+                    artifact.goes = false;
+                    NOT_REMOVED.clone_into(&mut artifact.reason);
+                }
+            }
             let going = |goes: bool, bytes: u64| if goes { bytes } else { 0 };
             let stored: u64 = artifacts.iter().map(|artifact| artifact.size_bytes).sum();
             let from_cache: u64 = artifacts.iter().map(|artifact| going(artifact.goes, artifact.size_bytes)).sum();
@@ -109,25 +136,25 @@ impl Runtime {
     }
 }
 
-/// Looks at every directory, and collects it unless it is only to be told.
+/// Looks at a directory, and collects it unless it is only to be told.
 pub(super) fn work(job: TreeJob, keep_releases: u32) {
-    let mut found = Trees::default();
-    for directory in job.directories {
-        let install_dir = InstallDir::new(&directory.path);
-        let survey = match install_dir.survey(&directory.keep_all(&install_dir), keep_releases) {
-            Ok(survey) => survey,
-            Err(error) => {
-                found.warnings.push(error.to_string());
-                continue;
+    let (directory, mut found) = (job.directory, Trees::default());
+    let install_dir = InstallDir::new(&directory.path);
+    match install_dir.survey(&directory.keep_all(&install_dir), keep_releases) {
+        Ok(survey) => {
+            // Measured before it goes.
+            found.rows.extend(survey.into_iter().map(|tree| describe(&directory, &install_dir, tree)));
+            if !job.dry_run {
+                if let Err(error) = install_dir.collect(&directory.keep_all(&install_dir), keep_releases) {
+                    found.warnings.push(error.to_string());
+                }
+                for row in found.rows.iter_mut().filter(|row| row.goes && install_dir.has(&row.name)) {
+                    row.goes = false;
+                    NOT_REMOVED.clone_into(&mut row.reason);
+                }
             }
-        };
-        // Measured before it goes.
-        found.rows.extend(survey.into_iter().map(|tree| describe(&directory, &install_dir, tree)));
-        if !job.dry_run
-            && let Err(error) = install_dir.collect(&directory.keep_all(&install_dir), keep_releases)
-        {
-            found.warnings.push(error.to_string());
         }
+        Err(error) => found.warnings.push(error.to_string()),
     }
     // Whoever asked may have gone away.
     let _ = job.answer.send(found);

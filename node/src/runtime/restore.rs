@@ -1,5 +1,8 @@
 //! The engine as the disk and the configuration say it was when the node stopped, however it stopped.
 
+use std::path::Path;
+
+use updraft_protocol::names::Product;
 use updraft_protocol::peer::PeerId;
 
 use super::AGENT;
@@ -10,7 +13,7 @@ use crate::engine::effect::Effect;
 use crate::engine::input::Now;
 use crate::engine::install::SubscriptionSpec;
 use crate::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
-use crate::store::state::{Mode, Subscription as SubscriptionRow};
+use crate::store::state::{Mode, StateDb, Subscription as SubscriptionRow};
 
 /// The engine as the disk says it was, and what it wants done first.
 pub(super) fn restore(
@@ -58,6 +61,7 @@ pub(super) fn restore(
         let (directory, recovered) = match &row.mode {
             Mode::Install { directory } => {
                 let text = directory.to_str().ok_or_else(|| StartError::Directory(directory.clone()))?;
+                refuse_other(&opened.state, directory, &row.product)?;
                 (Some(text.to_owned()), journal::recover(&opened.state, directory, &row.product, trial)?)
             }
             Mode::Mirror => (None, crate::engine::install::Recovered::default()),
@@ -101,4 +105,17 @@ pub(super) fn restore(
     engine.remember_pins(opened.state.pins(&repository.0)?);
     outcomes::restore(&mut engine, opened, is_seed)?;
     Ok((engine, effects))
+}
+
+/// A directory holds one product: the versions, the quarantine and the way back of another mean nothing to it.
+fn refuse_other(state: &StateDb, directory: &Path, product: &Product) -> Result<(), StartError> {
+    let Some(held) = state.install(directory)?.filter(|row| row.product != *product) else { return Ok(()) };
+    match state.installed(directory)? {
+        Some(installed) => Err(StartError::OtherProduct {
+            directory: directory.to_owned(),
+            product: product.to_string(),
+            installed: format!("{} {}", held.product, installed.release.version),
+        }),
+        None => Ok(state.forget_install(directory).map(drop)?),
+    }
 }

@@ -1,35 +1,23 @@
-//! Disk work off the event loop: two threads, each doing its jobs in the order they were given.
-//!
-//! One keeps files and the state database; the other installs. They are two so that unpacking a
-//! large release never delays the metadata that arrives meanwhile. Order within each is what makes
-//! the journal a journal: a step's line is on disk before the step begins.
+//! Files and the state database off the event loop: one thread, which does its jobs in the order they were
+//! given. What is slow is left to others: hashing to the blocking pool, installs to `installs`.
 
-use std::cell::RefCell;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use semver::Version;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::manifest::Manifest;
-use updraft_protocol::names::Product;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::time::UtcTime;
 
-use super::gc::{self, TreeJob};
-use super::journal;
+use super::journal::Written;
 use super::offers::{self, OfferJob};
 use super::open::{Opened, wall_clock};
 use super::outcomes::{self, OutcomeJob};
 use crate::engine::bans::Ban;
-use crate::engine::effect::{Event, InstallEffect, Save, Subject};
+use crate::engine::effect::{Event, Hold, Save};
 use crate::engine::input::Input;
-use crate::engine::install::{Activation, Check, Fault, JournalEntry, StepFailure};
 use crate::engine::retention::RetentionEffect;
-use crate::installer::{self, Ended, InstallDir};
 use crate::store::state::{HistoryRow, KnownPeer, StateError};
 use crate::store::{Artifact, StoreError};
 
@@ -64,60 +52,28 @@ pub(super) enum Job {
     Checkpoint,
     /// Everything before it is done.
     Barrier(oneshot::Sender<()>),
-    /// Nothing after it is begun before the other thread came to this barrier.
-    After(oneshot::Receiver<()>),
-    Journal(Box<JournalEntry>),
+    /// A hold is set or lifted; how that went is told to everybody who waits for it.
+    Hold(Hold, Vec<oneshot::Sender<Written>>),
     Offer(OfferJob),
     Outcome(OutcomeJob),
     Retention(RetentionEffect),
-    LiftQuarantine(PathBuf),
-    Collect(TreeJob),
-    Install(InstallEffect),
 }
 
-/// Where jobs go and what comes back.
-#[derive(Debug, Clone)]
-pub(super) struct Workers {
-    pub(super) files: mpsc::Sender<Job>,
-    pub(super) installs: mpsc::Sender<Job>,
-}
-
-/// Starts both threads. What they find out arrives at `done`.
-pub(super) fn start(
-    opened: &Opened,
-    done: &mpsc::Sender<Input>,
-    keep_releases: u32,
-    stop: &CancellationToken,
-) -> Workers {
-    let spawn = || {
-        let (jobs, mut queue) = mpsc::channel(QUEUE);
-        let worker = Worker {
-            opened: opened.clone(),
-            unwritten: RefCell::default(),
-            done: done.clone(),
-            keep_releases,
-            stop: stop.clone(),
-            tasks: Handle::current(),
-        };
-        tokio::task::spawn_blocking(move || {
-            while let Some(job) = queue.blocking_recv() {
-                worker.work(job);
-            }
-        });
-        jobs
-    };
-    Workers { files: spawn(), installs: spawn() }
+/// Starts the thread. What it finds out arrives at `done`.
+pub(super) fn start(opened: &Opened, done: &mpsc::Sender<Input>) -> mpsc::Sender<Job> {
+    let (jobs, mut queue) = mpsc::channel(QUEUE);
+    let worker = Worker { opened: opened.clone(), done: done.clone() };
+    tokio::task::spawn_blocking(move || {
+        while let Some(job) = queue.blocking_recv() {
+            worker.work(job);
+        }
+    });
+    jobs
 }
 
 struct Worker {
     opened: Opened,
-    /// Why the last journal line could not be written: no step is taken without its line.
-    unwritten: RefCell<Option<String>>,
     done: mpsc::Sender<Input>,
-    keep_releases: u32,
-    stop: CancellationToken,
-    /// Where commands of the operator are waited for: they are slow, and this thread has other work.
-    tasks: Handle,
 }
 
 impl Worker {
@@ -170,16 +126,16 @@ impl Worker {
                 report(self.opened.state.append_history(&row).map(drop));
             }
             Job::Checkpoint => self.checkpoint(),
-            Job::After(reached) => drop(reached.blocking_recv()),
             Job::Barrier(reached) => {
                 // Whoever waited may have gone away; the barrier is reached all the same.
                 let _ = reached.send(());
             }
-            Job::Journal(entry) => {
-                let written = journal::write(&self.opened, &entry);
-                let failure = written.as_ref().err().map(|error| format!("the journal cannot be written: {error}"));
-                *self.unwritten.borrow_mut() = failure;
-                report(written);
+            Job::Hold(hold, waiting) => {
+                let written = hold.write(&self.opened);
+                for waits in waiting {
+                    // Whoever waited may have gone away.
+                    let _ = waits.send(written.clone());
+                }
             }
             Job::Offer(job) => {
                 if let Some(input) = offers::work(&self.opened, job) {
@@ -188,13 +144,6 @@ impl Worker {
             }
             Job::Outcome(job) => report(outcomes::work(&self.opened, job)),
             Job::Retention(effect) => self.retain(effect),
-            Job::LiftQuarantine(directory) => {
-                for row in self.opened.state.quarantined(Some(&directory)).unwrap_or_default() {
-                    report(self.opened.state.lift_quarantine(&directory, &row.artifact).map(drop));
-                }
-            }
-            Job::Collect(job) => gc::work(job, self.keep_releases),
-            Job::Install(effect) => self.install(effect),
         }
     }
 
@@ -265,151 +214,6 @@ impl Worker {
                 tracing::warn!(%error, "progress of a download could not be saved");
             }
         }
-    }
-
-    fn install(&self, effect: InstallEffect) {
-        let unwritten = self.unwritten.borrow().clone();
-        if let Some(reason) = unwritten {
-            let result = Err(StepFailure { reason, fault: Fault::Place });
-            match effect {
-                InstallEffect::Stage { directory, transaction, .. } => {
-                    self.answer(Input::Staged { directory, transaction, result });
-                }
-                InstallEffect::Switch { directory, transaction, .. } => {
-                    self.answer(Input::Switched { directory, transaction, result });
-                }
-                InstallEffect::Activate { directory, transaction, .. } => {
-                    self.answer(Input::Activated { directory, transaction, result, output: String::new() });
-                }
-                // Asking does no harm, and the answer is not what the journal was about.
-                InstallEffect::Check { directory, transaction, number, check, timeout_ms, subject } => {
-                    self.check(directory, transaction, number, check, timeout_ms, subject);
-                }
-                InstallEffect::Hold { directory, product, version, reason } => {
-                    self.hold(&directory, &product, version.as_ref(), reason.as_deref());
-                }
-                InstallEffect::Discard { .. } | InstallEffect::Collect { .. } => {}
-            }
-            return;
-        }
-        match effect {
-            InstallEffect::Stage { directory, transaction, release, release_dir } => {
-                let result = self.stage(&directory, &transaction, &release, &release_dir);
-                self.answer(Input::Staged { directory, transaction, result });
-            }
-            InstallEffect::Switch { directory, transaction, release_dir } => {
-                let result = InstallDir::new(Path::new(&directory)).switch(&release_dir);
-                let result = result.map_err(installer::InstallError::into_failure);
-                self.answer(Input::Switched { directory, transaction, result });
-            }
-            InstallEffect::Activate { directory, transaction, activation, subject } => {
-                self.activate(directory, transaction, activation, subject);
-            }
-            InstallEffect::Check { directory, transaction, number, check, timeout_ms, subject } => {
-                self.check(directory, transaction, number, check, timeout_ms, subject);
-            }
-            InstallEffect::Hold { directory, product, version, reason } => {
-                self.hold(&directory, &product, version.as_ref(), reason.as_deref());
-            }
-            InstallEffect::Discard { directory, transaction } => {
-                if let Err(error) = InstallDir::new(Path::new(&directory)).discard(&transaction) {
-                    tracing::warn!(%error, "a staging directory could not be removed");
-                }
-            }
-            InstallEffect::Collect { directory, keep } => {
-                if let Err(error) = InstallDir::new(Path::new(&directory)).collect(&keep, self.keep_releases) {
-                    tracing::warn!(%error, "old releases could not be removed");
-                }
-            }
-        }
-    }
-
-    /// Starts a release; this thread does not wait for it.
-    fn activate(&self, directory: String, transaction: String, activation: Activation, subject: Subject) {
-        self.spawn(async move {
-            let Ended { result, output } = installer::activate(Path::new(&directory), &activation, &subject).await;
-            let result = result.map_err(|reason| StepFailure { reason, fault: Fault::Release });
-            Input::Activated { directory, transaction, result, output }
-        });
-    }
-
-    /// Asks for a release's health; this thread does not wait for the answer.
-    fn check(
-        &self,
-        directory: String,
-        transaction: String,
-        number: u32,
-        check: Check,
-        timeout_ms: u64,
-        subject: Subject,
-    ) {
-        self.spawn(async move {
-            let Ended { result, output } = installer::check(Path::new(&directory), &check, timeout_ms, &subject).await;
-            Input::Checked { directory, transaction, number, result, output }
-        });
-    }
-
-    /// Runs a command of the operator and hands its answer over. A node that stops does not wait for it: the
-    /// journal knows that it was begun.
-    fn spawn(&self, command: impl Future<Output = Input> + Send + 'static) {
-        let (done, stop) = (self.done.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                // Nobody listens only while the node stops.
-                input = command => drop(done.send(input).await),
-            }
-        });
-    }
-
-    fn hold(&self, directory: &str, product: &Product, version: Option<&Version>, reason: Option<&str>) {
-        let (state, directory) = (&self.opened.state, Path::new(directory));
-        report(match reason {
-            Some(reason) => state.put_hold(directory, product, version, reason, wall_clock()),
-            None => state.lift_hold(directory, product, version),
-        });
-    }
-
-    fn stage(
-        &self,
-        directory: &str,
-        transaction: &str,
-        release: &updraft_protocol::release::Release,
-        release_dir: &str,
-    ) -> Result<(), StepFailure> {
-        let artifact = self.opened.store.get(&release.artifact).ok_or_else(|| StepFailure {
-            reason: "the artifact is not in the store any more".to_owned(),
-            fault: Fault::Moment,
-        })?;
-        let mut go_on = |_done: u64, _total: u64| {
-            if self.stop.is_cancelled() {
-                std::ops::ControlFlow::Break(())
-            } else {
-                std::ops::ControlFlow::Continue(())
-            }
-        };
-        let staged =
-            InstallDir::new(Path::new(directory)).stage(transaction, release, artifact.path(), release_dir, &mut go_on);
-        let failure = match staged {
-            Ok(()) => return Ok(()),
-            Err(error) => error.into_failure(),
-        };
-        if failure.fault == Fault::Release { Err(self.tell_damage(&artifact, failure)) } else { Err(failure) }
-    }
-
-    /// Whether it is the artifact that is bad, or the disk: its pieces are hashed again.
-    fn tell_damage(&self, artifact: &Artifact, failure: StepFailure) -> StepFailure {
-        let report = match artifact.verify(&mut |_, _| {}) {
-            Ok(report) if !report.cleared.is_empty() => report,
-            Ok(_) => return failure,
-            Err(error) => return StepFailure { reason: error.to_string(), fault: Fault::Moment },
-        };
-        self.answer(Input::ArtifactChecked { artifact: *artifact.manifest().artifact(), have: artifact.have() });
-        let reason = format!(
-            "{} pieces of the artifact were damaged on disk and are fetched again: check the disk",
-            report.cleared.len()
-        );
-        StepFailure { reason, fault: Fault::Moment }
     }
 }
 

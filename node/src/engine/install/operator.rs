@@ -2,7 +2,7 @@
 
 use semver::Version;
 
-use super::super::effect::{Effect, EventKind, InstallEffect};
+use super::super::effect::{Effect, EventKind, Hold};
 use super::journal::{Installed, Way};
 use super::refusal::Refusal;
 use super::{Goal, InstallState, MAX_HELD_VERSIONS, Phase, Subscription};
@@ -112,7 +112,7 @@ impl Subscription {
             event.version.clone_from(&version);
         }
         let product = self.spec.product.clone();
-        vec![Effect::Install(InstallEffect::Hold { directory, product, version, reason }), event]
+        vec![Effect::Hold(Hold { directory, product, version, reason }), event]
     }
 
     /// An operator asks to try the offered release again now: what only the machine, or a hold on that very
