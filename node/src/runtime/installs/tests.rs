@@ -206,8 +206,8 @@ async fn what_follows_a_hold_waits_until_it_is_written() {
     bed.rename("elsewhere", "holds");
     bed.installs.write_again();
     bed.settled(&directory).await;
-    let held = bed.opened.state.holds(std::path::Path::new(&directory), &hold.product).expect("readable");
-    assert_eq!(held, [(None, "an operator went back".to_owned())]);
+    let rows = bed.opened.state.holds(std::path::Path::new(&directory), &hold.product).expect("readable");
+    assert_eq!(rows, [(None, "an operator went back".to_owned())]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
