@@ -701,6 +701,7 @@ impl Engine {
             self.review(now);
             self.ask(now);
         }
+        self.report_outcomes(now);
         Ok(std::mem::take(&mut self.effects))
     }
 }

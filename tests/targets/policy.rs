@@ -10,10 +10,13 @@ use updraft::engine::catalog::CatalogView;
 use updraft::engine::clock::build_date;
 use updraft::engine::effect::{Effect, SwarmEffect};
 use updraft::engine::input::{Input, Now, SwarmInput};
-use updraft::engine::install::{Installed, Recovered, SubscriptionSpec};
+use updraft::engine::install::{
+    Check, Health, InstallState, Installed, JournalEntry, Recovered, SubscriptionSpec, Trial, Way,
+};
 use updraft::engine::limits::{Window, Zone};
 use updraft::engine::maintenance::{Maintenance, OwnWindows};
 use updraft::engine::memory::Memory;
+use updraft::engine::outcomes::OutcomeEffect;
 use updraft::engine::plan::{Decision, Facts, Gate, GateName, Verdict, plan};
 use updraft::engine::policy::{Change, Changed, Refused, Setting, Settings, apply};
 use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
@@ -497,6 +500,54 @@ fn report(number: u64, product: &str) -> Report {
     }
 }
 
+fn installed(number: &str) -> Installed {
+    Installed { version: version(number), artifact: Digest::of(number.as_bytes()), release_dir: format!("{number}-x") }
+}
+
+/// What a node finds that had 1.0.0, after 0.9.0, and stopped while 1.1.0 was on probation.
+fn on_probation(attempts: u32) -> Recovered {
+    let health = Health {
+        check: Check::Unit("app.service".to_owned()),
+        interval_ms: 1_000,
+        timeout_ms: 500,
+        successes: 1,
+        failures: 1,
+        probation_ms: 10_000,
+    };
+    let journal = JournalEntry {
+        directory: "/virtual".to_owned(),
+        product: app(),
+        state: InstallState::Probation,
+        transaction: "t1".to_owned(),
+        from: Some(installed("1.0.0")),
+        to: Some(installed("1.1.0")),
+        attempts,
+        way: Way::Forward,
+        remaining_ms: Some(5_000),
+        reason: None,
+        outcome: None,
+    };
+    Recovered {
+        journal: Some(journal),
+        installed: Some(installed("1.0.0")),
+        previous: Some(installed("0.9.0")),
+        current: Some("1.1.0-x".to_owned()),
+        trial: Trial { activation: None, health: Some(health), max_attempts: 3 },
+        ..Recovered::default()
+    }
+}
+
+/// The reports that effects keep: how it ended, and of which release.
+fn reports(effects: &[Effect]) -> Vec<(Outcome, String, Digest)> {
+    let kept = effects.iter().filter_map(|effect| match effect {
+        Effect::Outcome(OutcomeEffect::KeepReport(report)) => {
+            Some((report.outcome, report.version.to_string(), report.artifact))
+        }
+        _ => None,
+    });
+    kept.collect()
+}
+
 /// An engine of a repository with the product `app`, which has 1.0.0 installed.
 struct Machine {
     engine: Engine,
@@ -506,6 +557,11 @@ struct Machine {
 
 impl Machine {
     fn new(is_seed: bool) -> Self {
+        Self::found(is_seed, Recovered { installed: Some(installed("1.0.0")), ..Recovered::default() }).0
+    }
+
+    /// A node that found this in its directory, and what it wants done first.
+    fn found(is_seed: bool, recovered: Recovered) -> (Self, Vec<Effect>) {
         let mut repository = TestRepository::new(at(0));
         repository.publish("1.0.0", b"1.0.0", at(0));
         let (mut files, mut targets) = (BTreeMap::new(), BTreeMap::new());
@@ -539,20 +595,18 @@ impl Machine {
         };
         let directory = Some("/virtual".to_owned());
         let spec = SubscriptionSpec { product: app(), channel: Channel::stable(), directory };
-        let artifact = Digest::of(b"1.0.0");
-        let installed = Installed { version: version("1.0.0"), artifact, release_dir: "1.0.0-x".to_owned() };
         let found = Restored {
             metadata: &MetadataReader(&|name| files.get(name).cloned()),
             target: &TargetReader(&|sha256| targets.get(sha256).cloned()),
             artifacts: Vec::new(),
-            subscriptions: vec![(spec, Recovered { installed: Some(installed), ..Recovered::default() })],
+            subscriptions: vec![(spec, recovered)],
             peers: Vec::new(),
             memory: Memory::default(),
             bans: Vec::new(),
         };
         let now = Now { wall: at(1), mono_ms: 1_000 };
-        let (engine, _first) = Engine::restore(config, found, now).expect("a good repository");
-        Self { engine, repository, now }
+        let (engine, first) = Engine::restore(config, found, now).expect("a good repository");
+        (Self { engine, repository, now }, first)
     }
 
     /// What the engine says to `peer` in answer to an input.
@@ -632,4 +686,21 @@ fn a_node_tells_the_seed_of_its_ticket_what_it_runs_and_nobody_else() {
     assert_eq!(told(node.connect(3, false)), []);
     assert_eq!(told(node.connect(1, true)), [(peer(1), Outcome::Runs)]);
     assert!(!node.hear(3, report(1, "app").sign(&node.repository.id.0, &key(3))), "it is no seed");
+}
+
+#[test]
+fn a_release_that_is_left_is_what_every_report_of_it_is_about() {
+    let (mut node, mut effects) = Machine::found(false, on_probation(3));
+    let switched =
+        Input::Switched { directory: "/virtual".to_owned(), transaction: "t1".to_owned(), result: Ok(()) };
+    effects.extend(node.engine.handle(switched, node.now));
+    let failed = |outcome| (outcome, "1.1.0".to_owned(), Digest::of(b"1.1.0"));
+    assert_eq!(reports(&effects), [failed(Outcome::Failed), failed(Outcome::RolledBack)]);
+}
+
+#[test]
+fn a_trial_that_an_operator_ends_is_reported() {
+    let (mut node, _) = Machine::found(false, on_probation(1));
+    let effects = node.engine.roll_back(&app(), None, true, &|_| Vec::new(), node.now).expect("granted");
+    assert_eq!(reports(&effects), [(Outcome::Failed, "1.1.0".to_owned(), Digest::of(b"1.1.0"))]);
 }

@@ -5,13 +5,15 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use updraft::config::{NodeConfig, Subscription};
 use updraft::control::channels::{ChannelChangeView, ChannelRequest, ChannelRow};
 use updraft::control::fleet::{FleetView, VersionRow};
 use updraft::control::messages::{ErrorBody, ErrorCode, Request, Response};
+use updraft::engine::install::{Check, Health, Trial};
 use updraft::engine::policy::{Change, Setting, Settings};
 use updraft::runtime::RunningNode;
 use updraft_protocol::names::Channel;
-use updraft_tests::cluster::{Cluster, DEADLINE, ask, has_installed, product, status, until};
+use updraft_tests::cluster::{Cluster, DEADLINE, ask, has_installed, product, status, subscription, until};
 use updraft_tests::process::{Program, installing_peer, seed, write};
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_updraft"));
@@ -130,6 +132,54 @@ async fn a_release_that_fails_is_halted_by_the_seed_itself() {
         until(&peer.node, "1.2.0", |status| has_installed(status, "1.2.0")).await;
     }
     until_fleet(seed, "everybody runs it", |view| run_by(view, "1.2.0", 3) && view.paused.is_empty()).await;
+    cluster.stop().await;
+}
+
+/// Says of every release that it is well, unless it has a file `broken`.
+fn health_check(config: &mut NodeConfig) {
+    let directory = config.data_dir.join("app");
+    let is_broken = format!("test ! -e '{}'", directory.join("current/broken").display());
+    let health = Health {
+        check: Check::Command(vec!["/bin/sh".to_owned(), "-c".to_owned(), is_broken]),
+        interval_ms: 50,
+        timeout_ms: 30_000,
+        successes: 1,
+        failures: 1,
+        probation_ms: 200,
+    };
+    let trial = Trial { health: Some(health), ..Trial::default() };
+    config.subscriptions = vec![Subscription { trial, ..subscription(Some(directory)) }];
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_that_fails_its_health_check_is_halted_and_named() {
+    let mut cluster = Cluster::start(0).await;
+    cluster.add_mirrors(3, health_check).await;
+    // So that there is something to go back to, and something before that.
+    for version in ["0.9.0", "1.0.0"] {
+        publish(&cluster, version).await;
+        for peer in &cluster.peers {
+            until(&peer.node, version, |status| has_installed(status, version)).await;
+        }
+    }
+    let seed = cluster.seed();
+    let has_voice = |view: &FleetView| view.nodes.iter().filter(|node| node.voice_since.is_some()).count() == 3;
+    until_fleet(seed, "every node has a voice", |view| run_by(view, "1.0.0", 3) && has_voice(view)).await;
+    tokio::time::sleep(A_SECOND).await;
+    let settings = Settings { halt_percent: Some(Setting::To(50)), halt_min_reports: Some(3), ..Settings::default() };
+    change(seed, Change::Set(settings)).await.expect("granted");
+    let source = cluster.scratch().join("1.1.0");
+    make_tree(&source, "1.1.0");
+    write(&source.join("broken"), "it never gets healthy");
+    cluster.publish(&source, "1.1.0").await.expect("published");
+    let view = until_fleet(seed, "the halt", |view| !view.paused.is_empty() && run_by(view, "1.0.0", 3)).await;
+    let reason = view.paused[0].reason.clone().expect("it says why");
+    assert!(reason.contains("1.1.0 failed on 3 of 3 nodes"), "{reason}");
+    let failed: Vec<(&str, u64)> = view.versions.iter().map(|row| (row.version.as_str(), row.failed)).collect();
+    assert_eq!(failed, [("1.1.0", 3), ("1.0.0", 0)], "{view:#?}");
+    for peer in &cluster.peers {
+        until(&peer.node, "it is back", |status| status.subscriptions[0].installed.as_deref() == Some("1.0.0")).await;
+    }
     cluster.stop().await;
 }
 

@@ -1,14 +1,13 @@
 //! How installs end, from the nodes to the seed: reports out, the fleet's ledger in, and a pause where a
 //! release fails.
 //!
-//! Reporting is never part of an install: it listens to what the engine tells people, and an install that
-//! nobody hears of is as good as any. Reports go over the session with a seed that the ticket names; a node
+//! Reporting is never part of an install: it reads what the install writes into its journal, and an install
+//! that nobody hears of is as good as any. Reports go over the session with a seed that the ticket names; a node
 //! that has none goes and finds it, some time later, so that a fleet does not come all at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt as _;
-use semver::Version;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::outcome::{Outcome, Report, fitting};
@@ -20,16 +19,17 @@ use updraft_protocol::transfer::Control;
 use self::halt::Tally;
 use self::ledger::{Ledger, NodeRecord};
 use self::outbox::Outbox;
+use self::told::told;
 use super::Engine;
 use super::bucket::{Rate, TokenBucket};
-use super::effect::{Effect, EventKind, SwarmEffect};
+use super::effect::{Effect, SwarmEffect};
 use super::input::Now;
-use super::install::Installed;
 use super::watch::Signing;
 
 pub mod halt;
 pub mod ledger;
 mod outbox;
+mod told;
 
 /// Reports of one neighbour that are looked at: each costs a check of a signature.
 const REPORTS: Rate = Rate { per_second: 1, burst: 96 };
@@ -115,65 +115,31 @@ impl Engine {
 
     /// Reports what the effects at hand tell of installs.
     pub(super) fn report_outcomes(&mut self, now: Now) {
-        let told = self.effects.iter().filter_map(|effect| match effect {
-            Effect::Event(event) => {
-                let outcome = match event.kind {
-                    EventKind::Staged => Outcome::Began,
-                    EventKind::Installed => Outcome::Installed,
-                    EventKind::InstallFailed => Outcome::Failed,
-                    EventKind::RolledBack => Outcome::RolledBack,
-                    _ => return None,
-                };
-                Some((outcome, event.product.clone()?, event.version.clone()?, event.text.clone()))
-            }
+        let lines = self.effects.iter().filter_map(|effect| match effect {
+            Effect::Journal(line) => told(line),
             _ => None,
         });
-        for (outcome, product, version, text) in told.collect::<Vec<_>>() {
-            let Some((channel, version, artifact)) = self.release_of_event(outcome, &product, version) else {
-                continue;
-            };
-            let number = self.outcomes.outbox.next_number(now.wall);
-            let text = fitting(&text);
+        for told in lines.collect::<Vec<_>>() {
+            let found = self.subscriptions.iter().find(|s| s.spec.directory.as_deref() == Some(&told.directory));
+            let Some(channel) = found.map(|subscription| subscription.spec.channel.clone()) else { continue };
             let report = Report {
-                number,
-                product,
+                number: self.outcomes.outbox.next_number(now.wall),
+                product: told.product,
                 channel,
-                version,
-                artifact,
-                outcome,
+                version: told.release.version,
+                artifact: told.release.artifact,
+                outcome: told.outcome,
                 at: now.wall,
-                text,
+                text: fitting(&told.text),
                 signature: Vec::new(),
             };
             self.add_report(report, now);
-            if outcome == Outcome::RolledBack
+            if told.outcome == Outcome::RolledBack
                 && let Some(seed) = self.confidant()
             {
                 self.tell_what_runs(&seed, now);
             }
         }
-    }
-
-    /// The release that an event is about. One that went back names the release that runs again.
-    fn release_of_event(
-        &self,
-        outcome: Outcome,
-        product: &Product,
-        version: Version,
-    ) -> Option<(Channel, Version, Digest)> {
-        let of_product = || self.subscriptions.iter().filter(|s| s.spec.product == *product);
-        let has = |installed: &Option<Installed>| installed.as_ref().is_some_and(|it| it.version == version);
-        let subscription = of_product().find(|s| has(&s.installed)).or_else(|| of_product().next())?;
-        let channel = subscription.spec.channel.clone();
-        let known = match outcome {
-            Outcome::RolledBack if has(&subscription.installed) => subscription.previous.as_ref(),
-            _ => subscription.installed.as_ref().filter(|installed| installed.version == version),
-        };
-        if let Some(known) = known {
-            return Some((channel, known.version.clone(), known.artifact));
-        }
-        let release = self.catalog.view()?.release(product, &version, &self.config.platform)?;
-        Some((channel, version, release.artifact))
     }
 
     fn add_report(&mut self, report: Report, now: Now) {
