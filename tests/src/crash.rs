@@ -4,7 +4,9 @@
 //! The environment says what happens; without any of it the program is `updraft`. Steps count where they
 //! touch the directory [`WATCH`], or are transactions of the state database.
 
+pub mod campaign;
 pub mod power;
+pub mod scene;
 pub mod site;
 
 use std::ffi::OsString;

@@ -1,32 +1,32 @@
-//! The crash campaign: real nodes that install, killed at every step they take and at any instant, on
-//! disks that are full and disks that lose power.
+//! The crash campaign: real nodes that install, killed at every step they take and at any instant,
+//! and on disks that lose power. They install with and without a trial: releases that are healthy, that are ill,
+//! and that take the node with them; they go back by themselves and by an operator's word.
 //!
 //! After each crash `current` leads to a complete release whose every byte was signed, what the journal
 //! calls installed is installed, and the node goes on by itself to where it was going. An ordinary run
-//! kills some 500 times; `UPDRAFT_CRASH_KILLS=10000 cargo test -p updraft-tests --test crash -- --nocapture`
+//! kills some 650 times; `UPDRAFT_CRASH_KILLS=10000 cargo test -p updraft-tests --test crash -- --nocapture`
 //! kills as often as it says. `UPDRAFT_CRASH_SEED` repeats the choices of a run that failed.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use updraft_protocol::digest::Digest;
 use updraft_tests::cluster::tree;
+use updraft_tests::crash::campaign::{Story, Tally, sweep};
 use updraft_tests::crash::power::{Disk, Left};
-use updraft_tests::crash::site::{Death, Extra, Found, Life, Scene, Site, VERSIONS};
-use updraft_tests::crash::{FILLER, Recorded, state_files};
+use updraft_tests::crash::scene::{Scene, VERSIONS};
+use updraft_tests::crash::site::{Death, Extra, Life, Site};
+use updraft_tests::crash::{Recorded, state_files};
 use updraft_tests::process::{Program, differences, say};
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_crash-node"));
 
 /// Kills of an ordinary run.
-const KILLS: u64 = 500;
+const KILLS: u64 = 650;
 
 /// Of so many, one is at an instant that no step marks.
 const ONE_AT_ANY_INSTANT: u64 = 3;
@@ -40,9 +40,6 @@ const LOSSES_PER_STEP: usize = 40;
 /// Trees after a power loss on which a real node is started.
 const NODES_AFTER_LOSS: usize = 24;
 
-/// Bytes of the small disk: more than the installer asks for, so that it begins.
-const SMALL_DISK_MIB: u64 = 40;
-
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"))
 }
@@ -55,76 +52,33 @@ fn random_seed() -> u64 {
     number("UPDRAFT_CRASH_SEED", 0x0075_7064_7261_6674)
 }
 
-/// What a campaign counted.
-#[derive(Debug, Default)]
-struct Tally {
-    kills: AtomicU64,
-    at_steps: AtomicU64,
-    recoveries: AtomicU64,
-    /// By scene and journal state, how often a node was dead there.
-    deaths: Mutex<BTreeMap<(Scene, String), u64>>,
-    violations: Mutex<Vec<String>>,
-}
-
-impl Tally {
-    fn died(&self, scene: Scene, what: &str, found: Found) {
-        self.kills.fetch_add(1, Ordering::Relaxed);
-        *self.deaths.lock().expect("no panic").entry((scene, found.journal)).or_default() += 1;
-        let mut violations = self.violations.lock().expect("no panic");
-        violations.extend(found.violations.into_iter().map(|violation| format!("{scene:?}, {what}: {violation}")));
-    }
-
-    /// A node that is left alone ends what it began.
-    fn recover(&self, site: &Site, scene: Scene, what: &str) {
-        assert_eq!(site.run(scene, Death::WhenDone, &Extra::default()), Life::Done, "{what}");
-        self.recoveries.fetch_add(1, Ordering::Relaxed);
-        let found = site.inspect(scene);
-        assert_eq!(found.current.as_deref(), Some(scene.target()), "{what}");
-        // It was killed once it was done, and that is a crash as any other.
-        self.died(scene, &format!("{what}, afterwards"), found);
-    }
-}
-
-/// Every step of a scene is one at which a node dies once and is started again.
-fn sweep(site: &Site, scene: Scene, tally: &Tally) -> u64 {
-    for step in 1.. {
-        site.restore(scene);
-        let life = site.run(scene, Death::AtStep(step), &Extra::default());
-        let what = format!("killed at step {step}");
-        tally.died(scene, &what, site.inspect(scene));
-        if life == Life::Done {
-            return step - 1;
-        }
-        tally.at_steps.fetch_add(1, Ordering::Relaxed);
-        tally.recover(site, scene, &what);
-    }
-    unreachable!("a scene ends")
-}
-
 /// Dies over and over, each time going on from what the last crash left.
 fn wander(site: &Site, steps: &BTreeMap<Scene, u64>, kills: u64, rng: &mut SmallRng, tally: &Tally) {
-    while tally.kills.load(Ordering::Relaxed) < kills {
+    while tally.kills() < kills {
         let scene = Scene::ALL[rng.random_range(0..Scene::ALL.len())];
-        site.restore(scene);
-        let mut what = Vec::new();
+        let longest_us = if scene.has_trial() { 800_000 } else { 400_000 };
+        let mut story = Story::begin(site, scene, tally);
         for _ in 0..rng.random_range(1..=MOST_IN_A_ROW) {
             let death = if rng.random_range(0..ONE_AT_ANY_INSTANT) == 0 {
-                Death::After(Duration::from_micros(rng.random_range(0..400_000)))
+                Death::After(Duration::from_micros(rng.random_range(0..longest_us)))
             } else {
                 Death::AtStep(rng.random_range(1..=steps[&scene]))
             };
-            what.push(format!("{death:?}"));
-            let life = site.run(scene, death, &Extra::default());
-            if life == Life::Killed && matches!(death, Death::AtStep(_)) {
-                tally.at_steps.fetch_add(1, Ordering::Relaxed);
-            }
-            tally.died(scene, &what.join(", "), site.inspect(scene));
-            if life == Life::Done {
+            if story.crash(death) == Life::Done {
                 break;
             }
         }
-        tally.recover(site, scene, &what.join(", "));
+        story.end();
     }
+}
+
+/// The scenes of each of those that kill at the same time.
+fn shares() -> [Vec<Scene>; 3] {
+    [
+        vec![Scene::First, Scene::Rollback, Scene::Return],
+        vec![Scene::Upgrade, Scene::Collect, Scene::Unhold],
+        vec![Scene::Trial, Scene::Ill, Scene::Looping, Scene::GivenUp],
+    ]
 }
 
 #[test]
@@ -138,7 +92,7 @@ fn a_node_killed_anywhere_goes_on_and_current_is_always_whole() {
         Site::prepare(PROGRAM, &own, &own.join("home"))
     };
     let steps = std::thread::scope(|scope| {
-        let workers: Vec<_> = [vec![Scene::First, Scene::Rollback], vec![Scene::Upgrade]]
+        let workers: Vec<_> = shares()
             .into_iter()
             .enumerate()
             .map(|(worker, scenes)| {
@@ -159,13 +113,12 @@ fn a_node_killed_anywhere_goes_on_and_current_is_always_whole() {
         }
         steps
     });
-    let deaths = tally.deaths.into_inner().expect("no panic");
-    let violations = tally.violations.into_inner().expect("no panic");
+    let (deaths, violations) = (tally.deaths(), tally.violations());
     say(&format!(
         "{} kills ({} of them right after a step, of {steps:?}), {} recoveries, {} violations, in {:.0} s; the journal stood at {deaths:?}",
-        tally.kills.into_inner(),
-        tally.at_steps.into_inner(),
-        tally.recoveries.into_inner(),
+        tally.kills(),
+        tally.at_steps(),
+        tally.recoveries(),
         violations.len(),
         started.elapsed().as_secs_f64()
     ));
@@ -178,73 +131,21 @@ fn a_node_killed_anywhere_goes_on_and_current_is_always_whole() {
         (Scene::Upgrade, "switched"),
         (Scene::Upgrade, "committed"),
         (Scene::Rollback, "rolling_back"),
+        (Scene::Trial, "armed"),
+        (Scene::Trial, "switched"),
+        (Scene::Trial, "probation"),
+        (Scene::Ill, "switched"),
+        (Scene::Ill, "probation"),
+        (Scene::Ill, "rolling_back"),
+        (Scene::Ill, "quarantined"),
+        (Scene::Looping, "switched"),
+        (Scene::Looping, "rolling_back"),
+        (Scene::GivenUp, "rolling_back"),
+        (Scene::Return, "rolling_back"),
+        (Scene::Unhold, "probation"),
     ] {
         assert!(deaths.contains_key(&(scene, state.to_owned())), "no node died in {scene:?} at {state}: {deaths:?}");
     }
-}
-
-/// A small disk of its own, where this user may have one.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Option<Self> {
-        fs::create_dir_all(at).expect("writable");
-        let size = format!("size={SMALL_DISK_MIB}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "updraft-test"]).arg(at).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(at.to_owned())),
-            Ok(output) => {
-                say(&format!("skipped: no small disk: {}", String::from_utf8_lossy(&output.stderr).trim()));
-                None
-            }
-            Err(error) => {
-                say(&format!("skipped: no small disk: {error}"));
-                None
-            }
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
-
-#[test]
-fn a_disk_that_fills_at_any_step_stops_nothing_for_good() {
-    let scratch = tempfile::tempdir().expect("a temporary directory");
-    let home = scratch.path().join("small");
-    let Some(_disk) = SmallDisk::mount(&home) else { return };
-    let site = Site::prepare(PROGRAM, scratch.path(), &home);
-    let tally = Tally::default();
-    let mut filled = 0;
-    // An ordinary run takes every third step, beginning at a different one for each scene.
-    let stride = if kills_asked() > KILLS { 1 } else { 3 };
-    for (first, scene) in [(1, Scene::Upgrade), (2, Scene::First)] {
-        for step in (first..).step_by(stride) {
-            site.restore(scene);
-            let extra = Extra {
-                fill: Some((step, home.clone())),
-                patience: Some(Duration::from_millis(700)),
-                ..Extra::default()
-            };
-            let life = site.run(scene, Death::WhenDone, &extra);
-            let was_filled = home.join(FILLER).exists();
-            let what = format!("disk full at step {step}: {life:?}");
-            tally.died(scene, &what, site.inspect(scene));
-            if !was_filled {
-                break;
-            }
-            filled += 1;
-            fs::remove_file(home.join(FILLER)).expect("removable");
-            tally.recover(&site, scene, &what);
-        }
-    }
-    let violations = tally.violations.into_inner().expect("no panic");
-    say(&format!("{filled} full disks, {} violations", violations.len()));
-    assert!(filled >= 20, "only {filled} full disks");
-    assert_eq!(violations, Vec::<String>::new());
 }
 
 /// Everything below `root`, as a disk model takes it.
@@ -371,7 +272,7 @@ fn a_power_cut_loses_nothing_that_was_reported() {
     let mut rng = SmallRng::seed_from_u64(random_seed());
     let tally = Tally::default();
     let (mut trees, mut nodes, mut violations, mut without_syncs) = (0_u64, 0_u64, Vec::new(), 0_u64);
-    for scene in Scene::ALL {
+    for scene in Scene::PLAIN {
         let record = scratch.path().join(format!("steps-{scene:?}"));
         site.restore(scene);
         let before = load(&site.install_dir());
@@ -413,7 +314,7 @@ fn a_power_cut_loses_nothing_that_was_reported() {
         let (told, found) = (describe(&disk.as_seen(), Path::new("")), describe(&load(&mount), Path::new("")));
         let untold = differences(&found, &told);
         assert!(untold.is_empty(), "a step of {scene:?} was not told, or was told wrongly: {untold:#?}");
-        for _ in 0..NODES_AFTER_LOSS / Scene::ALL.len() {
+        for _ in 0..NODES_AFTER_LOSS / Scene::PLAIN.len() {
             let at = rng.random_range(0..steps.len());
             let mut disk = Disk::holding(&mount, &before);
             steps[..=at].iter().for_each(|step| disk.take(step));
@@ -431,10 +332,10 @@ fn a_power_cut_loses_nothing_that_was_reported() {
                 }
             }
             nodes += 1;
-            tally.recover(&site, scene, &format!("power lost after step {}", at + 1));
+            Story::go_on(&site, scene, &tally, &format!("power lost after step {}", at + 1)).end();
         }
     }
-    violations.extend(tally.violations.into_inner().expect("no panic"));
+    violations.extend(tally.violations());
     let (seconds, wrong) = (started.elapsed().as_secs_f64(), violations.len());
     say(&format!(
         "{trees} power cuts, {nodes} nodes started after one, {wrong} violations ({without_syncs} if nobody synced), in {seconds:.0} s"

@@ -9,55 +9,28 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use semver::Version;
 use updraft::control::client::Client;
+use updraft::control::garbage::GcView;
 use updraft::control::messages::Request;
 use updraft::control::views::{StatusView, SubscriptionState};
-use updraft::store::state::StateDb;
+use updraft::store::state::{InstallRow, InstalledRow, StateDb, StateError};
+use updraft_protocol::digest::Digest;
 
 use crate::cluster::tree;
 use crate::process::{DEADLINE, Node, Program, differences, run_to_end, seed, write};
 
-use super::{FILL_AT, FILL_IN, KILL_AT, KILL_ON_TOUCH, RECORD, STATE, WATCH, state_files};
+use super::scene::{ILL, LOOPING, MAX_ATTEMPTS, Scene, VERSIONS};
+use super::{FILL_AT, FILL_IN, KILL_AT, KILL_ON_TOUCH, RECORD, Recorded, STATE, WATCH, state_files};
 
-/// The two releases.
-pub const VERSIONS: [&str; 2] = ["1.0.0", "2.0.0"];
+/// Names the file to which the starter adds a line for each start: the version that it was told.
+pub const STARTS: &str = "CRASH_STARTS";
 
 /// Pause between two looks at a node.
 const PAUSE: Duration = Duration::from_millis(4);
-
-/// Where a peer stands when a crash is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scene {
-    /// The first release is about to be unpacked.
-    First,
-    /// The second one is, over the first.
-    Upgrade,
-    /// An operator goes back from the second to the first.
-    Rollback,
-}
-
-impl Scene {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::First, Self::Upgrade, Self::Rollback];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Upgrade => "upgrade",
-            Self::Rollback => "rollback",
-        }
-    }
-
-    /// The version that runs in the end.
-    pub fn target(self) -> &'static str {
-        match self {
-            Self::First | Self::Rollback => VERSIONS[0],
-            Self::Upgrade => VERSIONS[1],
-        }
-    }
-}
 
 /// When a node dies.
 #[derive(Debug, Clone, Copy)]
@@ -97,8 +70,14 @@ pub enum Life {
 pub struct Found {
     /// The journal's state, or `none`.
     pub journal: String,
+    /// The journal's attempt, with its way, and how many starts of its release were written down.
+    pub attempts: (String, u32),
     /// The version that `current` leads to.
     pub current: Option<String>,
+    /// The version that was left for good: its artifact is quarantined.
+    pub quarantined: Option<String>,
+    /// Versions that are held.
+    pub held: Vec<String>,
     /// Everything that must never be.
     pub violations: Vec<String>,
 }
@@ -111,10 +90,22 @@ pub struct Site {
     templates: PathBuf,
     ticket: String,
     trees: BTreeMap<String, BTreeMap<PathBuf, String>>,
+    /// Counts restores: what a crash left running may still write its line, and not into the next one's.
+    restores: AtomicU64,
 }
 
 /// Makes a small release that holds every kind of entry.
 fn sources(root: &Path, version: &str) {
+    // It takes the node with it, and nothing else: whoever became the parent meanwhile is left alone.
+    let ending = if version == LOOPING {
+        "case $(readlink /proc/$PPID/exe) in */crash-node) kill -9 $PPID;; esac\n"
+    } else {
+        ""
+    };
+    write(&root.join("start"), format!("echo $UPDRAFT_VERSION >> \"$CRASH_STARTS\"\n{ending}"));
+    if version != ILL {
+        write(&root.join("healthy"), "");
+    }
     for (name, size) in [("bin/tool", 40_000), ("lib/part/one", 9_000), ("lib/part/two", 1), ("share/empty", 0)] {
         write(&root.join(name), crate::forge::noise(&format!("{version} {name}"), size));
     }
@@ -142,22 +133,50 @@ impl Site {
             templates: scratch.join("templates"),
             ticket,
             trees: BTreeMap::new(),
+            restores: AtomicU64::new(0),
         };
         fs::create_dir_all(home).expect("writable");
-        for (version, scene) in VERSIONS.into_iter().zip([Scene::First, Scene::Upgrade]) {
+        let publish = |site: &mut Self, version: &str| {
             let source = scratch.join(format!("source-{version}"));
             sources(&source, version);
             publish(&seed, &source, version);
             site.trees.insert(version.to_owned(), tree(&source));
-            let touched = site.live(scene, Death::WhenDone, &Extra::default(), true);
-            assert_eq!(touched, Life::Killed, "the peer did not get to the point of unpacking {version}");
-            site.keep(scene);
+        };
+        for (version, scene) in [(VERSIONS[0], Scene::First), (VERSIONS[1], Scene::Upgrade)] {
+            publish(&mut site, version);
+            site.come_to(scene);
             let done = site.live(scene, Death::WhenDone, &Extra::default(), false);
             assert_eq!(done, Life::Done, "the peer did not install {version}");
         }
         site.keep(Scene::Rollback);
+        for (version, scene) in [(LOOPING, Scene::Looping), (ILL, Scene::Ill)] {
+            publish(&mut site, version);
+            site.restore(Scene::Rollback);
+            site.come_to(scene);
+        }
+        self_kills(&site);
+        site.keep(Scene::GivenUp);
+        // Three trees, of which two are to stay.
+        site.finish(Scene::Ill);
+        site.keep(Scene::Collect);
         seed.terminate();
+        // From here on it is offline. What it left by hand is held, and waits for a word.
+        site.finish(Scene::Return);
+        site.keep(Scene::Unhold);
         site
+    }
+
+    /// Takes a peer to the point of unpacking, and keeps it so.
+    fn come_to(&self, scene: Scene) {
+        let touched = self.live(scene, Death::WhenDone, &Extra::default(), true);
+        assert_eq!(touched, Life::Killed, "the peer did not get to the point of unpacking for {scene:?}");
+        self.keep(scene);
+    }
+
+    /// Plays a scene to its end.
+    fn finish(&self, scene: Scene) {
+        self.restore(scene);
+        assert_eq!(self.live(scene, Death::WhenDone, &Extra::default(), false), Life::Done, "{scene:?} has no end");
     }
 
     /// The node's own directory.
@@ -184,7 +203,7 @@ impl Site {
     }
 
     fn keep(&self, scene: Scene) {
-        let template = self.templates.join(scene.name());
+        let template = self.templates.join(scene.template());
         fs::create_dir_all(&self.templates).expect("writable");
         copy(&self.home, &template);
     }
@@ -195,19 +214,46 @@ impl Site {
     /// Where the disk refuses.
     pub fn restore(&self, scene: Scene) {
         clear(&self.home);
+        self.restores.fetch_add(1, Ordering::Relaxed);
         for part in ["peer", "apps"] {
-            let from = self.templates.join(scene.name()).join(part);
+            let from = self.templates.join(scene.template()).join(part);
             if from.exists() {
                 copy(&from, &self.home.join(part));
             }
         }
     }
 
-    fn command(&self, death: Death, extra: &Extra, on_touch: bool) -> Command {
+    /// Where the starter of this scene writes its lines.
+    fn starts(&self) -> PathBuf {
+        self.home.join(format!("starts-{}", self.restores.load(Ordering::Relaxed)))
+    }
+
+    /// How many steps a peer takes in a scene until the release is unpacked and in its place.
+    ///
+    /// # Panics
+    /// Where none is unpacked.
+    pub fn steps_until_unpacked(&self, scene: Scene) -> u64 {
+        self.restore(scene);
+        let record = self.home.join("record");
+        self.run(scene, Death::WhenDone, &Extra { record: Some(record.clone()), ..Extra::default() });
+        let text = fs::read_to_string(&record).expect("a record");
+        let steps = text.lines().map(|line| serde_json::from_str::<Recorded>(line).expect("a step"));
+        let unpacked = steps.enumerate().filter(|(_, step)| step.step == "sync_tree").last().expect("it unpacks");
+        u64::try_from(unpacked.0).expect("few") + 1
+    }
+
+    /// How often a version was started since the scene began.
+    pub fn begun(&self, version: &str) -> usize {
+        let lines = fs::read_to_string(self.starts()).unwrap_or_default();
+        lines.lines().filter(|line| *line == version).count()
+    }
+
+    fn command(&self, scene: Scene, death: Death, extra: &Extra, on_touch: bool) -> Command {
+        write(&self.data_dir().join("updraft.toml"), scene.configuration(&self.install_dir()));
         let mut command = Command::new(self.program.0);
         command.arg("--data-dir").arg(self.data_dir());
         command.args(["peer", "--join", &self.ticket, "--listen", "/ip4/127.0.0.1/tcp/0"]);
-        command.arg("--subscribe").arg(format!("app={}", self.install_dir().display()));
+        command.env(STARTS, self.starts());
         command.env("HOME", &self.home).env("NO_COLOR", "1").env(WATCH, self.install_dir()).env(STATE, self.state());
         if let Death::AtStep(step) = death {
             command.env(KILL_AT, step.to_string());
@@ -236,14 +282,14 @@ impl Site {
         let log = self.home.join("log");
         let errors = fs::File::create(&log).expect("writable");
         let mut child = self
-            .command(death, extra, on_touch)
+            .command(scene, death, extra, on_touch)
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
             .stderr(errors)
             .spawn()
             .expect("the program is there");
         let started = Instant::now();
-        let mut rollback = None;
+        let mut asked = None;
         let life = loop {
             if let Some(status) = child.try_wait().expect("a child of this process") {
                 let text = || fs::read_to_string(&log).unwrap_or_default();
@@ -258,11 +304,17 @@ impl Site {
             let status = self.status();
             if let Some(status) = &status {
                 self.check_report(status);
-                if is_done(status, scene) {
+                if scene == Scene::Collect {
+                    if is_done(status, scene) && self.collect_garbage() {
+                        break Life::Done;
+                    }
+                } else if is_done(status, scene) {
                     break Life::Done;
-                }
-                if scene == Scene::Rollback && rollback.is_none() && installed(status) == Some(VERSIONS[1]) {
-                    rollback = self.ask_for_rollback();
+                } else if asked.is_none()
+                    && let Some((before, request)) = scene.request()
+                    && installed(status) == Some(before)
+                {
+                    asked = self.ask(&request);
                 }
             }
             let waited = started.elapsed();
@@ -285,11 +337,18 @@ impl Site {
         Client::connect(&self.data_dir()).ok()?.send(&Request::Status { explain: false }).ok()?.finish().ok()
     }
 
-    fn ask_for_rollback(&self) -> Option<updraft::control::client::Conversation> {
-        // By name: one that goes on by itself may be back at the first by now, and would go forth again.
-        let to = Some(VERSIONS[0].parse().expect("a version"));
-        let request = Request::Rollback { product: "app".parse().expect("a product"), to, hold: true };
-        Client::connect(&self.data_dir()).ok()?.send(&request).ok()
+    fn ask(&self, request: &Request) -> Option<updraft::control::client::Conversation> {
+        Client::connect(&self.data_dir()).ok()?.send(request).ok()
+    }
+
+    /// Whether what nothing needs was removed, and nothing else.
+    fn collect_garbage(&self) -> bool {
+        let asked = self.ask(&Request::Gc { dry_run: false });
+        let Some(answer) = asked.and_then(|conversation| conversation.finish::<GcView>().ok()) else { return false };
+        assert_eq!(answer.warnings, Vec::<String>::new());
+        let trees = fs::read_dir(self.install_dir().join("releases")).map_or(0, Iterator::count);
+        assert_eq!(trees, 2, "what is installed and what was before stay, and nothing else does");
+        true
     }
 
     /// What a running node says is installed must be so at that moment.
@@ -336,39 +395,94 @@ impl Site {
         if current.is_some() && !root.join("current").is_dir() {
             violations.push(format!("`current` leads nowhere: {current:?}"));
         }
-        if current.is_none() && scene != Scene::First {
+        if current.is_none() && !scene.begins_empty() {
             violations.push("`current` is missing".to_owned());
         }
-        let (journal, installed) = self.journal(&mut violations);
-        let steps_aside = ["armed", "switched", "probation", "rolling_back"].contains(&journal.as_str());
-        if installed.is_some() && installed != name && !steps_aside {
-            violations.push(format!("the journal ({journal}) says {installed:?}, `current` says {name:?}"));
+        let current = name.as_deref().and_then(version_of);
+        let mut found = Found {
+            journal: "unreadable".to_owned(),
+            attempts: (String::new(), 0),
+            current,
+            quarantined: None,
+            held: Vec::new(),
+            violations,
+        };
+        match self.read_state() {
+            Ok(state) => self.judge(scene, &state, name.as_deref(), &mut found),
+            Err(error) => found.violations.push(format!("the state database cannot be read: {error}")),
         }
-        Found { journal, current: name.as_deref().and_then(version_of), violations }
+        found
     }
 
-    /// The journal's state, and the tree that is installed by it. Read from a copy, so that the node finds
-    /// its database as the crash left it.
-    fn journal(&self, violations: &mut Vec<String>) -> (String, Option<String>) {
+    /// What the database says. Read from a copy, so that the node finds it as the crash left it.
+    fn read_state(&self) -> Result<State, StateError> {
         let copy = tempfile::tempdir().expect("a temporary directory");
         for file in state_files(&self.state()) {
             if let (Some(name), true) = (file.file_name(), file.exists()) {
                 fs::copy(&file, copy.path().join(name)).expect("readable");
             }
         }
-        let found = StateDb::open(&copy.path().join("state.db"))
-            .and_then(|state| Ok((state.install(&self.install_dir())?, state.installed(&self.install_dir())?)));
-        match found {
-            Ok((install, installed)) => {
-                let journal = install.map_or_else(|| "none".to_owned(), |row| row.state);
-                (journal, installed.map(|row| row.release_dir))
+        let (state, directory) = (StateDb::open(&copy.path().join("state.db"))?, self.install_dir());
+        let product = "app".parse().expect("a product");
+        Ok(State {
+            line: state.install(&directory)?,
+            installed: state.installed(&directory)?,
+            quarantined: state.quarantined(Some(&directory))?.into_iter().map(|row| row.artifact).collect(),
+            held: state.holds(&directory, &product)?.into_iter().filter_map(|(version, _)| version).collect(),
+        })
+    }
+
+    /// Holds what the database says against the link, the starts and itself.
+    fn judge(&self, scene: Scene, state: &State, current: Option<&str>, found: &mut Found) {
+        let violations = &mut found.violations;
+        found.held = state.held.iter().map(ToString::to_string).collect();
+        let line = state.line.as_ref();
+        found.journal = line.map_or_else(|| "none".to_owned(), |line| line.state.clone());
+        let steps_aside = ["armed", "switched", "probation", "rolling_back"].contains(&found.journal.as_str());
+        let installed = state.installed.as_ref().map(|row| row.release_dir.as_str());
+        if installed.is_some() && installed != current && !steps_aside {
+            violations.push(format!("the journal ({}) says {installed:?}, `current` says {current:?}", found.journal));
+        }
+        if let Some(row) = state.installed.as_ref().filter(|row| [ILL, LOOPING].contains(&&*row.release.version.to_string()))
+        {
+            violations.push(format!("{} never proved itself and is called installed", row.release.version));
+        }
+        let Some(line) = line else { return };
+        found.attempts = (line.txn.clone(), line.attempts);
+        let left = line.from.as_ref();
+        if line.txn.starts_with("failure-")
+            && let Some(left) = left
+        {
+            if state.quarantined.contains(&left.artifact) {
+                found.quarantined = Some(left.version.to_string());
+            } else {
+                violations.push(format!("{} failed ({}) and is not quarantined", left.version, found.journal));
             }
-            Err(error) => {
-                violations.push(format!("the state database cannot be read: {error}"));
-                ("unreadable".to_owned(), None)
+        }
+        if line.txn.starts_with("rollback-")
+            && scene.holds().is_some()
+            && let Some(left) = left.filter(|left| !state.held.contains(&left.version))
+        {
+            violations.push(format!("{} was left by hand ({}) and is not held", left.version, found.journal));
+        }
+        for bad in [ILL, LOOPING] {
+            let begun = self.begun(bad);
+            let is_its_line = line.to.as_ref().is_some_and(|to| to.version.to_string() == bad);
+            let counted = if is_its_line { line.attempts } else { MAX_ATTEMPTS };
+            if begun > usize::try_from(counted).unwrap_or(usize::MAX) {
+                violations.push(format!("{bad} was started {begun} times, {counted} are written down"));
             }
         }
     }
+}
+
+/// What a crash left of the state database, as far as it is looked at.
+#[derive(Debug)]
+struct State {
+    line: Option<InstallRow>,
+    installed: Option<InstalledRow>,
+    quarantined: Vec<Digest>,
+    held: Vec<Version>,
 }
 
 fn installed(status: &StatusView) -> Option<&str> {
@@ -376,14 +490,16 @@ fn installed(status: &StatusView) -> Option<&str> {
 }
 
 fn is_done(status: &StatusView, scene: Scene) -> bool {
-    let Some(subscription) = status.subscriptions.first() else { return false };
-    let settled = match scene {
-        Scene::First | Scene::Upgrade => subscription.state == SubscriptionState::Committed,
-        Scene::Rollback => {
-            matches!(subscription.state, SubscriptionState::Committed | SubscriptionState::Quarantined)
-        }
-    };
-    settled && installed(status) == Some(scene.target())
+    let state = status.subscriptions.first().map(|subscription| subscription.state);
+    state.is_some_and(|state| scene.ends_in(state)) && installed(status) == Some(scene.target())
+}
+
+/// Lets a release take the node with it as often as it may.
+fn self_kills(site: &Site) {
+    site.restore(Scene::Looping);
+    for life in 1..=MAX_ATTEMPTS {
+        assert_eq!(site.run(Scene::Looping, Death::WhenDone, &Extra::default()), Life::Killed, "life {life}");
+    }
 }
 
 fn publish(seed: &Node, source: &Path, version: &str) {
