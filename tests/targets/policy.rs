@@ -651,7 +651,7 @@ fn a_seed_believes_what_a_node_signed_of_itself_and_nothing_else() {
     assert!(!seed.hear(2, report(1, "app").sign(&Digest::of(b"another"), &key(2))), "for another repository");
     assert!(seed.engine.fleet()[&peer(2)].products.is_empty());
     assert!(seed.hear(2, report(1, "app").sign(&repository, &key(2))));
-    let record = seed.engine.fleet()[&peer(2)].products[&app()].clone();
+    let record = seed.engine.fleet()[&peer(2)].products[&(app(), Channel::stable())].clone();
     assert_eq!(
         record.last.map(|last| (last.outcome, last.text)),
         Some((Outcome::Failed, "it did not start".to_owned()))

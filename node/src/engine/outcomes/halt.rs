@@ -8,13 +8,13 @@
 use std::collections::BTreeSet;
 
 use updraft_protocol::digest::Digest;
-use updraft_protocol::names::Product;
+use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::outcome::Outcome;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::rollout::{ChannelPolicy, Opens, bucket};
 use updraft_protocol::time::UtcTime;
 
-use super::ledger::{Attempt, NodeRecord};
+use super::record::{Attempt, NodeRecord};
 
 /// What became of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,18 +33,29 @@ pub struct Tally {
     pub last_words: Option<String>,
 }
 
-/// Counts what nodes said of the release (of all its builds) that a channel points to.
+/// What is asked about: the release that a channel points to.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The product and the channel.
+    pub followed: &'a (Product, Channel),
+    /// The channel's policy.
+    pub policy: &'a ChannelPolicy,
+    /// The artifacts of every build of the release.
+    pub builds: &'a BTreeSet<Digest>,
+}
+
+/// Counts what nodes said of the release (of all its builds) since the channel points to it. Whoever follows
+/// another channel, or ended before, speaks of something else.
 pub fn count<'a>(
-    product: &Product,
-    policy: &ChannelPolicy,
-    builds: &BTreeSet<Digest>,
+    question: Question<'_>,
     nodes: impl IntoIterator<Item = (&'a PeerId, &'a NodeRecord)>,
     now: UtcTime,
 ) -> Tally {
+    let Question { followed, policy, builds } = question;
     let mut tally = Tally::default();
     for (peer, node) in nodes {
-        let Some(last) = node.products.get(product).and_then(|record| record.last.as_ref()) else { continue };
-        if !builds.contains(&last.artifact) {
+        let Some(last) = node.products.get(followed).and_then(|record| record.last.as_ref()) else { continue };
+        if !builds.contains(&last.artifact) || policy.since.is_some_and(|since| last.at < since) {
             continue;
         }
         match last.outcome {
@@ -106,7 +117,8 @@ pub fn judge(policy: &ChannelPolicy, tally: &Tally) -> Option<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::ledger::{Ledger, ProductRecord};
+    use super::super::ledger::Ledger;
+    use super::super::record::ProductRecord;
     use super::*;
     use proptest::prelude::*;
     use semver::Version;
@@ -117,8 +129,8 @@ mod tests {
         UtcTime::from_unix(1_800_000_000 + seconds)
     }
 
-    fn app() -> Product {
-        "app".parse().expect("a name")
+    fn app() -> (Product, Channel) {
+        ("app".parse().expect("a name"), Channel::stable())
     }
 
     fn artifact() -> Digest {
@@ -146,7 +158,7 @@ mod tests {
             at: at(heard),
             text: "it broke".to_owned(),
         };
-        let record = ProductRecord { channel: "stable".parse().expect("a name"), runs: None, last: Some(attempt) };
+        let record = ProductRecord { runs: None, last: Some(attempt) };
         NodeRecord {
             first_seen: at(known),
             last_seen: at(heard),
@@ -158,7 +170,7 @@ mod tests {
     fn tally(policy: &ChannelPolicy, nodes: &[NodeRecord], now: i64) -> Tally {
         let named: Vec<(PeerId, &NodeRecord)> = (0..).map(peer).zip(nodes).collect();
         let nodes = named.iter().map(|(peer, node)| (peer, *node));
-        count(&app(), policy, &BTreeSet::from([artifact()]), nodes, at(now))
+        count(Question { followed: &app(), policy, builds: &BTreeSet::from([artifact()]) }, nodes, at(now))
     }
 
     fn halts(policy: &ChannelPolicy, nodes: &[NodeRecord], now: i64) -> bool {
@@ -199,6 +211,26 @@ mod tests {
         let resumed = ChannelPolicy { resumed_at: Some(at(20)), ..policy() };
         assert!(!halts(&resumed, &failed, 30));
         assert!(halts(&resumed, &vec![node(-10, Outcome::Failed, 21); 5], 30));
+    }
+
+    #[test]
+    fn what_a_node_ended_with_before_the_channel_pointed_there_is_no_vote() {
+        let tried_on_beta = vec![node(-10, Outcome::Failed, -1); 5];
+        assert_eq!(tally(&policy(), &tried_on_beta, 10), Tally::default());
+        assert!(halts(&policy(), &vec![node(-10, Outcome::Failed, 0); 5], 10), "from that second on it is");
+    }
+
+    #[test]
+    fn who_follows_another_channel_has_no_vote_and_dilutes_none() {
+        let mut nodes = vec![node(-10, Outcome::Installed, 5); 50];
+        for node in &mut nodes {
+            let others = std::mem::take(&mut node.products);
+            let beta: Channel = "beta".parse().expect("a name");
+            node.products = others.into_iter().map(|((product, _), record)| ((product, beta.clone()), record)).collect();
+        }
+        nodes.extend(vec![node(-10, Outcome::Failed, 5); 10]);
+        let tally = tally(&policy(), &nodes, 10);
+        assert_eq!((tally.installed, tally.votes, tally.votes_failed), (0, 10, 10));
     }
 
     #[test]
@@ -245,8 +277,8 @@ mod tests {
             let mut ledger = Ledger::default();
             let report = |number, outcome| Report {
                 number,
-                product: app(),
-                channel: "stable".parse().expect("a name"),
+                product: app().0,
+                channel: app().1,
                 version: Version::new(1, 1, 0),
                 artifact: artifact(),
                 outcome,
@@ -261,7 +293,8 @@ mod tests {
             for number in 2..2 + failing {
                 ledger.take(&peer(0), &report(number, Outcome::Failed), at(2));
             }
-            let tally = count(&app(), &policy(), &BTreeSet::from([artifact()]), ledger.nodes(), at(3));
+            let builds = BTreeSet::from([artifact()]);
+            let tally = count(Question { followed: &app(), policy: &policy(), builds: &builds }, ledger.nodes(), at(3));
             prop_assert_eq!((tally.votes_failed, tally.failed), (1, 1));
             // Sixteen newcomers a day have a voice.
             prop_assert_eq!(tally.votes, u64::from(others + 1).min(16));
