@@ -16,6 +16,7 @@ use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::transfer::Control;
 
+use self::attention::Attention;
 use self::halt::{Question, Tally};
 use self::ledger::Ledger;
 use self::outbox::Outbox;
@@ -27,6 +28,7 @@ use super::effect::{Effect, SwarmEffect};
 use super::input::Now;
 use super::watch::Signing;
 
+mod attention;
 pub mod halt;
 pub mod ledger;
 mod outbox;
@@ -88,6 +90,7 @@ pub(super) struct Outcomes {
     outbox: Outbox,
     seek_at_ms: Option<u64>,
     ledger: Ledger,
+    attention: Attention,
     meetings: BTreeMap<PeerId, Meeting>,
     look_at_ms: u64,
     halts_asked_ms: BTreeMap<(Product, Channel), u64>,
@@ -111,7 +114,9 @@ impl Engine {
     /// What became of the release that a channel points to, as the nodes say.
     pub fn tally(&self, followed: &(Product, Channel), policy: &ChannelPolicy, now: UtcTime) -> Tally {
         let builds = self.builds(&followed.0, policy);
-        halt::count(Question { followed, policy, builds: &builds }, self.outcomes.ledger.nodes(), now)
+        let listening_since = self.outcomes.attention.since();
+        let question = Question { followed, policy, builds: &builds, listening_since };
+        halt::count(question, self.outcomes.ledger.nodes(), now)
     }
 
     fn builds(&self, product: &Product, policy: &ChannelPolicy) -> BTreeSet<Digest> {
@@ -297,8 +302,10 @@ impl Engine {
         if !self.config.is_seed {
             return;
         }
-        for peer in self.peers.ready() {
-            self.outcomes.ledger.is_here(&peer, now.wall);
+        let here = self.peers.ready();
+        self.outcomes.attention.look(!here.is_empty(), now);
+        for peer in &here {
+            self.outcomes.ledger.is_here(peer, now.wall);
         }
         let written = self.outcomes.ledger.take_changes(WRITE_NODES);
         if !written.kept.is_empty() || !written.forgotten.is_empty() {

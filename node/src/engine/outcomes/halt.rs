@@ -42,6 +42,8 @@ pub struct Question<'a> {
     pub policy: &'a ChannelPolicy,
     /// The artifacts of every build of the release.
     pub builds: &'a BTreeSet<Digest>,
+    /// Since when somebody has listened; none: nobody does, and silence says nothing.
+    pub listening_since: Option<UtcTime>,
 }
 
 /// Counts what nodes said of the release (of all its builds) since the channel points to it. Whoever follows
@@ -51,7 +53,7 @@ pub fn count<'a>(
     nodes: impl IntoIterator<Item = (&'a PeerId, &'a NodeRecord)>,
     now: UtcTime,
 ) -> Tally {
-    let Question { followed, policy, builds } = question;
+    let Question { followed, policy, builds, listening_since } = question;
     let mut tally = Tally::default();
     for (peer, node) in nodes {
         let Some(last) = node.products.get(followed).and_then(|record| record.last.as_ref()) else { continue };
@@ -64,7 +66,7 @@ pub fn count<'a>(
             Outcome::Began => tally.pending += 1,
             Outcome::Runs => {}
         }
-        let Some(failed) = verdict(policy, last, now).filter(|_| has_vote(peer, node, policy, last, now)) else {
+        let Some(failed) = verdict(policy, last, listening_since, now).filter(|_| has_vote(peer, node, policy, last, now)) else {
             continue;
         };
         tally.votes += 1;
@@ -78,14 +80,15 @@ pub fn count<'a>(
     tally
 }
 
-/// Whether the release failed there; none while that is open.
-fn verdict(policy: &ChannelPolicy, last: &Attempt, now: UtcTime) -> Option<bool> {
+/// Whether the release failed there; none while that is open. Silence lasts from when it could have been broken.
+fn verdict(policy: &ChannelPolicy, last: &Attempt, listening_since: Option<UtcTime>, now: UtcTime) -> Option<bool> {
     match last.outcome {
         Outcome::Installed => Some(false),
         Outcome::Failed | Outcome::RolledBack => Some(true),
         Outcome::Began => {
             let silence_s = i64::try_from(policy.halt?.silence_s?).unwrap_or(i64::MAX);
-            (now.seconds_since(last.at) >= silence_s).then_some(true)
+            let since = listening_since?.max(last.at);
+            (now.seconds_since(since) >= silence_s).then_some(true)
         }
         Outcome::Runs => None,
     }
@@ -170,7 +173,9 @@ mod tests {
     fn tally(policy: &ChannelPolicy, nodes: &[NodeRecord], now: i64) -> Tally {
         let named: Vec<(PeerId, &NodeRecord)> = (0..).map(peer).zip(nodes).collect();
         let nodes = named.iter().map(|(peer, node)| (peer, *node));
-        count(Question { followed: &app(), policy, builds: &BTreeSet::from([artifact()]) }, nodes, at(now))
+        let builds = BTreeSet::from([artifact()]);
+        let question = Question { followed: &app(), policy, builds: &builds, listening_since: Some(at(0)) };
+        count(question, nodes, at(now))
     }
 
     fn halts(policy: &ChannelPolicy, nodes: &[NodeRecord], now: i64) -> bool {
@@ -203,6 +208,20 @@ mod tests {
         assert!(halts(&policy(), &silent, 605));
         let halt = Halt { silence_s: None, ..policy().halt.expect("set") };
         assert!(!halts(&ChannelPolicy { halt: Some(halt), ..policy() }, &silent, 100_000));
+    }
+
+    #[test]
+    fn nobody_is_silent_while_nobody_listens() {
+        let began = vec![node(-10, Outcome::Began, 5); 5];
+        let named: Vec<(PeerId, &NodeRecord)> = (0..).map(peer).zip(&began).collect();
+        let (followed, policy, builds) = (app(), policy(), BTreeSet::from([artifact()]));
+        let votes = |listening_since, now| {
+            let question = Question { followed: &followed, policy: &policy, builds: &builds, listening_since };
+            count(question, named.iter().map(|(peer, node)| (peer, *node)), at(now)).votes
+        };
+        assert_eq!(votes(None, 100_000), 0, "there is no session at all");
+        assert_eq!(votes(Some(at(3_600)), 4_199), 0, "the seed was away for an hour, and came back just now");
+        assert_eq!(votes(Some(at(3_600)), 4_200), 5);
     }
 
     #[test]
@@ -294,7 +313,9 @@ mod tests {
                 ledger.take(&peer(0), &report(number, Outcome::Failed), at(2));
             }
             let builds = BTreeSet::from([artifact()]);
-            let tally = count(Question { followed: &app(), policy: &policy(), builds: &builds }, ledger.nodes(), at(3));
+            let question =
+                Question { followed: &app(), policy: &policy(), builds: &builds, listening_since: Some(at(0)) };
+            let tally = count(question, ledger.nodes(), at(3));
             prop_assert_eq!((tally.votes_failed, tally.failed), (1, 1));
             // Sixteen newcomers a day have a voice.
             prop_assert_eq!(tally.votes, u64::from(others + 1).min(16));
