@@ -66,7 +66,9 @@ pub fn count<'a>(
             Outcome::Began => tally.pending += 1,
             Outcome::Runs => {}
         }
-        let Some(failed) = verdict(policy, last, listening_since, now).filter(|_| has_vote(peer, node, policy, last, now)) else {
+        let Some(failed) =
+            verdict(policy, last, listening_since, now).filter(|_| has_vote(peer, node, policy, last, now))
+        else {
             continue;
         };
         tally.votes += 1;
@@ -245,7 +247,8 @@ mod tests {
         for node in &mut nodes {
             let others = std::mem::take(&mut node.products);
             let beta: Channel = "beta".parse().expect("a name");
-            node.products = others.into_iter().map(|((product, _), record)| ((product, beta.clone()), record)).collect();
+            node.products =
+                others.into_iter().map(|((product, _), record)| ((product, beta.clone()), record)).collect();
         }
         nodes.extend(vec![node(-10, Outcome::Failed, 5); 10]);
         let tally = tally(&policy(), &nodes, 10);

@@ -90,9 +90,8 @@ struct KeptProduct {
 impl From<Kept> for NodeRecord {
     fn from(kept: Kept) -> Self {
         let all = kept.products.into_iter().chain(kept.others);
-        let products = all.map(|(product, kept)| {
-            ((product, kept.channel), ProductRecord { runs: kept.runs, last: kept.last })
-        });
+        let products =
+            all.map(|(product, kept)| ((product, kept.channel), ProductRecord { runs: kept.runs, last: kept.last }));
         Self {
             first_seen: kept.first_seen,
             last_seen: kept.last_seen,
@@ -113,13 +112,7 @@ impl From<NodeRecord> for Kept {
                 products.insert(product, kept);
             }
         }
-        Self {
-            first_seen: node.first_seen,
-            last_seen: node.last_seen,
-            voice_since: node.voice_since,
-            products,
-            others,
-        }
+        Self { first_seen: node.first_seen, last_seen: node.last_seen, voice_since: node.voice_since, products, others }
     }
 }
 
