@@ -565,7 +565,10 @@ impl Engine {
                 window: subscription.spec.directory.as_ref().map(|_| &self.windows),
             };
             let decision = plan(view, &facts, now.wall);
-            let goes_on = decision.verdict == Verdict::Install || decision.waits_for_the_disk();
+            let has_begun = |release: &Arc<Release>| subscription.is_unpacking(&release.artifact);
+            let goes_on = decision.verdict == Verdict::Install
+                || decision.waits_for_the_disk()
+                || (decision.waits_for_maintenance() && decision.offered.as_ref().is_some_and(has_begun));
             let effects = match &decision.offered {
                 Some(release) if goes_on => {
                     let transaction = format!("{:016x}", self.rng.random::<u64>());

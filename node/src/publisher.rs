@@ -357,7 +357,8 @@ pub fn sign(prepared: &Prepared, view: &CatalogView, keys: &Keys, now: UtcTime) 
         draft.add_product(product, &key.public());
     }
     draft.add_release(release);
-    let mut policy = pushed::pointing_to(release, product, &prepared.channel, view, now);
+    let before = pushed::policy_of(view, product, &prepared.channel);
+    let mut policy = pushed::pointing_to(&release.id.version, before, now);
     if let Some(schedule) = &prepared.rollout {
         policy.rollout = schedule.starting(now)?;
     }

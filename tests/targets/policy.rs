@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use semver::Version;
 use updraft::engine::catalog::CatalogView;
 use updraft::engine::clock::build_date;
-use updraft::engine::effect::{Effect, SwarmEffect};
+use updraft::engine::effect::{Effect, InstallEffect, SwarmEffect};
 use updraft::engine::input::{Input, Now, SwarmInput};
 use updraft::engine::install::{
     Check, Health, InstallState, Installed, JournalEntry, Recovered, SubscriptionSpec, Trial, Way,
@@ -20,7 +20,9 @@ use updraft::engine::outcomes::OutcomeEffect;
 use updraft::engine::plan::{Decision, Facts, Gate, GateName, Verdict, plan};
 use updraft::engine::policy::{Change, Changed, Refused, Setting, Settings, apply};
 use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
+use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
+use updraft_protocol::head::Contradiction;
 use updraft_protocol::key::SigningKey;
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Platform, Product, ReleaseId};
@@ -30,6 +32,7 @@ use updraft_protocol::release::{Content, Format, ManifestRef, Notes, Release};
 use updraft_protocol::rollout::{ChannelPolicy, Halt, Rollout, Stage};
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::transfer::{Control, Hello};
+use updraft_protocol::tuf::RoleName;
 use updraft_tests::holder::Holder;
 use updraft_tests::repository::TestRepository;
 
@@ -281,15 +284,20 @@ fn a_pause_tells_every_node_why() {
     assert_eq!(decision.blocked_by().map(|gate| gate.reason.as_str()), Some("the channel is paused: it eats files"));
 }
 
-/// Windows of which none is open at `at(0)`, and when the next opens.
-fn closed_windows() -> (OwnWindows, UtcTime) {
+/// Hours of maintenance of which none is open at `at(0)`.
+fn closed_maintenance() -> Maintenance {
     let now = at(0).unix();
     let minute = now.rem_euclid(86_400) / 60;
     let time = |minute: i64| format!("{:02}:{:02}", minute / 60, minute % 60).parse().expect("a time");
     // Two hours that begin six hours from now, every day.
     let from = (minute + 360) % 1_440;
     let window = Window::open_hours("daily".parse().expect("days"), time(from), time((from + 120) % 1_440));
-    let windows = Maintenance { windows: vec![window.expect("a window")], zone: Zone::default() }.of_node(b"node");
+    Maintenance { windows: vec![window.expect("a window")], zone: Zone::default() }
+}
+
+/// The windows of a node of which none is open at `at(0)`, and when the next opens.
+fn closed_windows() -> (OwnWindows, UtcTime) {
+    let windows = closed_maintenance().of_node(b"node");
     let opens_at = windows.at(at(0)).opens_at.expect("every day");
     (windows, opens_at)
 }
@@ -474,6 +482,114 @@ proptest! {
     }
 }
 
+// ---- every gate ---------------------------------------------------------------------------------
+
+#[test]
+fn every_gate_is_shown_whatever_follows() {
+    let names = |decision: &Decision| decision.gates.iter().map(|gate| gate.name).collect::<Vec<_>>();
+    let old = |number| Node { installed: Some(number), ..Node::default() };
+    let mut nothing = view(pointing_to("1.2.0"));
+    nothing.channels.clear();
+    let cases = [
+        ("it installs", decide(&view(pointing_to("1.2.0")), &Node::default(), at(5)), Verdict::Install),
+        ("it is there", decide(&view(pointing_to("1.2.0")), &old("1.2.0"), at(5)), Verdict::UpToDate),
+        ("it is older", decide(&view(pointing_to("1.1.0")), &old("1.2.0"), at(5)), Verdict::UpToDate),
+        (
+            "it is paused",
+            decide(&view(ChannelPolicy { paused: true, ..pointing_to("1.2.0") }), &Node::default(), at(5)),
+            Verdict::Blocked,
+        ),
+        ("not for stable", decide(&view(pointing_to("1.3.0")), &Node::default(), at(5)), Verdict::Nothing),
+        ("no release", decide(&view(ChannelPolicy::default()), &Node::default(), at(5)), Verdict::Nothing),
+        ("no channel", decide(&nothing, &Node::default(), at(5)), Verdict::Nothing),
+    ];
+    for (what, decision, verdict) in cases {
+        assert_eq!(decision.verdict, verdict, "{what}");
+        assert_eq!(names(&decision), GateName::ALL, "{what}");
+        assert!(decision.gates.iter().all(|gate| !gate.reason.is_empty()), "{what}: {decision:#?}");
+    }
+}
+
+#[test]
+fn who_is_up_to_date_sees_a_pause_and_a_yank_and_fetches_nothing() {
+    let yanked = BTreeSet::from([version("1.2.0")]);
+    let policy = ChannelPolicy { paused: true, yanked, ..pointing_to("1.2.0") };
+    let (windows, _) = closed_windows();
+    let node = Node { installed: Some("1.2.0"), windows, ..Node::default() };
+    let decision = decide(&view(policy), &node, at(5));
+    assert_eq!(decision.verdict, Verdict::UpToDate);
+    assert!(!gate(&decision, GateName::Pause).open && !gate(&decision, GateName::Yank).open);
+    let only_the_window = decide(&view(pointing_to("1.2.0")), &node, at(5));
+    assert!(!gate(&only_the_window, GateName::Window).open);
+    assert!(!only_the_window.may_fetch_ahead() && !only_the_window.waits_for_maintenance(), "it has it");
+}
+
+#[test]
+fn a_yanked_release_is_not_installed() {
+    let policy = ChannelPolicy { yanked: BTreeSet::from([version("1.2.0")]), ..pointing_to("1.2.0") };
+    let decision = decide(&view(policy), &Node::default(), at(5));
+    assert_eq!(decision.verdict, Verdict::Blocked);
+    assert_eq!(decision.blocked_by().map(|gate| gate.reason.as_str()), Some("1.2.0 was yanked"));
+}
+
+#[test]
+fn a_key_that_contradicts_itself_stops_installs_and_names_itself() {
+    let mut view = view(pointing_to("1.2.0"));
+    let found = |role| Contradiction { role, versions: (3, 3), digests: (Digest::of(b"one"), Digest::of(b"other")) };
+    view.contradictions = vec![found(RoleName::releases(&"editor".parse().expect("a name")))];
+    assert_eq!(decide(&view, &Node::default(), at(5)).verdict, Verdict::Install, "another product's");
+    view.contradictions = vec![found(RoleName::channels())];
+    let decision = decide(&view, &Node::default(), at(5));
+    assert_eq!(decision.blocked_by().map(|gate| gate.name), Some(GateName::Equivocation));
+    assert!(gate(&decision, GateName::Equivocation).reason.contains("the channels key must be replaced first"));
+}
+
+#[test]
+fn a_rollout_that_never_comes_says_what_to_do() {
+    let rollout = Rollout { start: at(0), stages: vec![Stage { percent: 0, at: at(0) }] };
+    let decision = decide(&view(ChannelPolicy { rollout, ..pointing_to("1.2.0") }), &Node::default(), at(5));
+    let reason = &gate(&decision, GateName::Rollout).reason;
+    assert!(reason.contains("channel set app:stable --rollout") && reason.contains("install app --now"), "{reason}");
+}
+
+#[test]
+fn who_is_in_a_hurry_passes_maintenance_and_rollout_and_nothing_else() {
+    let (windows, _) = closed_windows();
+    let rollout = Rollout { start: at(0), stages: vec![Stage { percent: 0, at: at(0) }] };
+    let policy = ChannelPolicy { rollout, ..pointing_to("1.2.0") };
+    let node = || Node { hurry: Some(Digest::of(b"1.2.0")), windows: windows.clone(), ..Node::default() };
+    assert_eq!(decide(&view(policy.clone()), &node(), at(5)).verdict, Verdict::Install);
+    let closed = |policy: ChannelPolicy, node: Node<'_>, now| {
+        decide(&view(policy), &node, now).gates.into_iter().find(|gate| !gate.open).map(|gate| gate.name)
+    };
+    let paused = ChannelPolicy { paused: true, ..policy.clone() };
+    assert_eq!(closed(paused, node(), at(5)), Some(GateName::Pause));
+    let yanked = ChannelPolicy { yanked: BTreeSet::from([version("1.2.0")]), ..policy.clone() };
+    assert_eq!(closed(yanked, node(), at(5)), Some(GateName::Yank));
+    let quarantine = BTreeMap::from([(Digest::of(b"1.2.0"), "it crashed".to_owned())]);
+    assert_eq!(closed(policy.clone(), Node { quarantine, ..node() }, at(5)), Some(GateName::Quarantine));
+    let old_head = ChannelPolicy { max_head_age_s: Some(60), ..policy };
+    assert_eq!(closed(old_head, node(), at(61)), Some(GateName::Freshness));
+}
+
+#[test]
+fn an_unpacking_that_began_in_time_is_ended_after_it() {
+    let recovered = Recovered { installed: Some(installed("0.9.0")), ..Recovered::default() };
+    let (mut node, first) = Machine::found(false, recovered);
+    let is = |wanted: fn(&InstallEffect) -> bool| {
+        move |effects: &[Effect]| {
+            effects.iter().any(|effect| matches!(effect, Effect::Install(effect) if wanted(effect)))
+        }
+    };
+    let begins = is(|effect| matches!(effect, InstallEffect::Stage { .. }));
+    let stops = is(|effect| matches!(effect, InstallEffect::Discard { .. }));
+    assert!(begins(&first), "{first:#?}");
+    node.engine.set_maintenance(&closed_maintenance());
+    node.now.mono_ms += 5_000;
+    let later = node.engine.handle(Input::Tick, node.now);
+    assert!(!stops(&later), "{later:#?}");
+}
+
 // ---- reports ------------------------------------------------------------------------------------
 
 fn key(n: u8) -> SigningKey {
@@ -563,7 +679,7 @@ impl Machine {
     /// A node that found this in its directory, and what it wants done first.
     fn found(is_seed: bool, recovered: Recovered) -> (Self, Vec<Effect>) {
         let mut repository = TestRepository::new(at(0));
-        repository.publish("1.0.0", b"1.0.0", at(0));
+        let manifest = repository.publish("1.0.0", b"1.0.0", at(0));
         let (mut files, mut targets) = (BTreeMap::new(), BTreeMap::new());
         for (file, bytes) in &repository.files {
             match file {
@@ -598,7 +714,7 @@ impl Machine {
         let found = Restored {
             metadata: &MetadataReader(&|name| files.get(name).cloned()),
             target: &TargetReader(&|sha256| targets.get(sha256).cloned()),
-            artifacts: Vec::new(),
+            artifacts: vec![(manifest.clone(), Some(Bitmap::full(manifest.piece_count())))],
             subscriptions: vec![(spec, recovered)],
             peers: Vec::new(),
             memory: Memory::default(),
@@ -651,7 +767,7 @@ fn a_seed_believes_what_a_node_signed_of_itself_and_nothing_else() {
     assert!(!seed.hear(2, report(1, "app").sign(&Digest::of(b"another"), &key(2))), "for another repository");
     assert!(seed.engine.fleet()[&peer(2)].products.is_empty());
     assert!(seed.hear(2, report(1, "app").sign(&repository, &key(2))));
-    let record = seed.engine.fleet()[&peer(2)].products[&app()].clone();
+    let record = seed.engine.fleet()[&peer(2)].products[&(app(), Channel::stable())].clone();
     assert_eq!(
         record.last.map(|last| (last.outcome, last.text)),
         Some((Outcome::Failed, "it did not start".to_owned()))
@@ -691,8 +807,7 @@ fn a_node_tells_the_seed_of_its_ticket_what_it_runs_and_nobody_else() {
 #[test]
 fn a_release_that_is_left_is_what_every_report_of_it_is_about() {
     let (mut node, mut effects) = Machine::found(false, on_probation(3));
-    let switched =
-        Input::Switched { directory: "/virtual".to_owned(), transaction: "t1".to_owned(), result: Ok(()) };
+    let switched = Input::Switched { directory: "/virtual".to_owned(), transaction: "t1".to_owned(), result: Ok(()) };
     effects.extend(node.engine.handle(switched, node.now));
     let failed = |outcome| (outcome, "1.1.0".to_owned(), Digest::of(b"1.1.0"));
     assert_eq!(reports(&effects), [failed(Outcome::Failed), failed(Outcome::RolledBack)]);

@@ -332,3 +332,23 @@ fn channels_are_changed_in_the_directory_of_a_stopped_seed_too() {
     fs::remove_file(data_dir.join("keys/targets.pem")).expect("init makes it");
     run(&["channel", "set", "app:beta", "--floor", "1.2.0"]).failed(1, "targets key");
 }
+
+#[test]
+fn a_build_for_another_platform_joins_the_rollout_that_is_under_way() {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let data_dir = scratch.path().join("seed");
+    let run = |arguments: &[&str]| PROGRAM.run(&data_dir, arguments);
+    run(&["init", "--product", "app"]).succeeded();
+    let publish = |platform: &str, more: &[&str]| {
+        let source = scratch.path().join(platform);
+        make_tree(&source, platform);
+        let source = source.to_str().expect("plain");
+        let arguments = ["publish", source, "--product", "app", "--version", "2.0.0", "--platform", platform];
+        run(&[&arguments[..], more].concat()).succeeded();
+        PROGRAM.json(&data_dir, ["channel", "show", "app"])["channels"][0].clone()
+    };
+    let first = publish("linux-x86_64", &["--rollout", "1@now,100@+7d"]);
+    assert_eq!(first["rollout_percent"], 1, "{first}");
+    assert_eq!(publish("linux-aarch64", &[]), first, "nothing changed for those who wait");
+    assert_eq!(publish("linux-riscv64", &["--rollout", "5@now,100@+7d"])["rollout_percent"], 5, "unless it is said");
+}

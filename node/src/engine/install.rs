@@ -166,6 +166,12 @@ impl Subscription {
         self.goal.as_ref().map(|goal| goal.to.artifact)
     }
 
+    /// Whether `artifact` is being unpacked now.
+    pub(crate) fn is_unpacking(&self, artifact: &Digest) -> bool {
+        let is_goal = |goal: &Goal| goal.to.artifact == *artifact && matches!(goal.phase, Phase::Working);
+        self.spec.directory.is_some() && self.state == InstallState::Verified && self.goal.as_ref().is_some_and(is_goal)
+    }
+
     /// What keeps a verified release from being unpacked.
     pub(crate) fn shortage(&self) -> Option<Shortage<'_>> {
         let goal = self.goal.as_ref().filter(|_| self.state == InstallState::Verified)?;

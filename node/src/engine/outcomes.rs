@@ -16,9 +16,11 @@ use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::transfer::Control;
 
-use self::halt::Tally;
-use self::ledger::{Ledger, NodeRecord};
+use self::attention::Attention;
+use self::halt::{Question, Tally};
+use self::ledger::Ledger;
 use self::outbox::Outbox;
+use self::record::NodeRecord;
 use self::told::told;
 use super::Engine;
 use super::bucket::{Rate, TokenBucket};
@@ -26,9 +28,11 @@ use super::effect::{Effect, SwarmEffect};
 use super::input::Now;
 use super::watch::Signing;
 
+mod attention;
 pub mod halt;
 pub mod ledger;
 mod outbox;
+pub mod record;
 mod told;
 
 /// Reports of one neighbour that are looked at: each costs a check of a signature.
@@ -72,13 +76,22 @@ pub enum OutcomeEffect {
     },
 }
 
+/// A node that is here.
+#[derive(Debug)]
+struct Meeting {
+    rate: TokenBucket,
+    /// What it said that it has: as much as the ledger keeps of a node.
+    named: BTreeSet<(Product, Channel)>,
+}
+
 /// What is under way about outcomes.
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
     outbox: Outbox,
     seek_at_ms: Option<u64>,
     ledger: Ledger,
-    rates: BTreeMap<PeerId, TokenBucket>,
+    attention: Attention,
+    meetings: BTreeMap<PeerId, Meeting>,
     look_at_ms: u64,
     halts_asked_ms: BTreeMap<(Product, Channel), u64>,
 }
@@ -99,8 +112,11 @@ impl Engine {
     }
 
     /// What became of the release that a channel points to, as the nodes say.
-    pub fn tally(&self, product: &Product, policy: &ChannelPolicy, now: UtcTime) -> Tally {
-        halt::count(product, policy, &self.builds(product, policy), self.outcomes.ledger.nodes(), now)
+    pub fn tally(&self, followed: &(Product, Channel), policy: &ChannelPolicy, now: UtcTime) -> Tally {
+        let builds = self.builds(&followed.0, policy);
+        let listening_since = self.outcomes.attention.since();
+        let question = Question { followed, policy, builds: &builds, listening_since };
+        halt::count(question, self.outcomes.ledger.nodes(), now)
     }
 
     fn builds(&self, product: &Product, policy: &ChannelPolicy) -> BTreeSet<Digest> {
@@ -180,7 +196,8 @@ impl Engine {
     /// A session is ready: a seed is told what runs here, and a node is noted at a seed.
     pub(super) fn outcomes_connected(&mut self, peer: &PeerId, now: Now) {
         if self.config.is_seed {
-            self.outcomes.rates.insert(peer.clone(), TokenBucket::full(REPORTS, now.mono_ms));
+            let meeting = Meeting { rate: TokenBucket::full(REPORTS, now.mono_ms), named: BTreeSet::new() };
+            self.outcomes.meetings.insert(peer.clone(), meeting);
             let _has_room = self.outcomes.ledger.seen(peer, now.wall);
         }
         if self.confidant().as_ref() == Some(peer) {
@@ -215,7 +232,9 @@ impl Engine {
     }
 
     pub(super) fn outcomes_disconnected(&mut self, peer: &PeerId) {
-        self.outcomes.rates.remove(peer);
+        if let Some(meeting) = self.outcomes.meetings.remove(peer) {
+            self.outcomes.ledger.left(peer, &meeting.named);
+        }
         if self.peers.is_of_ticket(peer) {
             self.outcomes.outbox.session_ended();
         }
@@ -248,8 +267,8 @@ impl Engine {
             return;
         }
         // What is beyond the rate is not acknowledged, and comes again.
-        let taken = self.outcomes.rates.get_mut(peer).is_some_and(|rate| rate.take(1, now.mono_ms));
-        if !taken {
+        let Some(meeting) = self.outcomes.meetings.get_mut(peer) else { return };
+        if !meeting.rate.take(1, now.mono_ms) {
             return;
         }
         if !report.is_by(peer, &self.config.repository.0) {
@@ -259,7 +278,13 @@ impl Engine {
         // Only of what there is: names cost nothing.
         let known = self.catalog.view().is_some_and(|view| view.products().contains(&report.product));
         if known && self.outcomes.ledger.seen(peer, now.wall) {
-            self.outcomes.ledger.take(peer, report, now.wall);
+            let followed = (report.product.clone(), report.channel.clone());
+            if self.outcomes.ledger.take(peer, report, now.wall)
+                && matches!(report.outcome, Outcome::Runs | Outcome::Installed)
+                && let Some(meeting) = self.outcomes.meetings.get_mut(peer)
+            {
+                meeting.named.insert(followed);
+            }
         }
         if report.number > 0 {
             let message = Control::Reported { numbers: vec![report.number] };
@@ -277,8 +302,10 @@ impl Engine {
         if !self.config.is_seed {
             return;
         }
-        for peer in self.peers.ready() {
-            self.outcomes.ledger.is_here(&peer, now.wall);
+        let here = self.peers.ready();
+        self.outcomes.attention.look(!here.is_empty(), now);
+        for peer in &here {
+            self.outcomes.ledger.is_here(peer, now.wall);
         }
         let written = self.outcomes.ledger.take_changes(WRITE_NODES);
         if !written.kept.is_empty() || !written.forgotten.is_empty() {
@@ -302,19 +329,18 @@ impl Engine {
         if self.signing(now) != Signing::Ready {
             return;
         }
-        for ((product, channel), policy) in &view.channels {
-            let key = (product.clone(), channel.clone());
+        for (key, policy) in &view.channels {
             if policy.halt.is_none() || policy.paused {
-                self.outcomes.halts_asked_ms.remove(&key);
+                self.outcomes.halts_asked_ms.remove(key);
                 continue;
             }
-            let asked_ms = self.outcomes.halts_asked_ms.get(&key);
+            let asked_ms = self.outcomes.halts_asked_ms.get(key);
             if asked_ms.is_some_and(|asked_ms| now.mono_ms.saturating_sub(*asked_ms) < HALT_AGAIN_MS) {
                 continue;
             }
-            if let Some(reason) = halt::judge(policy, &self.tally(product, policy, now.wall)) {
-                self.outcomes.halts_asked_ms.insert(key, now.mono_ms);
-                let (product, channel) = (product.clone(), channel.clone());
+            if let Some(reason) = halt::judge(policy, &self.tally(key, policy, now.wall)) {
+                self.outcomes.halts_asked_ms.insert(key.clone(), now.mono_ms);
+                let (product, channel) = key.clone();
                 self.push(Effect::Outcome(OutcomeEffect::Halt { product, channel, reason }));
             }
         }

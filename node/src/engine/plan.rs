@@ -60,6 +60,25 @@ pub enum GateName {
 }
 
 impl GateName {
+    /// Every gate, in the order in which they are looked at.
+    pub const ALL: [Self; 15] = [
+        Self::Channel,
+        Self::Platform,
+        Self::Version,
+        Self::MinFrom,
+        Self::Floor,
+        Self::Yank,
+        Self::Pause,
+        Self::Quarantine,
+        Self::Hold,
+        Self::Disk,
+        Self::Clock,
+        Self::Rollout,
+        Self::Window,
+        Self::Freshness,
+        Self::Equivocation,
+    ];
+
     /// The name in JSON and in tables.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -136,7 +155,7 @@ pub struct Disk<'a> {
 pub struct Decision {
     /// The release that the channel offers to this node, whether or not it may be installed now.
     pub offered: Option<Arc<Release>>,
-    /// Every gate that was looked at, in order.
+    /// Every gate, in the order of [`GateName::ALL`], whatever the verdict is.
     pub gates: Vec<Gate>,
     /// What follows.
     pub verdict: Verdict,
@@ -168,22 +187,30 @@ impl Decision {
         let of_time = |gate: &Gate| {
             matches!(gate.name, GateName::Clock | GateName::Rollout | GateName::Freshness | GateName::Window)
         };
-        self.gates.iter().any(|gate| !gate.open && gate.name == GateName::Clock)
+        self.verdict == Verdict::Blocked
+            && self.gates.iter().any(|gate| !gate.open && gate.name == GateName::Clock)
             && self.gates.iter().filter(closed).all(of_time)
     }
 
     /// Whether nothing but the disk keeps this from being installed: what is fetched already waits for it.
     pub fn waits_for_the_disk(&self) -> bool {
-        let mut closed = self.gates.iter().filter(|gate| !gate.open).peekable();
-        closed.peek().is_some() && closed.all(|gate| gate.name == GateName::Disk)
+        self.waits_only_for(GateName::Disk)
+    }
+
+    /// Whether nothing but the hours of maintenance keeps this from being installed: what has begun in them is
+    /// ended after them.
+    pub fn waits_for_maintenance(&self) -> bool {
+        self.waits_only_for(GateName::Window)
+    }
+
+    fn waits_only_for(&self, name: GateName) -> bool {
+        self.verdict == Verdict::Blocked && self.gates.iter().all(|gate| gate.open || gate.name == name)
     }
 
     /// Whether the release may be fetched ahead of its install: only the time is still to come. A rollout
     /// that has not come may yet be stopped, and its bytes stay where they are.
     pub fn may_fetch_ahead(&self) -> bool {
-        let mut closed = self.gates.iter().filter(|gate| !gate.open).peekable();
-        let waits_for_window = closed.peek().is_some() && closed.all(|gate| gate.name == GateName::Window);
-        waits_for_window || self.waits_for_the_clock()
+        self.waits_for_maintenance() || self.waits_for_the_clock()
     }
 
     fn gate(&mut self, name: GateName, open: bool, reason: String, opens_at: Option<UtcTime>) -> bool {
@@ -195,43 +222,63 @@ impl Decision {
 /// Decides for one subscriber.
 pub fn plan(view: &CatalogView, facts: &Facts<'_>, now: UtcTime) -> Decision {
     let mut decision = Decision { offered: None, gates: Vec::new(), verdict: Verdict::Nothing };
+    let Some((policy, release)) = target(&mut decision, view, facts) else {
+        let looked_at = decision.gates.len();
+        for name in GateName::ALL.into_iter().skip(looked_at) {
+            decision.gate(name, true, "nothing is offered that it could keep back".to_owned(), None);
+        }
+        return decision;
+    };
+    let version = &release.id.version;
+    if facts.installed == Some(version) {
+        decision.gate(GateName::Version, true, format!("{version} is installed"), None);
+        decision.gate(GateName::MinFrom, true, format!("{version} is installed"), None);
+        remaining_gates(&mut decision, view, policy, facts, &Step { target: &release, next: &release }, now);
+        decision.verdict = Verdict::UpToDate;
+        decision.offered = Some(release);
+        return decision;
+    }
+    let goes_there = version_gate(&mut decision, policy, facts, version);
+    let next = step(&mut decision, view, policy, facts, &release);
+    remaining_gates(&mut decision, view, policy, facts, &Step { target: &release, next: &next }, now);
+    decision.verdict = match decision.blocked_by() {
+        _ if !goes_there => Verdict::UpToDate,
+        None => Verdict::Install,
+        Some(_) => Verdict::Blocked,
+    };
+    decision.offered = Some(next).filter(|_| goes_there);
+    decision
+}
+
+/// The release that the channel offers to this node, and the policy that does.
+fn target<'a>(
+    decision: &mut Decision,
+    view: &'a CatalogView,
+    facts: &Facts<'_>,
+) -> Option<(&'a ChannelPolicy, Arc<Release>)> {
     let (product, channel) = (facts.product, facts.channel);
     let Some(policy) = view.channels.get(&(product.clone(), channel.clone())) else {
         let reason = format!("the repository has no channel '{channel}' for {product}");
         decision.gate(GateName::Channel, false, reason, None);
-        return decision;
+        return None;
     };
     let Some(wanted) = &policy.version else {
         decision.gate(GateName::Channel, false, format!("channel '{channel}' names no release yet"), None);
-        return decision;
+        return None;
     };
     decision.gate(GateName::Channel, true, format!("channel '{channel}' is at {wanted}"), None);
     let Some(release) = view.release(product, wanted, facts.platform).cloned() else {
         let reason = format!("{product} {wanted} has no build for {}", facts.platform);
         decision.gate(GateName::Platform, false, reason, None);
-        return decision;
+        return None;
     };
     if !release.channels.contains(channel) {
         let reason = format!("the publisher did not permit {product} {wanted} on channel '{channel}'");
         decision.gate(GateName::Platform, false, reason, None);
-        return decision;
+        return None;
     }
     decision.gate(GateName::Platform, true, format!("a build for {} exists", release.id.platform), None);
-    if facts.installed == Some(wanted) {
-        decision.gate(GateName::Version, true, format!("{wanted} is installed"), None);
-        decision.offered = Some(release);
-        decision.verdict = Verdict::UpToDate;
-        return decision;
-    }
-    if !version_gate(&mut decision, policy, facts, wanted) {
-        decision.verdict = Verdict::UpToDate;
-        return decision;
-    }
-    let next = step(&mut decision, view, policy, facts, &release);
-    decision.offered = Some(next.clone());
-    remaining_gates(&mut decision, view, policy, facts, &Step { target: &release, next: &next }, now);
-    decision.verdict = if decision.blocked_by().is_none() { Verdict::Install } else { Verdict::Blocked };
-    decision
+    Some((policy, release))
 }
 
 fn version_gate(decision: &mut Decision, policy: &ChannelPolicy, facts: &Facts<'_>, wanted: &Version) -> bool {
@@ -310,10 +357,10 @@ fn remaining_gates(
     now: UtcTime,
 ) {
     let version = &step.target.id.version;
-    if let Some(floor) = view.floors.get(facts.product) {
-        let reason = format!("the security floor is {floor}");
-        decision.gate(GateName::Floor, version >= floor, reason, None);
-    }
+    let floor = view.floors.get(facts.product);
+    let reason =
+        floor.map_or_else(|| "no security floor is set".to_owned(), |floor| format!("the security floor is {floor}"));
+    decision.gate(GateName::Floor, floor.is_none_or(|floor| version >= floor), reason, None);
     let yanked = policy.yanked.contains(version);
     let reason = if yanked { format!("{version} was yanked") } else { "not yanked".to_owned() };
     decision.gate(GateName::Yank, !yanked, reason, None);
@@ -323,30 +370,41 @@ fn remaining_gates(
         (Some(why), true) => format!("the channel is paused: {why}"),
     };
     decision.gate(GateName::Pause, !policy.paused, reason, None);
-    let failed = |release: &Release| facts.quarantine.and_then(|all| all.get(&release.artifact));
-    if let Some((release, why)) = [step.target, step.next].into_iter().find_map(|one| Some((one, failed(one)?))) {
-        let version = &release.id.version;
-        let reason = format!("this build of {version} failed here: {why}; `updraft install` tries it again");
-        decision.gate(GateName::Quarantine, false, reason, None);
-    }
-    let held = |release: &Release| facts.holds.and_then(|holds| holds.of(&release.id.version));
-    if let Some(why) = [step.target, step.next].into_iter().find_map(held) {
-        let reason = format!("{why}; `updraft unhold {}` lifts it", facts.product);
-        decision.gate(GateName::Hold, false, reason, None);
-    }
-    if let Some(disk) = facts.disk.filter(|disk| *disk.artifact == step.next.artifact) {
-        decision.gate(GateName::Disk, false, disk.reason.to_owned(), Some(disk.look_at));
-    }
+    machine_gates(decision, facts, step);
     // Before the gates that ask what time it is.
     let clock = view.clock.judge(now);
     decision.gate(GateName::Clock, clock.is_trusted(), clock.reason(now), None);
     rollout_gate(decision, policy, facts, step, now);
     window_gate(decision, facts, step, now);
     freshness_gate(decision, view, policy, facts.product, now);
-    if let Some(found) = view.contradictions.iter().find(|found| evidence::concerns(found, facts.product)) {
-        let reason = format!("{found}; the {} key must be replaced first", found.role);
-        decision.gate(GateName::Equivocation, false, reason, None);
-    }
+    let found = view.contradictions.iter().find(|found| evidence::concerns(found, facts.product));
+    let reason = match found {
+        Some(found) => format!("{found}; the {} key must be replaced first", found.role),
+        None => "no key that vouches for it is known to contradict itself".to_owned(),
+    };
+    decision.gate(GateName::Equivocation, found.is_none(), reason, None);
+}
+
+/// What happened on this machine, and what its operator said.
+fn machine_gates(decision: &mut Decision, facts: &Facts<'_>, step: &Step<'_>) {
+    let failed = |release: &Release| facts.quarantine.and_then(|all| all.get(&release.artifact));
+    let failed = [step.target, step.next].into_iter().find_map(|one| Some((&one.id.version, failed(one)?)));
+    let reason = match failed {
+        Some((version, why)) => format!("this build of {version} failed here: {why}; `updraft install` tries it again"),
+        None => "it did not fail here".to_owned(),
+    };
+    decision.gate(GateName::Quarantine, failed.is_none(), reason, None);
+    let held = |release: &Release| facts.holds.and_then(|holds| holds.of(&release.id.version));
+    let held = [step.target, step.next].into_iter().find_map(held);
+    let reason = match &held {
+        Some(why) => format!("{why}; `updraft unhold {}` lifts it", facts.product),
+        None => "nobody holds it".to_owned(),
+    };
+    decision.gate(GateName::Hold, held.is_none(), reason, None);
+    match facts.disk.filter(|disk| *disk.artifact == step.next.artifact) {
+        Some(disk) => decision.gate(GateName::Disk, false, disk.reason.to_owned(), Some(disk.look_at)),
+        None => decision.gate(GateName::Disk, true, "nothing is known to be in its way".to_owned(), None),
+    };
 }
 
 /// Whoever steps there over another release waits for the turn of the release that it steps to.
@@ -364,17 +422,25 @@ fn rollout_gate(decision: &mut Decision, policy: &ChannelPolicy, facts: &Facts<'
         decision.gate(GateName::Rollout, true, reason, None);
         return;
     }
-    let turn = if percent == 100 {
-        String::new()
-    } else {
-        let turn = place + 1;
-        format!("; the turn of this node comes at {}.{:02} %", turn / 100, turn % 100)
-    };
+    let mut turn = String::new();
+    if percent < 100 {
+        let bucket = place + 1;
+        turn = format!("; the turn of this node comes at {}.{:02} %", bucket / 100, bucket % 100);
+    }
+    if !open && opens_at.is_none() {
+        let (product, channel) = (facts.product, facts.channel);
+        turn += &format!(
+            ", which no stage reaches: `updraft channel set {product}:{channel} --rollout ...` at the seed goes on; `updraft install {product} --now` here does not wait"
+        );
+    }
     decision.gate(GateName::Rollout, open, format!("the rollout is at {percent} %{turn}"), opens_at);
 }
 
 fn window_gate(decision: &mut Decision, facts: &Facts<'_>, step: &Step<'_>, now: UtcTime) {
-    let Some(state) = facts.window.map(|windows| windows.at(now)) else { return };
+    let Some(state) = facts.window.map(|windows| windows.at(now)) else {
+        decision.gate(GateName::Window, true, "nothing changes on this machine".to_owned(), None);
+        return;
+    };
     let passes = if step.target.critical || step.next.critical {
         Some(format!("{} is critical and does not wait for maintenance", step.target.id.version))
     } else {

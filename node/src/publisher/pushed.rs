@@ -4,6 +4,7 @@
 //! of the product's role. The seed has the online keys and no other: [`take`] makes the set that takes
 //! this role as it is. Neither needs to believe the other; both ask the same rule.
 
+use semver::Version;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::offer::{Offer, OfferedRelease};
@@ -77,28 +78,63 @@ pub fn take(
     draft.take(&judged.file);
     if let (Some(release), Some(wish)) = (&judged.release, &offer.release) {
         let product = &release.id.product;
-        let policy = pointing_to(release, product, &wish.channel, view, now);
+        let policy = pointing_to(&release.id.version, policy_of(view, product, &wish.channel), now);
         draft.set_channel(product, &wish.channel, &policy);
     }
     Ok((draft.sign(keys)?, judged))
 }
 
-/// The policy of a channel, pointing to a release: everybody may have it, the rest stays as it was.
-pub(super) fn pointing_to(
-    release: &Release,
-    product: &Product,
-    channel: &Channel,
-    view: &CatalogView,
-    now: UtcTime,
-) -> ChannelPolicy {
-    match view.channels.get(&(product.clone(), channel.clone())) {
+/// The policy of a channel once it points to `version`: everybody may have it, the rest stays as it was. Where it
+/// points there already, another build is added to what is under way, and nothing about that changes.
+pub(super) fn pointing_to(version: &Version, before: Option<&ChannelPolicy>, now: UtcTime) -> ChannelPolicy {
+    match before {
+        Some(policy) if policy.version.as_ref() == Some(version) => policy.clone(),
         Some(policy) => ChannelPolicy {
-            version: Some(release.id.version.clone()),
+            version: Some(version.clone()),
             rollout: Rollout::full(),
             since: Some(now),
             resumed_at: None,
-            ..ChannelPolicy::clone(policy)
+            ..policy.clone()
         },
-        None => ChannelPolicy { since: Some(now), ..ChannelPolicy::pointing_to(release.id.version.clone()) },
+        None => ChannelPolicy { since: Some(now), ..ChannelPolicy::pointing_to(version.clone()) },
+    }
+}
+
+/// The policy that a channel has now.
+pub(super) fn policy_of<'a>(view: &'a CatalogView, product: &Product, channel: &Channel) -> Option<&'a ChannelPolicy> {
+    view.channels.get(&(product.clone(), channel.clone())).map(AsRef::as_ref)
+}
+
+#[cfg(test)]
+mod tests {
+    use updraft_protocol::rollout::Stage;
+
+    use super::*;
+
+    fn at(seconds: i64) -> UtcTime {
+        UtcTime::from_unix(1_800_000_000 + seconds)
+    }
+
+    fn in_stages() -> ChannelPolicy {
+        let stages = vec![Stage { percent: 1, at: at(0) }, Stage { percent: 100, at: at(604_800) }];
+        ChannelPolicy {
+            rollout: Rollout { start: at(0), stages },
+            since: Some(at(0)),
+            resumed_at: Some(at(5)),
+            ..ChannelPolicy::pointing_to(Version::new(2, 0, 0))
+        }
+    }
+
+    #[test]
+    fn a_second_build_of_a_version_leaves_its_rollout_as_it_is() {
+        assert_eq!(pointing_to(&Version::new(2, 0, 0), Some(&in_stages()), at(10)), in_stages());
+    }
+
+    #[test]
+    fn another_version_begins_anew() {
+        let paused = ChannelPolicy { paused: true, ..in_stages() };
+        let next = pointing_to(&Version::new(2, 1, 0), Some(&paused), at(10));
+        assert!(next.rollout.is_full_at(at(10)) && next.paused);
+        assert_eq!((next.since, next.resumed_at), (Some(at(10)), None));
     }
 }

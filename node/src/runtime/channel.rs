@@ -66,7 +66,7 @@ fn rows(
     view: &CatalogView,
     product: Option<&Product>,
     channel: Option<&Channel>,
-    counts: &dyn Fn(&Product, &ChannelPolicy) -> Option<OutcomeCounts>,
+    counts: &dyn Fn(&(Product, Channel), &ChannelPolicy) -> Option<OutcomeCounts>,
 ) -> Result<ChannelsView, ErrorBody> {
     let now = wall_clock();
     let wanted = |(of, name): &(Product, Channel)| {
@@ -76,7 +76,7 @@ fn rows(
         .channels
         .iter()
         .filter(|(key, _)| wanted(key))
-        .map(|((product, channel), policy)| row(product, channel, policy, view, counts(product, policy), now))
+        .map(|(key, policy)| row(&key.0, &key.1, policy, view, counts(key, policy), now))
         .collect();
     match (product, channels.is_empty()) {
         (Some(product), true) => {
@@ -164,7 +164,7 @@ impl Runtime {
             error("this node has not verified its repository yet").with_hint("updraft status tells what it waits for")
         })?;
         let now = self.now();
-        let counts = |product: &Product, policy: &ChannelPolicy| self.outcome_counts(product, policy, now);
+        let counts = |key: &(Product, Channel), policy: &ChannelPolicy| self.outcome_counts(key, policy, now);
         rows(view, product, channel, &counts).map(Response::Channels)
     }
 

@@ -21,7 +21,8 @@ use crate::engine::Engine;
 use crate::engine::effect::{Event, EventKind};
 use crate::engine::input::Now;
 use crate::engine::outcomes::OutcomeEffect;
-use crate::engine::outcomes::ledger::{MAX_NODES, NodeRecord};
+use crate::engine::outcomes::ledger::MAX_NODES;
+use crate::engine::outcomes::record::NodeRecord;
 use crate::engine::policy::Change;
 use crate::store::state::StateError;
 
@@ -78,11 +79,16 @@ impl Runtime {
     }
 
     /// What nodes said of the release that a channel points to; none at a peer, which nobody tells.
-    pub(super) fn outcome_counts(&self, product: &Product, policy: &ChannelPolicy, now: Now) -> Option<OutcomeCounts> {
+    pub(super) fn outcome_counts(
+        &self,
+        followed: &(Product, Channel),
+        policy: &ChannelPolicy,
+        now: Now,
+    ) -> Option<OutcomeCounts> {
         if self.config.role != Role::Seed {
             return None;
         }
-        let tally = self.engine.tally(product, policy, now.wall);
+        let tally = self.engine.tally(followed, policy, now.wall);
         Some(OutcomeCounts {
             installed: tally.installed,
             failed: tally.failed,
@@ -149,11 +155,11 @@ fn paused(engine: &Engine) -> Vec<PausedRow> {
 }
 
 fn products(node: &NodeRecord) -> Vec<FleetProduct> {
-    let rows = node.products.iter().map(|(product, record)| {
+    let rows = node.products.iter().map(|((product, channel), record)| {
         let last = record.last.as_ref();
         FleetProduct {
             product: product.clone(),
-            channel: record.channel.clone(),
+            channel: channel.clone(),
             runs: record.runs.as_ref().map(ToString::to_string),
             state: last.map(|last| last.outcome.as_str().to_owned()),
             version: last.map(|last| last.version.to_string()),
@@ -166,7 +172,7 @@ fn products(node: &NodeRecord) -> Vec<FleetProduct> {
 
 fn versions(fleet: &BTreeMap<PeerId, NodeRecord>) -> Vec<VersionRow> {
     let mut counts: BTreeMap<(&Product, std::cmp::Reverse<&Version>), (u64, u64, u64)> = BTreeMap::new();
-    for (product, record) in fleet.values().flat_map(|node| &node.products) {
+    for ((product, _), record) in fleet.values().flat_map(|node| &node.products) {
         if let Some(runs) = &record.runs {
             counts.entry((product, std::cmp::Reverse(runs))).or_default().0 += 1;
         }

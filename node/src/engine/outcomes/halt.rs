@@ -8,13 +8,13 @@
 use std::collections::BTreeSet;
 
 use updraft_protocol::digest::Digest;
-use updraft_protocol::names::Product;
+use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::outcome::Outcome;
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::rollout::{ChannelPolicy, Opens, bucket};
 use updraft_protocol::time::UtcTime;
 
-use super::ledger::{Attempt, NodeRecord};
+use super::record::{Attempt, NodeRecord};
 
 /// What became of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -33,18 +33,31 @@ pub struct Tally {
     pub last_words: Option<String>,
 }
 
-/// Counts what nodes said of the release (of all its builds) that a channel points to.
+/// What is asked about: the release that a channel points to.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The product and the channel.
+    pub followed: &'a (Product, Channel),
+    /// The channel's policy.
+    pub policy: &'a ChannelPolicy,
+    /// The artifacts of every build of the release.
+    pub builds: &'a BTreeSet<Digest>,
+    /// Since when somebody has listened; none: nobody does, and silence says nothing.
+    pub listening_since: Option<UtcTime>,
+}
+
+/// Counts what nodes said of the release (of all its builds) since the channel points to it. Whoever follows
+/// another channel, or ended before, speaks of something else.
 pub fn count<'a>(
-    product: &Product,
-    policy: &ChannelPolicy,
-    builds: &BTreeSet<Digest>,
+    question: Question<'_>,
     nodes: impl IntoIterator<Item = (&'a PeerId, &'a NodeRecord)>,
     now: UtcTime,
 ) -> Tally {
+    let Question { followed, policy, builds, listening_since } = question;
     let mut tally = Tally::default();
     for (peer, node) in nodes {
-        let Some(last) = node.products.get(product).and_then(|record| record.last.as_ref()) else { continue };
-        if !builds.contains(&last.artifact) {
+        let Some(last) = node.products.get(followed).and_then(|record| record.last.as_ref()) else { continue };
+        if !builds.contains(&last.artifact) || policy.since.is_some_and(|since| last.at < since) {
             continue;
         }
         match last.outcome {
@@ -53,7 +66,9 @@ pub fn count<'a>(
             Outcome::Began => tally.pending += 1,
             Outcome::Runs => {}
         }
-        let Some(failed) = verdict(policy, last, now).filter(|_| has_vote(peer, node, policy, last, now)) else {
+        let Some(failed) =
+            verdict(policy, last, listening_since, now).filter(|_| has_vote(peer, node, policy, last, now))
+        else {
             continue;
         };
         tally.votes += 1;
@@ -67,14 +82,15 @@ pub fn count<'a>(
     tally
 }
 
-/// Whether the release failed there; none while that is open.
-fn verdict(policy: &ChannelPolicy, last: &Attempt, now: UtcTime) -> Option<bool> {
+/// Whether the release failed there; none while that is open. Silence lasts from when it could have been broken.
+fn verdict(policy: &ChannelPolicy, last: &Attempt, listening_since: Option<UtcTime>, now: UtcTime) -> Option<bool> {
     match last.outcome {
         Outcome::Installed => Some(false),
         Outcome::Failed | Outcome::RolledBack => Some(true),
         Outcome::Began => {
             let silence_s = i64::try_from(policy.halt?.silence_s?).unwrap_or(i64::MAX);
-            (now.seconds_since(last.at) >= silence_s).then_some(true)
+            let since = listening_since?.max(last.at);
+            (now.seconds_since(since) >= silence_s).then_some(true)
         }
         Outcome::Runs => None,
     }
@@ -106,7 +122,8 @@ pub fn judge(policy: &ChannelPolicy, tally: &Tally) -> Option<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::ledger::{Ledger, ProductRecord};
+    use super::super::ledger::Ledger;
+    use super::super::record::ProductRecord;
     use super::*;
     use proptest::prelude::*;
     use semver::Version;
@@ -117,8 +134,8 @@ mod tests {
         UtcTime::from_unix(1_800_000_000 + seconds)
     }
 
-    fn app() -> Product {
-        "app".parse().expect("a name")
+    fn app() -> (Product, Channel) {
+        ("app".parse().expect("a name"), Channel::stable())
     }
 
     fn artifact() -> Digest {
@@ -146,7 +163,7 @@ mod tests {
             at: at(heard),
             text: "it broke".to_owned(),
         };
-        let record = ProductRecord { channel: "stable".parse().expect("a name"), runs: None, last: Some(attempt) };
+        let record = ProductRecord { runs: None, last: Some(attempt) };
         NodeRecord {
             first_seen: at(known),
             last_seen: at(heard),
@@ -158,7 +175,9 @@ mod tests {
     fn tally(policy: &ChannelPolicy, nodes: &[NodeRecord], now: i64) -> Tally {
         let named: Vec<(PeerId, &NodeRecord)> = (0..).map(peer).zip(nodes).collect();
         let nodes = named.iter().map(|(peer, node)| (peer, *node));
-        count(&app(), policy, &BTreeSet::from([artifact()]), nodes, at(now))
+        let builds = BTreeSet::from([artifact()]);
+        let question = Question { followed: &app(), policy, builds: &builds, listening_since: Some(at(0)) };
+        count(question, nodes, at(now))
     }
 
     fn halts(policy: &ChannelPolicy, nodes: &[NodeRecord], now: i64) -> bool {
@@ -194,11 +213,46 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_silent_while_nobody_listens() {
+        let began = vec![node(-10, Outcome::Began, 5); 5];
+        let named: Vec<(PeerId, &NodeRecord)> = (0..).map(peer).zip(&began).collect();
+        let (followed, policy, builds) = (app(), policy(), BTreeSet::from([artifact()]));
+        let votes = |listening_since, now| {
+            let question = Question { followed: &followed, policy: &policy, builds: &builds, listening_since };
+            count(question, named.iter().map(|(peer, node)| (peer, *node)), at(now)).votes
+        };
+        assert_eq!(votes(None, 100_000), 0, "there is no session at all");
+        assert_eq!(votes(Some(at(3_600)), 4_199), 0, "the seed was away for an hour, and came back just now");
+        assert_eq!(votes(Some(at(3_600)), 4_200), 5);
+    }
+
+    #[test]
     fn what_was_reported_before_the_pause_ended_is_forgiven() {
         let failed = vec![node(-10, Outcome::Failed, 5); 5];
         let resumed = ChannelPolicy { resumed_at: Some(at(20)), ..policy() };
         assert!(!halts(&resumed, &failed, 30));
         assert!(halts(&resumed, &vec![node(-10, Outcome::Failed, 21); 5], 30));
+    }
+
+    #[test]
+    fn what_a_node_ended_with_before_the_channel_pointed_there_is_no_vote() {
+        let tried_on_beta = vec![node(-10, Outcome::Failed, -1); 5];
+        assert_eq!(tally(&policy(), &tried_on_beta, 10), Tally::default());
+        assert!(halts(&policy(), &vec![node(-10, Outcome::Failed, 0); 5], 10), "from that second on it is");
+    }
+
+    #[test]
+    fn who_follows_another_channel_has_no_vote_and_dilutes_none() {
+        let mut nodes = vec![node(-10, Outcome::Installed, 5); 50];
+        for node in &mut nodes {
+            let others = std::mem::take(&mut node.products);
+            let beta: Channel = "beta".parse().expect("a name");
+            node.products =
+                others.into_iter().map(|((product, _), record)| ((product, beta.clone()), record)).collect();
+        }
+        nodes.extend(vec![node(-10, Outcome::Failed, 5); 10]);
+        let tally = tally(&policy(), &nodes, 10);
+        assert_eq!((tally.installed, tally.votes, tally.votes_failed), (0, 10, 10));
     }
 
     #[test]
@@ -245,8 +299,8 @@ mod tests {
             let mut ledger = Ledger::default();
             let report = |number, outcome| Report {
                 number,
-                product: app(),
-                channel: "stable".parse().expect("a name"),
+                product: app().0,
+                channel: app().1,
                 version: Version::new(1, 1, 0),
                 artifact: artifact(),
                 outcome,
@@ -261,7 +315,10 @@ mod tests {
             for number in 2..2 + failing {
                 ledger.take(&peer(0), &report(number, Outcome::Failed), at(2));
             }
-            let tally = count(&app(), &policy(), &BTreeSet::from([artifact()]), ledger.nodes(), at(3));
+            let builds = BTreeSet::from([artifact()]);
+            let question =
+                Question { followed: &app(), policy: &policy(), builds: &builds, listening_since: Some(at(0)) };
+            let tally = count(question, ledger.nodes(), at(3));
             prop_assert_eq!((tally.votes_failed, tally.failed), (1, 1));
             // Sixteen newcomers a day have a voice.
             prop_assert_eq!(tally.votes, u64::from(others + 1).min(16));

@@ -6,17 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use semver::Version;
-use serde::{Deserialize, Serialize};
-use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::outcome::{Outcome, Report};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::time::UtcTime;
 
+use super::record::{Attempt, NodeRecord};
+
 /// Nodes that are remembered. Bounds memory and disk: some 500 bytes each.
 pub const MAX_NODES: usize = 16_384;
-/// Products of one node that are remembered.
+/// Products of one node that are remembered, each on each of its channels.
 const MAX_PRODUCTS: usize = 16;
 /// Seconds after which a node that was not seen gives way to a newcomer.
 const FORGOTTEN_S: i64 = 90 * 86_400;
@@ -29,58 +28,6 @@ const VOICES_SHARE: usize = 10;
 const DAY_S: i64 = 86_400;
 /// Seconds between two notes on disk that a node was seen.
 const SEEN_S: i64 = 300;
-
-/// How an install of a node stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// The report's number.
-    pub number: u64,
-    /// Of which release.
-    pub version: Version,
-    /// Its artifact.
-    pub artifact: Digest,
-    /// How far it came.
-    pub outcome: Outcome,
-    /// When that was heard.
-    pub at: UtcTime,
-    /// The node's words.
-    pub text: String,
-}
-
-/// What is known of a product on a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProductRecord {
-    /// The channel that it follows.
-    pub channel: Channel,
-    /// What it runs.
-    pub runs: Option<Version>,
-    /// Its last install.
-    pub last: Option<Attempt>,
-}
-
-/// What is known of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeRecord {
-    /// When it came first.
-    pub first_seen: UtcTime,
-    /// When it was here last.
-    pub last_seen: UtcTime,
-    /// Since when its word counts; none: not yet.
-    pub voice_since: Option<UtcTime>,
-    /// What it has.
-    pub products: BTreeMap<Product, ProductRecord>,
-}
-
-impl NodeRecord {
-    /// Adds what was known before to what is known now.
-    fn join(&mut self, before: &Self) {
-        self.first_seen = before.first_seen;
-        self.voice_since = before.voice_since.or(self.voice_since);
-        for (product, record) in &before.products {
-            self.products.entry(product.clone()).or_insert_with(|| record.clone());
-        }
-    }
-}
 
 /// What is to be written down.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -138,9 +85,8 @@ impl Ledger {
             return false;
         }
         let voice = self.may_have_a_voice(peer, now);
-        let new = NodeRecord { first_seen: now, last_seen: now, voice_since: None, products: BTreeMap::new() };
         let is_new = !self.nodes.contains_key(peer);
-        let node = self.nodes.entry(peer.clone()).or_insert(new);
+        let node = self.nodes.entry(peer.clone()).or_insert_with(|| NodeRecord::new(now));
         if is_new || voice || now.seconds_since(node.last_seen) >= SEEN_S {
             self.dirty.insert(peer.clone());
         }
@@ -185,16 +131,15 @@ impl Ledger {
         true
     }
 
-    /// A node's word. Whoever is not in the table is not heard.
-    pub(crate) fn take(&mut self, peer: &PeerId, report: &Report, now: UtcTime) {
-        let Some(node) = self.nodes.get_mut(peer) else { return };
-        if !node.products.contains_key(&report.product) && node.products.len() >= MAX_PRODUCTS {
-            return;
+    /// A node's word; false where there is no place for it. Whoever is not in the table is not heard.
+    pub(crate) fn take(&mut self, peer: &PeerId, report: &Report, now: UtcTime) -> bool {
+        let Some(node) = self.nodes.get_mut(peer) else { return false };
+        let followed = (report.product.clone(), report.channel.clone());
+        if !node.products.contains_key(&followed) && node.products.len() >= MAX_PRODUCTS {
+            return false;
         }
-        let new = ProductRecord { channel: report.channel.clone(), runs: None, last: None };
-        let record = node.products.entry(report.product.clone()).or_insert(new);
+        let record = node.products.entry(followed).or_default();
         let before = record.clone();
-        record.channel = report.channel.clone();
         if matches!(report.outcome, Outcome::Runs | Outcome::Installed) {
             record.runs = Some(report.version.clone());
         }
@@ -213,6 +158,19 @@ impl Ledger {
             self.dirty.insert(peer.clone());
         }
         node.last_seen = node.last_seen.max(now);
+        true
+    }
+
+    /// A node has gone that named what it follows: what it did not name it does not run any more. How its last
+    /// install there ended stays.
+    pub(crate) fn left(&mut self, peer: &PeerId, named: &BTreeSet<(Product, Channel)>) {
+        let Some(node) = self.nodes.get_mut(peer).filter(|_| !named.is_empty()) else { return };
+        for (followed, record) in &mut node.products {
+            if record.runs.is_some() && !named.contains(followed) {
+                record.runs = None;
+                self.dirty.insert(peer.clone());
+            }
+        }
     }
 
     /// What has changed since the last time, at most `most` nodes of it.
@@ -232,8 +190,11 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::ProductRecord;
     use super::*;
     use proptest::prelude::*;
+    use semver::Version;
+    use updraft_protocol::digest::Digest;
 
     fn peer(number: u32) -> PeerId {
         PeerId::from_bytes(&number.to_be_bytes()).expect("a valid length")
@@ -273,6 +234,27 @@ mod tests {
         ledger.take(&peer(1), &report(0, Outcome::Runs), at(3));
         assert_eq!(record(&ledger, 1).runs, Some(Version::new(1, 0, 0)));
         assert_eq!(record(&ledger, 1).last.clone().expect("an attempt").number, 3, "no outcome");
+    }
+
+    #[test]
+    fn who_follows_two_channels_has_two_records_and_who_moves_runs_only_the_new() {
+        let mut ledger = Ledger::default();
+        assert!(ledger.seen(&peer(1), at(0)));
+        let beta: Channel = "beta".parse().expect("a name");
+        ledger.take(&peer(1), &report(1, Outcome::Installed), at(1));
+        ledger.take(&peer(1), &Report { channel: beta.clone(), ..report(2, Outcome::Failed) }, at(2));
+        let product = report(0, Outcome::Runs).product;
+        let key = |channel: &Channel| (product.clone(), channel.clone());
+        let last = |ledger: &Ledger, channel: &Channel| {
+            ledger.nodes[&peer(1)].products[&key(channel)].last.as_ref().map(|last| last.outcome)
+        };
+        assert_eq!(last(&ledger, &Channel::stable()), Some(Outcome::Installed), "not replaced by the other's");
+        assert_eq!(last(&ledger, &beta), Some(Outcome::Failed));
+        ledger.left(&peer(1), &BTreeSet::new());
+        assert!(ledger.nodes[&peer(1)].products[&key(&Channel::stable())].runs.is_some(), "it named nothing at all");
+        ledger.left(&peer(1), &BTreeSet::from([key(&beta)]));
+        assert_eq!(ledger.nodes[&peer(1)].products[&key(&Channel::stable())].runs, None);
+        assert_eq!(last(&ledger, &Channel::stable()), Some(Outcome::Installed), "that was so");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::Control;
 
 use super::{StateDb, StateError, id};
-use crate::engine::outcomes::ledger::{MAX_NODES, NodeRecord};
+use crate::engine::outcomes::ledger::MAX_NODES;
+use crate::engine::outcomes::record::NodeRecord;
 
 /// Bytes of the length in front of a message.
 const FRAME_HEADER: usize = 4;
@@ -107,7 +108,7 @@ mod tests {
     use updraft_protocol::time::UtcTime;
 
     use super::*;
-    use crate::engine::outcomes::ledger::{Attempt, ProductRecord};
+    use crate::engine::outcomes::record::{Attempt, ProductRecord};
 
     fn report(number: u64) -> Report {
         Report {
@@ -133,9 +134,9 @@ mod tests {
             at,
             text: "why".to_owned(),
         };
-        let channel = "stable".parse().expect("a name");
-        let record = ProductRecord { channel, runs: Some(Version::new(0, 9, 0)), last: Some(last) };
-        let products = BTreeMap::from([("app".parse().expect("a name"), record)]);
+        let followed = ("app".parse().expect("a name"), "stable".parse().expect("a name"));
+        let record = ProductRecord { runs: Some(Version::new(0, 9, 0)), last: Some(last) };
+        let products = BTreeMap::from([(followed, record)]);
         NodeRecord { first_seen: at, last_seen: at, voice_since: Some(at), products }
     }
 
