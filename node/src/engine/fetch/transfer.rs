@@ -22,6 +22,7 @@ use super::holder::Holder;
 use super::locality::{Locality, Standing, rank};
 use super::progress::PieceProgress;
 use super::sparing::{Sparing, Surroundings, Uplink};
+use super::suspects::Suspects;
 
 mod pick;
 
@@ -41,15 +42,6 @@ const START_JITTER_MS: u64 = 50;
 const NEWS_MS: u64 = 2_000;
 /// Milliseconds for which a neighbour whose blocks are late is not asked.
 const REST_MS: u64 = 2_000;
-
-/// What a wrong piece says about its senders.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Blame {
-    /// One neighbour sent all of it.
-    Proven(PeerId),
-    /// Several did; the piece is fetched again from one.
-    Suspects,
-}
 
 /// One object: held, wanted, or both in part.
 #[derive(Debug)]
@@ -78,7 +70,7 @@ pub(super) struct Transfer {
     taken: Bitmap,
     /// Pieces of which some block was asked of nobody.
     missing: BTreeSet<u32>,
-    suspect_pieces: BTreeSet<u32>,
+    suspects: Suspects,
     duplicates: BTreeSet<(PeerId, BlockRange)>,
     /// Who was asked for blocks of a piece that was dropped since, and until when news of them may come:
     /// it is about bytes that are gone. They are not asked for that piece meanwhile.
@@ -106,7 +98,7 @@ impl Transfer {
             availability: Availability::new(pieces),
             locality: Locality::new(rank(&object, me)),
             progress: BTreeMap::new(),
-            suspect_pieces: BTreeSet::new(),
+            suspects: Suspects::default(),
             duplicates: BTreeSet::new(),
             outdated: BTreeMap::new(),
         }
@@ -288,6 +280,7 @@ impl Transfer {
             // A source that does not deliver must not be the only one: it would hold the piece for ever.
             if progress.sole_source.as_ref() == Some(peer) {
                 progress.sole_source = None;
+                self.suspects.let_down(piece.get(), peer);
             }
         }
     }
@@ -353,7 +346,7 @@ impl Transfer {
         self.taken.set(piece);
         self.missing.remove(&piece);
         self.progress.remove(&piece);
-        self.suspect_pieces.remove(&piece);
+        self.suspects.verified(piece);
     }
 
     /// Neighbours are to hear of a piece: those that lack it, and those that offer piece by piece, which
@@ -408,9 +401,8 @@ impl Transfer {
         }
     }
 
-    /// A piece is complete and wrong: it is fetched again, and if its bytes came from one neighbour
-    /// that neighbour lied. Returns what to cancel, too.
-    pub(super) fn rejected(&mut self, piece: u32, now_ms: u64) -> (Blame, Vec<(PeerId, BlockRange)>) {
+    /// A piece is complete and wrong: it is fetched again. Returns what to cancel.
+    pub(super) fn rejected(&mut self, piece: u32, now_ms: u64) -> Vec<(PeerId, BlockRange)> {
         let progress = self.progress.remove(&piece);
         self.missing.remove(&piece);
         if !self.have.get(piece) {
@@ -429,12 +421,9 @@ impl Transfer {
             self.duplicates.remove(&(peer.clone(), *block));
             self.outdated.insert((peer.clone(), piece), now_ms + NEWS_MS);
         }
-        let whole = progress.filter(PieceProgress::is_whole).map(|p| p.contributors).unwrap_or_default();
-        if let [only] = whole.iter().collect::<Vec<_>>()[..] {
-            return (Blame::Proven(only.clone()), open);
-        }
-        self.suspect_pieces.insert(piece);
-        (Blame::Suspects, open)
+        let known = progress.map(|progress| progress.contributors).unwrap_or_default();
+        self.suspects.rejected(piece, known.into_iter().chain(open.iter().map(|(peer, _)| peer.clone())));
+        open
     }
 
     /// Open requests for blocks of a piece.
@@ -455,6 +444,12 @@ impl Transfer {
             self.release(peer, block);
         }
         asked
+    }
+
+    /// Milliseconds, at least, for which a neighbour is not asked that refuses something: whoever is asked for
+    /// whole pieces only does not get the next one at once.
+    pub(super) fn least_rest_ms(&self, peer: &PeerId) -> u64 {
+        if self.suspects.is_watched(peer) { REST_MS } else { 0 }
     }
 
     /// Takes late blocks from their neighbours; returns what to cancel.
