@@ -187,6 +187,13 @@ impl Fetch {
         }
     }
 
+    /// A neighbour pushed an object here, so that others get it from here.
+    pub fn pushed_by(&mut self, object: &ObjectId, peer: &PeerId) {
+        if let Some(transfer) = self.transfers.get_mut(object) {
+            transfer.pushed_by(peer);
+        }
+    }
+
     /// Whether anything is fetched.
     pub fn is_active(&self) -> bool {
         self.transfers.values().any(Transfer::is_active)

@@ -34,6 +34,8 @@ const MAX_TELL_MS: u64 = 200;
 /// Senders that are told apart in one artifact's account. Bounds what a neighbour that comes under new
 /// names can fill.
 const MAX_SOURCES: usize = 256;
+/// Those who pushed one artifact that are remembered.
+const MAX_PUBLISHERS: usize = 16;
 /// A node begins to ask those who hold everything within so many milliseconds. News of a release reaches a fleet
 /// at once, and all would ask the few that have it in the same moment. A seed that offers piece by piece has
 /// said whom it expects.
@@ -55,6 +57,8 @@ pub(super) struct Transfer {
     /// Who holds everything is asked for nothing before this time.
     asks_from_ms: u64,
     pub(super) holders: BTreeMap<PeerId, Holder>,
+    /// Who pushed the object here. They hold all of it and are gone soon: what they have is nowhere yet.
+    publishers: BTreeSet<PeerId>,
     pub(super) bytes: ByteCounts,
     departed: Departed,
     /// Why nothing is asked for, where the disk refused.
@@ -92,6 +96,7 @@ impl Transfer {
             sources: BTreeMap::new(),
             missing: BTreeSet::new(),
             holders: BTreeMap::new(),
+            publishers: BTreeSet::new(),
             bytes: ByteCounts::default(),
             departed: Departed::default(),
             stopped: None,
@@ -145,8 +150,11 @@ impl Transfer {
 
     /// Takes over what a neighbour says it has; replaces what it said before.
     pub(super) fn announce(&mut self, peer: &PeerId, standing: Standing, have: Bitmap, wants: bool, now_ms: u64) {
+        let spreads = !self.publishers.contains(peer);
         if let Some(holder) = self.holders.get_mut(peer) {
-            self.availability.remove(&holder.have, holder.standing.is_near);
+            if spreads {
+                self.availability.remove(&holder.have, holder.standing.is_near);
+            }
             holder.standing = standing;
             holder.have = have;
             holder.wants = wants;
@@ -155,7 +163,9 @@ impl Transfer {
             self.holders.insert(peer.clone(), Holder::new(standing, rank, have, wants));
         }
         let holder = &self.holders[peer];
-        self.availability.add(&holder.have, standing.is_near);
+        if spreads {
+            self.availability.add(&holder.have, standing.is_near);
+        }
         if let Some(sparing) = &mut self.sparing {
             if wants && !holder.have.is_full() {
                 sparing.wanted_by(peer, &Bitmap::empty(self.manifest.piece_count()), now_ms);
@@ -168,9 +178,14 @@ impl Transfer {
     /// A neighbour is near, or is not.
     pub(super) fn set_near(&mut self, peer: &PeerId, is_near: bool) {
         if let Some(holder) = self.holders.get_mut(peer).filter(|holder| holder.standing.is_near != is_near) {
-            self.availability.remove(&holder.have, holder.standing.is_near);
+            let spreads = !self.publishers.contains(peer);
+            if spreads {
+                self.availability.remove(&holder.have, holder.standing.is_near);
+            }
             holder.standing.is_near = is_near;
-            self.availability.add(&holder.have, is_near);
+            if spreads {
+                self.availability.add(&holder.have, is_near);
+            }
         }
     }
 
@@ -184,7 +199,9 @@ impl Transfer {
         if let Some(holder) = self.holders.get_mut(peer)
             && holder.have.set(piece)
         {
-            self.availability.gain(piece, holder.standing.is_near);
+            if !self.publishers.contains(peer) {
+                self.availability.gain(piece, holder.standing.is_near);
+            }
             if let Some(sparing) = &mut self.sparing {
                 sparing.gained(peer, piece, now_ms);
             }
@@ -202,6 +219,17 @@ impl Transfer {
         match &self.sparing {
             Some(sparing) => sparing.told(peer, self.manifest.piece_count()),
             None => self.have.clone(),
+        }
+    }
+
+    /// A neighbour pushed the object here. It is not one of those to whom it spreads: were its copy counted, there
+    /// would be nothing to offer that nobody else has, and all would wait for a machine that most cannot reach.
+    pub(super) fn pushed_by(&mut self, peer: &PeerId) {
+        if self.publishers.len() < MAX_PUBLISHERS
+            && self.publishers.insert(peer.clone())
+            && let Some(holder) = self.holders.get(peer)
+        {
+            self.availability.remove(&holder.have, holder.standing.is_near);
         }
     }
 
@@ -256,7 +284,9 @@ impl Transfer {
             sparing.forget(peer);
         }
         let Some(holder) = self.holders.remove(peer) else { return Vec::new() };
-        self.availability.remove(&holder.have, holder.standing.is_near);
+        if !self.publishers.contains(peer) {
+            self.availability.remove(&holder.have, holder.standing.is_near);
+        }
         let open: Vec<BlockRange> = holder.outstanding.keys().copied().collect();
         for block in &open {
             self.release(peer, *block);
