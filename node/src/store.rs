@@ -27,6 +27,7 @@ mod lock;
 mod metadata;
 mod migrations;
 mod pieces;
+mod senders;
 pub mod state;
 mod targets;
 

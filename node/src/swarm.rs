@@ -137,9 +137,24 @@ pub trait BlockIo: Send + Sync + 'static {
     /// in it alone. An error is for people.
     fn read(&self, object: &ObjectId, block: BlockRange, buffer: &mut Vec<u8>) -> Result<(), String>;
 
-    /// Stores a block that was asked for. `bytes` has the block's length; nothing else is known
+    /// Stores a block that `from` was asked for. `bytes` has the block's length; nothing else is known
     /// about them.
-    fn write(&self, object: &ObjectId, block: BlockRange, bytes: &[u8]) -> BlockOutcome;
+    fn write(&self, from: &PeerId, object: &ObjectId, block: BlockRange, bytes: &[u8]) -> Written;
+}
+
+/// What became of a block, and what it brought to light.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// What the store made of it.
+    pub outcome: BlockOutcome,
+    /// Who is proven by it to have sent wrong bytes for its piece, now or before.
+    pub liars: Vec<PeerId>,
+}
+
+impl From<BlockOutcome> for Written {
+    fn from(outcome: BlockOutcome) -> Self {
+        Self { outcome, liars: Vec::new() }
+    }
 }
 
 /// Why the network shell does not start.

@@ -4,6 +4,7 @@
 //! - [`cluster`]: real nodes in one process. [`crash`]: one that is crashed at a step.
 //! - [`forge`], [`malicious`], [`lab`]: signed sets right and wrong, peers that do anything but forge
 //!   signatures, and the nodes that have to stand it.
+//! - [`piece_store`]: a store without bytes, for models.
 //! - [`process`]: real processes. [`relay`]: a slow link between them. [`http`]: a small client.
 //! - [`repository`]: a signed repository made in memory.
 //! - [`holder`]: an engine's repository in the hands of whoever has its keys.
@@ -21,6 +22,7 @@ pub mod holder;
 pub mod http;
 pub mod lab;
 pub mod malicious;
+pub mod piece_store;
 pub mod process;
 pub mod relay;
 pub mod repository;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use updraft::engine::effect::{GossipVerdict, SwarmEffect};
 use updraft::engine::input::{BlockOutcome, SwarmInput};
-use updraft::swarm::{self, BlockIo, Identity, SwarmConfig, SwarmHandle};
+use updraft::swarm::{self, BlockIo, Written, Identity, SwarmConfig, SwarmHandle};
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::manifest::Manifest;
@@ -249,9 +249,9 @@ impl BlockIo for Shared {
         Ok(())
     }
 
-    fn write(&self, object: &ObjectId, block: BlockRange, bytes: &[u8]) -> BlockOutcome {
+    fn write(&self, _: &PeerId, object: &ObjectId, block: BlockRange, bytes: &[u8]) -> Written {
         lock(&self.log).blocks.insert((object.digest, block), bytes.to_vec());
-        BlockOutcome::Stored
+        BlockOutcome::Stored.into()
     }
 }
 

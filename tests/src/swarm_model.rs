@@ -16,12 +16,13 @@ use updraft::engine::fetch::{Fetch, News, Outcome};
 use updraft::engine::input::BlockOutcome;
 use updraft::engine::limits::is_near;
 use updraft_protocol::bitmap::Bitmap;
-use updraft_protocol::limits::{LEAF_BYTES, MAX_QUEUED_REQUESTS};
+use updraft_protocol::limits::MAX_QUEUED_REQUESTS;
 use updraft_protocol::manifest::{Manifest, ManifestBuilder};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId, ObjectKind};
 
 use self::links::{Part, Uplink};
+use crate::piece_store::{Kept, PieceStore};
 
 mod links;
 mod sessions;
@@ -44,6 +45,8 @@ pub struct Host {
     pub site: u8,
     /// What it sends is wrong.
     pub rotten: bool,
+    /// It sends wrong bytes, and only where others have a part in the piece already: it knows that.
+    pub spoils: bool,
     /// It answers nothing.
     pub silent: bool,
 }
@@ -51,7 +54,7 @@ pub struct Host {
 impl Host {
     /// A host with this upload rate.
     pub fn new(upload: u64) -> Self {
-        Self { upload, download: None, site: 0, rotten: false, silent: false }
+        Self { upload, download: None, site: 0, rotten: false, spoils: false, silent: false }
     }
 }
 
@@ -98,6 +101,7 @@ enum Event {
     Connected { with: usize },
     Block { from: usize, handle: u32, block: BlockRange },
     Stored { from: usize, block: BlockRange, outcome: BlockOutcome },
+    Lied { liar: usize },
     Sent { to: usize, block: BlockRange },
     UplinkFree,
 }
@@ -111,7 +115,9 @@ struct Node {
     online: bool,
     sessions: BTreeSet<usize>,
     have: Bitmap,
-    leaves: BTreeMap<u32, BTreeMap<u64, bool>>,
+    pieces: PieceStore<usize>,
+    /// Pieces that each other node spoilt here.
+    spoilt: BTreeMap<usize, u32>,
     /// Open requests: from whom, which bytes.
     asked: BTreeSet<(usize, BlockRange)>,
     uplink: Uplink,
@@ -233,7 +239,8 @@ impl SwarmModel {
             online: false,
             sessions: BTreeSet::new(),
             have,
-            leaves: BTreeMap::new(),
+            pieces: PieceStore::default(),
+            spoilt: BTreeMap::new(),
             asked: BTreeSet::new(),
             uplink: Uplink::default(),
             downlink_free_us: 0,
@@ -241,7 +248,7 @@ impl SwarmModel {
             arrived_us: self.now_us + after_us,
             first_asked_us: None,
             done_us: is_full.then_some(0),
-            counted: is_full || host.rotten || host.silent,
+            counted: is_full || host.rotten || host.spoils || host.silent,
             bans: BTreeSet::new(),
         });
         self.done += usize::from(self.nodes[number].counted);
@@ -295,6 +302,11 @@ impl SwarmModel {
     /// Those whom a node banned.
     pub fn bans(&self, node: usize) -> &BTreeSet<usize> {
         &self.nodes[node].bans
+    }
+
+    /// Pieces that others spoilt at a node.
+    pub fn spoilt(&self, node: usize) -> &BTreeMap<usize, u32> {
+        &self.nodes[node].spoilt
     }
 
     /// Bytes of the artifact.
@@ -396,6 +408,13 @@ impl SwarmModel {
                 let outcome = self.nodes[node].fetch.block_arrived(&peer, object, block, outcome, now_ms);
                 self.carry_out(node, outcome);
             }
+            Event::Lied { liar } => {
+                self.nodes[node].bans.insert(liar);
+                if self.nodes[node].sessions.contains(&liar) {
+                    self.part(node, liar);
+                    self.part(liar, node);
+                }
+            }
             Event::Sent { to, block } => {
                 let (peer, object) = (self.nodes[to].id.clone(), self.object);
                 let outcome = self.nodes[node].fetch.block_sent(&peer, object, block, now_ms);
@@ -461,12 +480,6 @@ impl SwarmModel {
                     self.nodes[node].done_us.get_or_insert(self.now_us);
                     self.done += usize::from(!std::mem::replace(&mut self.nodes[node].counted, true));
                 }
-                News::Poisoned { peer, .. } => {
-                    let liar = index(&peer);
-                    self.nodes[node].bans.insert(liar);
-                    self.part(node, liar);
-                    self.part(liar, node);
-                }
                 News::Misbehaved { peer, what } => panic!("an honest node is blamed: {peer} {what}"),
                 News::Stopped { reason, .. } => panic!("the store never refuses: {reason}"),
                 News::Holders { .. } => {}
@@ -489,38 +502,23 @@ impl SwarmModel {
             return;
         }
         self.blocks += 1;
-        let rotten = self.nodes[from].host.rotten;
-        let here = &mut self.nodes[node];
         let Some(piece) = self.manifest.piece_at(block.offset) else { return };
-        let number = piece.get();
-        let outcome = if here.have.get(number) {
-            self.waste.duplicate += u64::from(block.length);
-            BlockOutcome::Duplicate
-        } else {
-            let leaves = here.leaves.entry(number).or_default();
-            let step = u64::from(LEAF_BYTES);
-            let before = leaves.len();
-            for leaf in block.offset / step..block.end().div_ceil(step) {
-                leaves.entry(leaf).or_insert(rotten);
-            }
-            let whole = self.manifest.length_of(piece).div_ceil(LEAF_BYTES) as usize;
-            if leaves.len() == before {
-                self.waste.duplicate += u64::from(block.length);
-                BlockOutcome::Duplicate
-            } else if leaves.len() < whole {
-                BlockOutcome::Stored
-            } else {
-                let good = leaves.values().all(|rotten| !rotten);
-                here.leaves.remove(&number);
-                if good {
-                    here.have.set(number);
-                    BlockOutcome::PieceVerified(number)
-                } else {
-                    self.waste.rejected += u64::from(self.manifest.length_of(piece));
-                    BlockOutcome::PieceRejected(number)
-                }
-            }
-        };
+        let host = self.nodes[from].host;
+        let here = &mut self.nodes[node];
+        let is_wrong = host.rotten || (host.spoils && here.pieces.has_part_of_others(piece.get(), &from));
+        let Kept { outcome, liars, spoilers } =
+            here.pieces.write(&self.manifest, &mut here.have, block, &from, !is_wrong);
+        for spoiler in spoilers {
+            *here.spoilt.entry(spoiler).or_default() += 1;
+        }
+        match outcome {
+            BlockOutcome::Duplicate => self.waste.duplicate += u64::from(block.length),
+            BlockOutcome::PieceRejected(_) => self.waste.rejected += u64::from(self.manifest.length_of(piece)),
+            _ => {}
+        }
         self.schedule(STORE_US, node, Event::Stored { from, block, outcome });
+        for liar in liars {
+            self.schedule(STORE_US, node, Event::Lied { liar });
+        }
     }
 }

@@ -20,7 +20,6 @@ use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetRead
 use updraft::publisher::draft::Draft;
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
-use updraft_protocol::limits::LEAF_BYTES;
 use updraft_protocol::manifest::Manifest;
 use updraft_protocol::meta::{MetaFile, MetaResponse};
 use updraft_protocol::names::{Channel, Platform};
@@ -29,6 +28,7 @@ use updraft_protocol::time::UtcTime;
 use updraft_protocol::transfer::{BlockRange, ObjectId};
 use updraft_protocol::tuf::RepositoryId;
 
+use crate::piece_store::{Kept, PieceStore};
 use crate::repository::{TestKeys, TestRepository};
 
 /// The wall clock at virtual time zero.
@@ -52,7 +52,7 @@ pub struct LinkModel {
 struct StoreModel {
     manifest: Arc<Manifest>,
     have: Bitmap,
-    leaves: BTreeMap<u32, BTreeSet<u64>>,
+    pieces: PieceStore<PeerId>,
 }
 
 /// One node and what surrounds it.
@@ -327,7 +327,7 @@ impl VirtualNetwork {
         seed.files = repository.files.clone();
         seed.artifacts.insert(
             *manifest.artifact(),
-            StoreModel { manifest: manifest.clone(), have: Bitmap::full(count), leaves: BTreeMap::new() },
+            StoreModel { manifest: manifest.clone(), have: Bitmap::full(count), pieces: PieceStore::default() },
         );
         seed.engine.add_artifact(&manifest, Bitmap::full(count));
         self.tell(0, repository);
@@ -465,29 +465,15 @@ impl VirtualNetwork {
             return;
         }
         let Some(store) = node.artifacts.get_mut(&object.digest) else { return };
-        let Some(piece) = store.manifest.piece_at(block.offset) else { return };
-        let outcome = if store.have.get(piece.get()) {
-            BlockOutcome::Duplicate
-        } else {
-            let leaves = store.leaves.entry(piece.get()).or_default();
-            let step = u64::from(LEAF_BYTES);
-            // A rotten block is remembered as a leaf that no piece has.
-            leaves
-                .extend((block.offset / step..block.end().div_ceil(step)).map(|leaf| leaf | (u64::from(rotten) << 63)));
-            let whole = store.manifest.length_of(piece).div_ceil(LEAF_BYTES) as usize;
-            let good = leaves.iter().filter(|leaf| **leaf >> 63 == 0).count();
-            if leaves.len() < whole {
-                BlockOutcome::Stored
-            } else if good == whole {
-                store.leaves.remove(&piece.get());
-                store.have.set(piece.get());
-                BlockOutcome::PieceVerified(piece.get())
-            } else {
-                store.leaves.remove(&piece.get());
-                BlockOutcome::PieceRejected(piece.get())
-            }
+        let Kept { outcome, liars, .. } = store.pieces.write(&store.manifest, &mut store.have, block, &from, !rotten);
+        let piece = match outcome {
+            BlockOutcome::PieceVerified(piece) | BlockOutcome::PieceRejected(piece) => Some(piece),
+            _ => None,
         };
         self.input(index, Input::Swarm(SwarmInput::BlockArrived { peer: from, object, block, outcome }));
+        for (peer, piece) in liars.into_iter().zip(piece.into_iter().cycle()) {
+            self.input(index, Input::Swarm(SwarmInput::Lied { peer, object, piece }));
+        }
     }
 
     fn end_session(&mut self, index: usize, peer: &PeerId) {
@@ -550,7 +536,7 @@ impl VirtualNetwork {
         let store = node.artifacts.entry(*manifest.artifact()).or_insert_with(|| StoreModel {
             manifest: manifest.clone(),
             have: Bitmap::empty(manifest.piece_count()),
-            leaves: BTreeMap::new(),
+            pieces: PieceStore::default(),
         });
         let have = store.have.clone();
         self.soon(index, Input::ArtifactOpened { manifest: manifest.clone(), result: Ok(have) });

@@ -23,7 +23,7 @@ use updraft_protocol::offer::{Offer, OfferAnswer, OfferStage, OfferedRelease};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::release::{Content, Format, ManifestRef, Notes, Release};
 use updraft_protocol::time::UtcTime;
-use updraft_protocol::transfer::{Control, Hello};
+use updraft_protocol::transfer::{Control, Hello, ObjectId, ObjectKind};
 use updraft_protocol::tuf::{RoleName, TargetInfo, Targets, sign_role};
 use updraft_tests::repository::{TestKeys, TestRepository};
 
@@ -86,10 +86,22 @@ struct Seed {
     parted: Vec<PeerId>,
     /// Whether there is room for artifacts.
     room: Result<(), String>,
+    /// Messages to peers, and peers that were dialled.
+    said: Vec<(PeerId, Control)>,
+    dialled: Vec<PeerId>,
 }
 
 impl Seed {
     fn new() -> Self {
+        let mut seed = Self::engine(|_, _| {});
+        for n in 1..=20 {
+            seed.connect(n);
+        }
+        seed
+    }
+
+    /// A node with that release, changed as its test needs it, that knows nobody yet.
+    fn engine(change: impl FnOnce(&mut EngineConfig, &TestRepository)) -> Self {
         let mut repository = TestRepository::new(start());
         let manifest = repository.publish("1.0.0", b"the first", start());
         let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
@@ -106,7 +118,7 @@ impl Seed {
         files.insert(format!("{}.snapshot.json", snapshot.version), snapshot.bytes().to_vec());
         let targets: BTreeMap<Digest, Vec<u8>> =
             repository.files.values().map(|bytes| (Digest::of(bytes), bytes.clone())).collect();
-        let config = EngineConfig {
+        let mut config = EngineConfig {
             me: peer(200),
             repository: repository.id,
             ticket: None,
@@ -118,6 +130,7 @@ impl Seed {
             limits: updraft::engine::limits::Limits::default(),
             egress_budget_percent: None,
         };
+        change(&mut config, &repository);
         let found = Restored {
             metadata: &MetadataReader(&|name| files.get(name).cloned()),
             target: &TargetReader(&|sha256| targets.get(sha256).cloned()),
@@ -129,7 +142,7 @@ impl Seed {
         };
         let now = Now { wall: start(), mono_ms: 0 };
         let (engine, _) = Engine::restore(config, found, now).expect("a good repository");
-        let mut seed = Self {
+        Self {
             engine,
             repository: repository.id.0,
             now_ms: 0,
@@ -140,11 +153,9 @@ impl Seed {
             told: Vec::new(),
             parted: Vec::new(),
             room: Ok(()),
-        };
-        for n in 1..=20 {
-            seed.connect(n);
+            said: Vec::new(),
+            dialled: Vec::new(),
         }
-        seed
     }
 
     fn now(&self) -> Now {
@@ -155,9 +166,13 @@ impl Seed {
     }
 
     fn connect(&mut self, n: u8) {
+        self.connect_as(n, false, false);
+    }
+
+    fn connect_as(&mut self, n: u8, outbound: bool, seed: bool) {
         let address = format!("/ip4/192.0.2.{n}/tcp/1");
-        self.swarm(SwarmInput::Connected { peer: peer(n), address, outbound: false });
-        let hello = Hello { repository: self.repository.as_bytes().to_vec(), ..Hello::default() };
+        self.swarm(SwarmInput::Connected { peer: peer(n), address, outbound });
+        let hello = Hello { repository: self.repository.as_bytes().to_vec(), seed, ..Hello::default() };
         self.swarm(SwarmInput::Control { peer: peer(n), message: Control::Hello(hello) });
     }
 
@@ -182,6 +197,8 @@ impl Seed {
                 self.answers.insert(channel, answer);
             }
             Effect::Swarm(SwarmEffect::Disconnect { peer }) => self.parted.push(peer),
+            Effect::Swarm(SwarmEffect::Control { peer, message }) => self.said.push((peer, message)),
+            Effect::Swarm(SwarmEffect::Dial { peer, .. }) => self.dialled.extend(peer),
             Effect::Event(event) if event.kind == EventKind::PushRefused => self.told.push(event.text),
             Effect::OpenArtifact { manifest } => {
                 let result = Ok(Bitmap::empty(manifest.piece_count()));
@@ -232,7 +249,7 @@ impl Seed {
     /// The whole of an artifact arrives.
     fn artifact_arrives(&mut self, n: u8, manifest: &Manifest) {
         use updraft::engine::input::BlockOutcome;
-        use updraft_protocol::transfer::{BlockRange, ObjectId, ObjectKind};
+        use updraft_protocol::transfer::BlockRange;
         let object = ObjectId { kind: ObjectKind::Artifact, digest: *manifest.artifact() };
         for piece in 0..manifest.piece_count() {
             let index = manifest.index(piece).expect("a piece");
@@ -605,4 +622,70 @@ fn a_peer_takes_no_offers() {
     node.connect(1);
     let OfferAnswer::Refused { reason } = node.offer(1, &offered.offer) else { panic!("it was not refused") };
     assert!(reason.contains("online keys"), "{reason}");
+}
+
+/// What a peer says that it holds of an artifact, all or nothing, and whether it wants it.
+fn announce(artifact: &Manifest, holds: bool) -> Control {
+    let count = artifact.piece_count();
+    let have = if holds { Bitmap::full(count) } else { Bitmap::empty(count) };
+    let object = ObjectId { kind: ObjectKind::Artifact, digest: *artifact.artifact() };
+    Control::Announce { handle: 7, object, wants: !holds, have: have.as_bytes().to_vec() }
+}
+
+#[test]
+fn a_pushed_release_is_offered_at_once_though_its_publisher_stays() {
+    let mut seed = Seed::new();
+    let bytes: Vec<u8> = (0_u32..1 << 20).map(|at| (at % 251) as u8).collect();
+    let (release, manifest) = release("app", "2.0.0", &bytes);
+    let offered = seed.forge(Some(&release), &key(), |_| {});
+    seed.offer(1, &offered.offer);
+    seed.deliver(1, |file| matches!(file, MetaFile::Role { .. }).then(|| offered.file.clone()));
+    seed.deliver(1, |file| matches!(file, MetaFile::Manifest { .. }).then(|| manifest.encode()));
+    seed.swarm(SwarmInput::Control { peer: peer(1), message: announce(&manifest, true) });
+    seed.artifact_arrives(1, &manifest);
+    assert!(seed.versions().contains(&"2.0.0".to_owned()));
+    seed.said.clear();
+    seed.swarm(SwarmInput::Control { peer: peer(2), message: announce(&manifest, false) });
+    let offers = seed.said.iter().filter_map(|(to, message)| match message {
+        Control::Have { pieces, .. } if *to == peer(2) => Some(pieces.len()),
+        _ => None,
+    });
+    assert!(offers.sum::<usize>() > 0, "{:?}", seed.said);
+}
+
+#[test]
+fn strangers_that_call_themselves_seeds_do_not_keep_a_publisher_from_the_seed_of_its_ticket() {
+    let named = peer(99);
+    let mut publisher = Seed::engine(|config, repository| {
+        config.is_seed = false;
+        config.ticket = Some(repository.ticket(vec![format!("/ip4/192.0.2.99/tcp/1/p2p/{named}")]));
+    });
+    publisher.wait(1_000);
+    assert_eq!(std::mem::take(&mut publisher.dialled), std::slice::from_ref(&named));
+    let failed = |peer: &PeerId| SwarmInput::DialFailed {
+        peer: Some(peer.clone()),
+        addresses: Vec::new(),
+        reason: "nobody is there".to_owned(),
+    };
+    publisher.swarm(failed(&named));
+    for n in 1..=13 {
+        publisher.connect_as(n, true, true);
+    }
+    publisher.wait(60_000);
+    assert!(publisher.dialled.is_empty(), "it has neighbours enough, and needs no seed");
+    let offered = publisher.forge(None, &key(), |_| {});
+    let now = publisher.now();
+    for effect in publisher.engine.begin_offering(offered, now) {
+        publisher.carry_out(effect);
+    }
+    for round in 1..=3 {
+        publisher.wait(20_000);
+        assert_eq!(std::mem::take(&mut publisher.dialled), std::slice::from_ref(&named), "in round {round}");
+        publisher.swarm(failed(&named));
+    }
+    publisher.wait(1_000);
+    publisher.connect_as(99, true, true);
+    publisher.dialled.clear();
+    publisher.wait(60_000);
+    assert!(publisher.dialled.is_empty(), "it is there");
 }

@@ -10,6 +10,8 @@ use updraft_tests::swarm_scenarios::{FAST, Report, Scenario, bound_us, finish, p
 const MIB: u64 = 1 << 20;
 /// Bytes per second of a megabit per second.
 const MBIT: u64 = 125_000;
+/// Pieces, at most, that one neighbour spoils at a node before it is found out.
+const MOST_SPOILT: u32 = 12;
 
 /// A crowd of `peers` that send at `peer_rate`, around a seed that sends at `seed_rate`.
 fn crowd(peers: usize, length: u64, seed_rate: u64, peer_rate: u64, budget_percent: Option<u32>) -> (SwarmModel, u64) {
@@ -146,6 +148,48 @@ fn a_lying_seed_is_found_out_and_nobody_else_is_blamed() {
         assert!(model.bans(peer).iter().all(|banned| *banned == liar), "an honest peer was blamed");
     }
     assert!((2..2 + peers).any(|peer| model.bans(peer).contains(&liar)), "nobody noticed");
+}
+
+/// A crowd of eight, numbered as returned, and four more, of which two hold everything from the start. `spoils` says
+/// whether these spoil what others have sent a part of: they know that, and are never alone with a lie.
+fn with_strangers(spoils: bool, random_seed: u64) -> (SwarmModel, Vec<usize>, Vec<usize>) {
+    let (length, rate) = (34 * MIB, 20 * MBIT);
+    let mut model = SwarmModel::new(plain(length, random_seed), Host::new(rate));
+    let stranger = Host { spoils, ..Host::new(rate) };
+    let mut strangers: Vec<usize> = (0..2).map(|_| model.keeper(stranger)).collect();
+    let crowd = (0..8).map(|_| model.join(Host::new(rate), 0)).collect();
+    strangers.extend((0..2).map(|_| model.join(stranger, 0)));
+    (model, crowd, strangers)
+}
+
+#[test]
+fn whoever_spoils_what_others_sent_is_banned_after_a_few_pieces_and_nobody_else_is() {
+    for random_seed in 1..=3 {
+        let (mut model, honest, liars) = with_strangers(true, random_seed);
+        assert!(model.run_until(60_000_000, SwarmModel::all_done), "with {random_seed}");
+        for peer in &honest {
+            assert!(model.bans(*peer).iter().all(|banned| liars.contains(banned)), "an honest peer was blamed");
+            for (liar, pieces) in model.spoilt(*peer) {
+                assert!(model.bans(*peer).contains(liar), "{liar} spoilt {pieces} pieces at {peer} and stays");
+                assert!(*pieces <= MOST_SPOILT, "{liar} spoilt {pieces} pieces at {peer}");
+            }
+        }
+        let spoilt: u32 = honest.iter().flat_map(|peer| model.spoilt(*peer).values()).sum();
+        assert!(spoilt > 0, "nothing was spoilt");
+        assert!(model.waste.rejected < honest.len() as u64 * model.length() / 20, "{:?}", model.waste);
+    }
+}
+
+#[test]
+fn honest_neighbours_of_spoilers_lose_little_speed() {
+    let took_us = |spoils| {
+        let (mut model, honest, _) = with_strangers(spoils, 4);
+        assert!(model.run_until(60_000_000, SwarmModel::all_done));
+        honest.iter().filter_map(|peer| model.done_us(*peer)).max().expect("all are done")
+    };
+    let (spoilt, honest) = (took_us(true), took_us(false));
+    // What the four could have brought is missing, a third of all uplinks; hardly anything else is.
+    assert!(spoilt * 4 <= honest * 5, "{spoilt} us with spoilers, {honest} us with as many honest ones");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use self::holder::Holder;
 use self::locality::Standing;
 use self::paced::Paced;
 use self::sparing::Uplink;
-use self::transfer::{Ask, Blame, Transfer};
+use self::transfer::{Ask, Transfer};
 use self::uploads::{Upload, Uploads};
 use super::effect::SwarmEffect;
 use super::input::BlockOutcome;
@@ -36,6 +36,7 @@ mod progress;
 pub(crate) mod rate;
 mod report;
 mod sparing;
+mod suspects;
 mod transfer;
 mod uploads;
 
@@ -186,6 +187,13 @@ impl Fetch {
         }
     }
 
+    /// A neighbour pushed an object here, so that others get it from here.
+    pub fn pushed_by(&mut self, object: &ObjectId, peer: &PeerId) {
+        if let Some(transfer) = self.transfers.get_mut(object) {
+            transfer.pushed_by(peer);
+        }
+    }
+
     /// Whether anything is fetched.
     pub fn is_active(&self) -> bool {
         self.transfers.values().any(Transfer::is_active)
@@ -333,12 +341,8 @@ impl Fetch {
 
     fn piece_rejected(&mut self, object: ObjectId, piece: u32, now_ms: u64, outcome: &mut Outcome) {
         let Some(transfer) = self.transfers.get_mut(&object) else { return };
-        let (blame, open) = transfer.rejected(piece, now_ms);
-        for (peer, block) in open {
+        for (peer, block) in transfer.rejected(piece, now_ms) {
             outcome.effects.push(SwarmEffect::Cancel { peer, handle: transfer.handle, block });
-        }
-        if let Blame::Proven(peer) = blame {
-            outcome.news.push(News::Poisoned { peer, object, piece });
         }
     }
 

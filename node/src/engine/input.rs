@@ -90,6 +90,15 @@ pub enum SwarmInput {
         /// What the store made of it.
         outcome: BlockOutcome,
     },
+    /// The store has proof that a peer sent wrong bytes: they are not those of the piece as it was signed.
+    Lied {
+        /// Who.
+        peer: PeerId,
+        /// Of which object.
+        object: ObjectId,
+        /// Which piece.
+        piece: u32,
+    },
     /// A block arrived that nobody asked for (or not any more); it was read and dropped.
     BlockUnsolicited {
         /// From whom.

@@ -198,6 +198,9 @@ impl Engine {
     }
 
     pub(super) fn offered_artifact_complete(&mut self, artifact: &Digest, now: Now) {
+        for publisher in self.offers.taking.publishers(artifact) {
+            self.fetch.pushed_by(&object(artifact), &publisher);
+        }
         let steps = self.offers.taking.complete(artifact);
         self.offer_steps(steps, now);
     }
@@ -313,15 +316,15 @@ impl Engine {
 
     fn make_offers(&mut self, now: Now) {
         let Offers { making: Some(making), next_id: counter, .. } = &mut self.offers else { return };
-        let mut seeds: Vec<PeerId> = self
+        let mut seeds: Vec<(PeerId, bool)> = self
             .peers
             .sessions()
             .iter()
             .filter(|(_, session)| session.hello.as_ref().is_some_and(|hello| hello.seed))
-            .map(|(peer, _)| peer.clone())
+            .map(|(peer, _)| (peer.clone(), self.peers.is_of_ticket(peer)))
             .collect();
         // Anybody may call itself a seed; whom the ticket names comes first.
-        seeds.sort_by_key(|peer| !self.peers.is_of_ticket(peer));
+        seeds.sort_by_key(|(_, is_named)| !is_named);
         if let Some(release) = &making.offered.release {
             let sent = self.fetch.view(&object(&release.artifact)).map_or(0, |view| view.counts.sent);
             making.sent(sent, now.mono_ms);

@@ -90,6 +90,8 @@ struct Known {
     /// When a session with it ended because one side had enough neighbours, and until when it is let be.
     parted: Option<(u64, u64)>,
     from_ticket: bool,
+    /// It said that it is not the seed when it was here last.
+    is_no_seed: bool,
     /// When there was a session with it last.
     seen_ms: Option<u64>,
     /// Who told of it; `None` once it was reached, or where it was found in another way.
@@ -300,6 +302,9 @@ impl Peers {
         let Some(session) = self.sessions.get_mut(peer) else { return Err("there is no session".to_owned()) };
         if session.hello.is_some() {
             return Err("it said hello twice".to_owned());
+        }
+        if let Some(known) = self.known.get_mut(peer) {
+            known.is_no_seed = !hello.seed;
         }
         session.hello = Some(hello);
         Ok(())

@@ -65,6 +65,9 @@ impl Engine {
                 let outcome = self.fetch.block_arrived(&peer, object, block, outcome, now.mono_ms);
                 self.absorb(outcome, now);
             }
+            SwarmInput::Lied { peer, piece, .. } => {
+                self.ban(&peer, &format!("sent piece {piece}, or a part of it, which is not what was signed"), now);
+            }
             SwarmInput::BlockSent { peer, object, block } => {
                 let outcome = self.fetch.block_sent(&peer, object, block, now.mono_ms);
                 self.absorb(outcome, now);
@@ -258,9 +261,6 @@ impl Engine {
         for news in outcome.news {
             match news {
                 News::Complete(object) => self.artifact_complete(&object.digest, now),
-                News::Poisoned { peer, piece, .. } => {
-                    self.ban(&peer, &format!("sent piece {piece}, which is not what was signed"), now);
-                }
                 News::Holders { peers } => {
                     self.peers.prefer(&peers);
                     for effect in self.peers.dials(now.mono_ms) {

@@ -1,11 +1,12 @@
 //! The seam between the network and the store: blocks go from one to the other without passing the
 //! event loop.
 
+use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, ObjectId, ObjectKind};
 
 use crate::engine::input::BlockOutcome;
 use crate::store::{self, Store};
-use crate::swarm::BlockIo;
+use crate::swarm::{BlockIo, Written};
 
 /// Reads and writes blocks in a store.
 #[derive(Debug)]
@@ -21,16 +22,20 @@ impl BlockIo for StoreBlocks {
         artifact.read_block(block, buffer).map_err(|error| error.to_string())
     }
 
-    fn write(&self, object: &ObjectId, block: BlockRange, bytes: &[u8]) -> BlockOutcome {
+    fn write(&self, from: &PeerId, object: &ObjectId, block: BlockRange, bytes: &[u8]) -> Written {
         let Some(artifact) = self.0.get(&object.digest) else {
-            return BlockOutcome::Failed("it is not in the store any more".to_owned());
+            return BlockOutcome::Failed("it is not in the store any more".to_owned()).into();
         };
-        match artifact.write_block(block, bytes) {
-            Ok(store::BlockOutcome::Stored) => BlockOutcome::Stored,
-            Ok(store::BlockOutcome::Duplicate) => BlockOutcome::Duplicate,
-            Ok(store::BlockOutcome::PieceVerified(piece)) => BlockOutcome::PieceVerified(piece),
-            Ok(store::BlockOutcome::PieceRejected(piece)) => BlockOutcome::PieceRejected(piece),
-            Err(error) => BlockOutcome::Failed(error.to_string()),
-        }
+        let (outcome, liars) = match artifact.write_block_of(from, block, bytes) {
+            Ok(written) => written,
+            Err(error) => return BlockOutcome::Failed(error.to_string()).into(),
+        };
+        let outcome = match outcome {
+            store::BlockOutcome::Stored => BlockOutcome::Stored,
+            store::BlockOutcome::Duplicate => BlockOutcome::Duplicate,
+            store::BlockOutcome::PieceVerified(piece) => BlockOutcome::PieceVerified(piece),
+            store::BlockOutcome::PieceRejected(piece) => BlockOutcome::PieceRejected(piece),
+        };
+        Written { outcome, liars }
     }
 }

@@ -18,6 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLo
 use updraft_protocol::digest::Digest;
 use updraft_protocol::limits::LEAF_BYTES;
 use updraft_protocol::manifest::{Manifest, PieceIndex, leaf_digest};
+use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::BlockRange;
 
 use self::lend::Stamp;
@@ -26,6 +27,7 @@ use super::error::StoreError;
 use super::files::{self, lock};
 use super::have::Have;
 use super::pieces::{Claim, Leaves, MAX_OPEN_PIECES, Pieces, Settled};
+use super::senders::Senders;
 use crate::atomic;
 use updraft_protocol::bitmap::Bitmap;
 
@@ -68,6 +70,7 @@ pub struct VerifyReport {
 #[derive(Debug)]
 struct State {
     pieces: Pieces,
+    senders: Senders,
     /// Verified bytes since the last checkpoint began.
     unsaved_bytes: u64,
     /// Open while pieces are missing.
@@ -154,6 +157,7 @@ impl Artifact {
             lent: Mutex::new(lent),
             state: Mutex::new(State {
                 pieces: Pieces::new(have.clone(), &manifest),
+                senders: Senders::default(),
                 unsaved_bytes: 0,
                 writer: None,
                 losses: 0,
@@ -238,10 +242,29 @@ impl Artifact {
     /// After an error, [`Artifact::have`] tells what is held: the block that completed a piece may
     /// have been stored although the checkpoint that was due failed.
     pub fn write_block(&self, block: BlockRange, bytes: &[u8]) -> Result<BlockOutcome, StoreError> {
+        self.write(block, bytes, None).map(|(outcome, _)| outcome)
+    }
+
+    /// The same for a block that `from` sent. Also returns who is proven by it to have sent wrong bytes.
+    pub fn write_block_of(
+        &self,
+        from: &PeerId,
+        block: BlockRange,
+        bytes: &[u8],
+    ) -> Result<(BlockOutcome, Vec<PeerId>), StoreError> {
+        self.write(block, bytes, Some(from))
+    }
+
+    fn write(
+        &self,
+        block: BlockRange,
+        bytes: &[u8],
+        from: Option<&PeerId>,
+    ) -> Result<(BlockOutcome, Vec<PeerId>), StoreError> {
         let leaves = self.leaves_of(block, bytes.len())?;
         let _alive = self.alive()?;
         let Some(writing) = self.claim(&leaves)? else {
-            return Ok(BlockOutcome::Duplicate);
+            return Ok((BlockOutcome::Duplicate, Vec::new()));
         };
         let first = leaves.range.start;
         let mut digests = Vec::with_capacity(leaves.range.len());
@@ -256,14 +279,16 @@ impl Artifact {
                 offset += chunk.len() as u64;
             }
         }
-        match self.settle(writing, &digests)? {
-            Settled::Stored => Ok(BlockOutcome::Stored),
-            Settled::Rejected => Ok(BlockOutcome::PieceRejected(leaves.piece.get())),
+        let (settled, liars) = self.settle(writing, &digests, from)?;
+        let outcome = match settled {
+            Settled::Stored => BlockOutcome::Stored,
+            Settled::Rejected => BlockOutcome::PieceRejected(leaves.piece.get()),
             Settled::Verified => {
                 self.checkpoint_if_due()?;
-                Ok(BlockOutcome::PieceVerified(leaves.piece.get()))
+                BlockOutcome::PieceVerified(leaves.piece.get())
             }
-        }
+        };
+        Ok((outcome, liars))
     }
 
     /// Forgets the blocks of a piece that is not whole, so that it is fetched anew. Its verified
@@ -358,7 +383,7 @@ impl Artifact {
             return Ok(false);
         }
         let digests: Vec<Digest> = buffer.chunks(LEAF_BYTES as usize).map(leaf_digest).collect();
-        Ok(self.settle(writing, &digests)? == Settled::Verified)
+        Ok(self.settle(writing, &digests, None)?.0 == Settled::Verified)
     }
 
     /// Runs `change` while no operation touches the disk; the artifact counts as removed once it
@@ -430,21 +455,28 @@ impl Artifact {
         }
     }
 
-    fn settle(&self, mut writing: Writing<'_>, digests: &[Digest]) -> Result<Settled, StoreError> {
+    fn settle(
+        &self,
+        mut writing: Writing<'_>,
+        digests: &[Digest],
+        from: Option<&PeerId>,
+    ) -> Result<(Settled, Vec<PeerId>), StoreError> {
         let mut state = lock(&self.state);
         if state.losses != writing.losses {
             drop(state);
             let source = io::Error::other("the disk failed while this block was written");
             return Err(StoreError::LostWrites { path: self.data.clone(), source });
         }
+        state.senders.wrote(writing.piece, &writing.runs, digests, from);
         let settled = state.pieces.settle(&self.manifest, writing.piece, &writing.runs, digests);
+        let liars = state.senders.settled(writing.piece, &settled);
         if settled == Settled::Verified {
             state.unsaved_bytes += u64::from(self.manifest.length_of(writing.piece));
         }
         writing.open = false;
         drop(state);
         self.settled.notify_all();
-        Ok(settled)
+        Ok((settled, liars))
     }
 
     fn checkpoint_if_due(&self) -> Result<(), StoreError> {
@@ -488,6 +520,7 @@ impl Artifact {
             state.losses += 1;
             state.writer = None;
             state.pieces.fall_back(&self.manifest, &saved.pieces);
+            state.senders.fall_back();
             drop(state);
             self.settled.notify_all();
             return Err(StoreError::LostWrites { path: self.data.clone(), source });

@@ -22,6 +22,7 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::transfer::{BlockRange, Control, Hello, ObjectId, ObjectKind};
 
+use crate::piece_store::{Kept, PieceStore};
 use crate::repository::TestRepository;
 use crate::virtual_network::disk;
 
@@ -127,7 +128,7 @@ struct Run {
     questions: Vec<(u64, PeerId, MetaRequest)>,
     have: Bitmap,
     /// Leaves of pieces that are not whole, and whether each is rotten.
-    leaves: BTreeMap<u32, BTreeMap<u64, bool>>,
+    pieces: PieceStore<PeerId>,
     sending: Vec<(PeerId, ObjectId, BlockRange)>,
     /// Whether the node took any message of the hostile neighbour.
     heard: bool,
@@ -182,7 +183,7 @@ impl Run {
             asked: Vec::new(),
             questions: Vec::new(),
             have,
-            leaves: BTreeMap::new(),
+            pieces: PieceStore::default(),
             sending: Vec::new(),
             heard: false,
         };
@@ -314,31 +315,16 @@ impl Run {
             return;
         }
         let Asked { of, object, block, .. } = self.asked.remove(pending[number % pending.len()]);
-        let outcome = self.store(block, rotten);
+        let Kept { outcome, liars, .. } =
+            self.pieces.write(&world().manifest, &mut self.have, block, &of, !rotten);
+        let piece = match outcome {
+            BlockOutcome::PieceVerified(piece) | BlockOutcome::PieceRejected(piece) => Some(piece),
+            _ => None,
+        };
         self.swarm(SwarmInput::BlockArrived { peer: of, object, block, outcome });
-    }
-
-    fn store(&mut self, block: BlockRange, rotten: bool) -> BlockOutcome {
-        let manifest = &world().manifest;
-        let piece = manifest.piece_at(block.offset).expect("asked within the artifact");
-        if self.have.get(piece.get()) {
-            return BlockOutcome::Duplicate;
+        for (peer, piece) in liars.into_iter().zip(piece.into_iter().cycle()) {
+            self.swarm(SwarmInput::Lied { peer, object, piece });
         }
-        let leaf = u64::from(LEAF_BYTES);
-        let leaves = self.leaves.entry(piece.get()).or_default();
-        for index in block.offset / leaf..block.end().div_ceil(leaf) {
-            leaves.entry(index).or_insert(rotten);
-        }
-        if leaves.len() < manifest.length_of(piece).div_ceil(LEAF_BYTES) as usize {
-            return BlockOutcome::Stored;
-        }
-        let spoilt = leaves.values().any(|rotten| *rotten);
-        self.leaves.remove(&piece.get());
-        if spoilt {
-            return BlockOutcome::PieceRejected(piece.get());
-        }
-        self.have.set(piece.get());
-        BlockOutcome::PieceVerified(piece.get())
     }
 
     /// The honest neighbour answers everything that it was asked for.

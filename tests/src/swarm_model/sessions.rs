@@ -24,7 +24,7 @@ impl SwarmModel {
             let _ = self.nodes[node].fetch.disconnected(&other, now_ms);
         }
         self.nodes[node].asked.clear();
-        self.nodes[node].leaves.clear();
+        self.nodes[node].pieces.lose();
     }
 
     /// A node that died starts again with the pieces that it has.

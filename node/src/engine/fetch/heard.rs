@@ -65,6 +65,7 @@ impl Fetch {
                 let object = self.links.get(peer).and_then(|link| link.theirs.get(&handle)).copied();
                 if let Some(transfer) = object.and_then(|object| self.transfers.get_mut(&object)) {
                     let rest_ms = if retry_after_ms == 0 { ABSENT_MS } else { u64::from(retry_after_ms.min(60_000)) };
+                    let rest_ms = rest_ms.max(transfer.least_rest_ms(peer));
                     // As above: what was refused is not to be expected any more.
                     if transfer.refused(peer, block, now_ms + rest_ms) {
                         let (peer, handle) = (peer.clone(), transfer.handle);

@@ -23,9 +23,9 @@ pub(super) struct PieceProgress {
     offset: u64,
     length: u32,
     leaves: Vec<Leaf>,
-    /// Everyone whose bytes are in the piece: the suspects if it turns out wrong.
+    /// Everyone whose bytes are in the piece, as far as news of them came: the suspects if it turns out wrong.
     pub(super) contributors: BTreeSet<PeerId>,
-    /// Only this neighbour may be asked, because the piece was wrong once with several suspects.
+    /// Only this neighbour may be asked: the piece was wrong once, or the neighbour had a part in others that were.
     pub(super) sole_source: Option<PeerId>,
 }
 
@@ -74,9 +74,9 @@ impl PieceProgress {
         self.leaves.contains(&Leaf::Missing)
     }
 
-    /// Whether every leaf is known to be stored.
-    pub(super) fn is_whole(&self) -> bool {
-        self.leaves.iter().all(|leaf| *leaf == Leaf::Stored)
+    /// Whether nobody was asked for any of it, or everybody who was is out of it again.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.contributors.is_empty() && self.leaves.iter().all(|leaf| *leaf == Leaf::Missing)
     }
 
     /// Leaves that are stored.

@@ -21,15 +21,6 @@ pub struct Outcome {
 pub enum News {
     /// Every piece of a wanted object is verified.
     Complete(ObjectId),
-    /// A neighbour sent a wrong piece, provably.
-    Poisoned {
-        /// Who.
-        peer: PeerId,
-        /// Of what.
-        object: ObjectId,
-        /// Which one.
-        piece: u32,
-    },
     /// A neighbour broke the protocol.
     Misbehaved {
         /// Who.

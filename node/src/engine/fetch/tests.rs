@@ -11,6 +11,7 @@ use super::*;
 
 mod lying;
 mod pushed;
+mod watched;
 
 /// A node that began to want something at 0 asks for it by now.
 const STARTED_MS: u64 = 100;

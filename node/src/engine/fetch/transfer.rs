@@ -22,6 +22,7 @@ use super::holder::Holder;
 use super::locality::{Locality, Standing, rank};
 use super::progress::PieceProgress;
 use super::sparing::{Sparing, Surroundings, Uplink};
+use super::suspects::Suspects;
 
 mod pick;
 
@@ -33,6 +34,8 @@ const MAX_TELL_MS: u64 = 200;
 /// Senders that are told apart in one artifact's account. Bounds what a neighbour that comes under new
 /// names can fill.
 const MAX_SOURCES: usize = 256;
+/// Those who pushed one artifact that are remembered.
+const MAX_PUBLISHERS: usize = 16;
 /// A node begins to ask those who hold everything within so many milliseconds. News of a release reaches a fleet
 /// at once, and all would ask the few that have it in the same moment. A seed that offers piece by piece has
 /// said whom it expects.
@@ -41,15 +44,6 @@ const START_JITTER_MS: u64 = 50;
 const NEWS_MS: u64 = 2_000;
 /// Milliseconds for which a neighbour whose blocks are late is not asked.
 const REST_MS: u64 = 2_000;
-
-/// What a wrong piece says about its senders.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Blame {
-    /// One neighbour sent all of it.
-    Proven(PeerId),
-    /// Several did; the piece is fetched again from one.
-    Suspects,
-}
 
 /// One object: held, wanted, or both in part.
 #[derive(Debug)]
@@ -63,6 +57,8 @@ pub(super) struct Transfer {
     /// Who holds everything is asked for nothing before this time.
     asks_from_ms: u64,
     pub(super) holders: BTreeMap<PeerId, Holder>,
+    /// Who pushed the object here. They hold all of it and are gone soon: what they have is nowhere yet.
+    publishers: BTreeSet<PeerId>,
     pub(super) bytes: ByteCounts,
     departed: Departed,
     /// Why nothing is asked for, where the disk refused.
@@ -78,7 +74,7 @@ pub(super) struct Transfer {
     taken: Bitmap,
     /// Pieces of which some block was asked of nobody.
     missing: BTreeSet<u32>,
-    suspect_pieces: BTreeSet<u32>,
+    suspects: Suspects,
     duplicates: BTreeSet<(PeerId, BlockRange)>,
     /// Who was asked for blocks of a piece that was dropped since, and until when news of them may come:
     /// it is about bytes that are gone. They are not asked for that piece meanwhile.
@@ -100,13 +96,14 @@ impl Transfer {
             sources: BTreeMap::new(),
             missing: BTreeSet::new(),
             holders: BTreeMap::new(),
+            publishers: BTreeSet::new(),
             bytes: ByteCounts::default(),
             departed: Departed::default(),
             stopped: None,
             availability: Availability::new(pieces),
             locality: Locality::new(rank(&object, me)),
             progress: BTreeMap::new(),
-            suspect_pieces: BTreeSet::new(),
+            suspects: Suspects::default(),
             duplicates: BTreeSet::new(),
             outdated: BTreeMap::new(),
         }
@@ -153,8 +150,11 @@ impl Transfer {
 
     /// Takes over what a neighbour says it has; replaces what it said before.
     pub(super) fn announce(&mut self, peer: &PeerId, standing: Standing, have: Bitmap, wants: bool, now_ms: u64) {
+        let spreads = !self.publishers.contains(peer);
         if let Some(holder) = self.holders.get_mut(peer) {
-            self.availability.remove(&holder.have, holder.standing.is_near);
+            if spreads {
+                self.availability.remove(&holder.have, holder.standing.is_near);
+            }
             holder.standing = standing;
             holder.have = have;
             holder.wants = wants;
@@ -163,7 +163,9 @@ impl Transfer {
             self.holders.insert(peer.clone(), Holder::new(standing, rank, have, wants));
         }
         let holder = &self.holders[peer];
-        self.availability.add(&holder.have, standing.is_near);
+        if spreads {
+            self.availability.add(&holder.have, standing.is_near);
+        }
         if let Some(sparing) = &mut self.sparing {
             if wants && !holder.have.is_full() {
                 sparing.wanted_by(peer, &Bitmap::empty(self.manifest.piece_count()), now_ms);
@@ -176,9 +178,14 @@ impl Transfer {
     /// A neighbour is near, or is not.
     pub(super) fn set_near(&mut self, peer: &PeerId, is_near: bool) {
         if let Some(holder) = self.holders.get_mut(peer).filter(|holder| holder.standing.is_near != is_near) {
-            self.availability.remove(&holder.have, holder.standing.is_near);
+            let spreads = !self.publishers.contains(peer);
+            if spreads {
+                self.availability.remove(&holder.have, holder.standing.is_near);
+            }
             holder.standing.is_near = is_near;
-            self.availability.add(&holder.have, is_near);
+            if spreads {
+                self.availability.add(&holder.have, is_near);
+            }
         }
     }
 
@@ -192,7 +199,9 @@ impl Transfer {
         if let Some(holder) = self.holders.get_mut(peer)
             && holder.have.set(piece)
         {
-            self.availability.gain(piece, holder.standing.is_near);
+            if !self.publishers.contains(peer) {
+                self.availability.gain(piece, holder.standing.is_near);
+            }
             if let Some(sparing) = &mut self.sparing {
                 sparing.gained(peer, piece, now_ms);
             }
@@ -210,6 +219,17 @@ impl Transfer {
         match &self.sparing {
             Some(sparing) => sparing.told(peer, self.manifest.piece_count()),
             None => self.have.clone(),
+        }
+    }
+
+    /// A neighbour pushed the object here. It is not one of those to whom it spreads: were its copy counted, there
+    /// would be nothing to offer that nobody else has, and all would wait for a machine that most cannot reach.
+    pub(super) fn pushed_by(&mut self, peer: &PeerId) {
+        if self.publishers.len() < MAX_PUBLISHERS
+            && self.publishers.insert(peer.clone())
+            && let Some(holder) = self.holders.get(peer)
+        {
+            self.availability.remove(&holder.have, holder.standing.is_near);
         }
     }
 
@@ -264,7 +284,9 @@ impl Transfer {
             sparing.forget(peer);
         }
         let Some(holder) = self.holders.remove(peer) else { return Vec::new() };
-        self.availability.remove(&holder.have, holder.standing.is_near);
+        if !self.publishers.contains(peer) {
+            self.availability.remove(&holder.have, holder.standing.is_near);
+        }
         let open: Vec<BlockRange> = holder.outstanding.keys().copied().collect();
         for block in &open {
             self.release(peer, *block);
@@ -288,6 +310,7 @@ impl Transfer {
             // A source that does not deliver must not be the only one: it would hold the piece for ever.
             if progress.sole_source.as_ref() == Some(peer) {
                 progress.sole_source = None;
+                self.suspects.let_down(piece.get(), peer);
             }
         }
     }
@@ -353,7 +376,7 @@ impl Transfer {
         self.taken.set(piece);
         self.missing.remove(&piece);
         self.progress.remove(&piece);
-        self.suspect_pieces.remove(&piece);
+        self.suspects.verified(piece);
     }
 
     /// Neighbours are to hear of a piece: those that lack it, and those that offer piece by piece, which
@@ -408,9 +431,8 @@ impl Transfer {
         }
     }
 
-    /// A piece is complete and wrong: it is fetched again, and if its bytes came from one neighbour
-    /// that neighbour lied. Returns what to cancel, too.
-    pub(super) fn rejected(&mut self, piece: u32, now_ms: u64) -> (Blame, Vec<(PeerId, BlockRange)>) {
+    /// A piece is complete and wrong: it is fetched again. Returns what to cancel.
+    pub(super) fn rejected(&mut self, piece: u32, now_ms: u64) -> Vec<(PeerId, BlockRange)> {
         let progress = self.progress.remove(&piece);
         self.missing.remove(&piece);
         if !self.have.get(piece) {
@@ -429,12 +451,9 @@ impl Transfer {
             self.duplicates.remove(&(peer.clone(), *block));
             self.outdated.insert((peer.clone(), piece), now_ms + NEWS_MS);
         }
-        let whole = progress.filter(PieceProgress::is_whole).map(|p| p.contributors).unwrap_or_default();
-        if let [only] = whole.iter().collect::<Vec<_>>()[..] {
-            return (Blame::Proven(only.clone()), open);
-        }
-        self.suspect_pieces.insert(piece);
-        (Blame::Suspects, open)
+        let known = progress.map(|progress| progress.contributors).unwrap_or_default();
+        self.suspects.rejected(piece, known.into_iter().chain(open.iter().map(|(peer, _)| peer.clone())));
+        open
     }
 
     /// Open requests for blocks of a piece.
@@ -455,6 +474,12 @@ impl Transfer {
             self.release(peer, block);
         }
         asked
+    }
+
+    /// Milliseconds, at least, for which a neighbour is not asked that refuses something: whoever is asked for
+    /// whole pieces only does not get the next one at once.
+    pub(super) fn least_rest_ms(&self, peer: &PeerId) -> u64 {
+        if self.suspects.is_watched(peer) { REST_MS } else { 0 }
     }
 
     /// Takes late blocks from their neighbours; returns what to cancel.

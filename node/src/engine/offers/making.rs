@@ -88,6 +88,8 @@ struct Asked {
     open: Option<(u64, u64)>,
     answer: Option<OfferAnswer>,
     trouble: Option<String>,
+    /// The ticket names it: its operator knows it for a seed.
+    is_named: bool,
 }
 
 /// An offer that is being made.
@@ -112,20 +114,20 @@ impl Making {
         }
     }
 
-    /// Whom to ask now, of the connected `seeds`. Takes the numbers of the requests from `next_id`.
+    /// Whom to ask now, of the connected `seeds`, of which those that the ticket names come first. Takes the numbers of the requests from `next_id`.
     pub(super) fn asks(
         &mut self,
-        seeds: &[PeerId],
+        seeds: &[(PeerId, bool)],
         next_id: &mut dyn FnMut() -> u64,
         now_ms: u64,
     ) -> Vec<(u64, PeerId)> {
-        self.asked.retain(|peer, _| seeds.contains(peer));
+        // Whoever came before them makes place for those that the ticket names.
+        let seeds = &seeds[..seeds.len().min(MAX_SEEDS)];
+        self.asked.retain(|peer, _| seeds.iter().any(|(seed, _)| seed == peer));
         let mut asks = Vec::new();
-        for seed in seeds {
-            if self.asked.len() >= MAX_SEEDS && !self.asked.contains_key(seed) {
-                continue;
-            }
+        for (seed, is_named) in seeds {
             let asked = self.asked.entry(seed.clone()).or_default();
+            asked.is_named = *is_named;
             if asked.open.is_some_and(|(_, since_ms)| now_ms.saturating_sub(since_ms) > ANSWER_MS) {
                 asked.open = None;
                 asked.trouble = Some("no answer".to_owned());
@@ -147,6 +149,7 @@ impl Making {
         result: Result<MetaResponse, String>,
         now_ms: u64,
     ) -> bool {
+        let names_any = self.names_any();
         let Some(asked) = self.asked.get_mut(peer) else { return false };
         if asked.open.is_none_or(|(id, _)| id != request_id) {
             return false;
@@ -155,7 +158,12 @@ impl Making {
         asked.due_ms = now_ms + RETRY_MS;
         match result {
             Ok(MetaResponse::Offer(answer)) => {
-                self.heard_ms = now_ms;
+                // A stranger's refusal is no sign of life of a seed, and nothing that it says is where there is one
+                // that the ticket names.
+                let is_word = !names_any && !matches!(answer, OfferAnswer::Refused { .. });
+                if asked.is_named || is_word {
+                    self.heard_ms = now_ms;
+                }
                 asked.trouble = None;
                 asked.due_ms = now_ms
                     + match &answer {
@@ -210,8 +218,14 @@ impl Making {
         })
     }
 
+    fn names_any(&self) -> bool {
+        self.asked.values().any(|asked| asked.is_named)
+    }
+
     fn answers(&self) -> Standing {
-        let answers = || self.asked.values().filter_map(|asked| asked.answer.as_ref());
+        let names_any = self.names_any();
+        let asked = || self.asked.values().filter(move |asked| asked.is_named || !names_any);
+        let answers = || asked().filter_map(|asked| asked.answer.as_ref());
         let furthest = answers()
             .filter_map(|answer| match answer {
                 OfferAnswer::Taken { stage, bytes_done, bytes_total } => Some((*stage, *bytes_done, *bytes_total)),
@@ -231,14 +245,15 @@ impl Making {
                 _ => None,
             })
             .collect();
-        if let Some(reason) = refusals.first().filter(|_| refusals.len() == self.asked.len()) {
+        if let Some(reason) = refusals.first().filter(|_| names_any && refusals.len() == asked().count()) {
             return Standing::Refused { reason: (*reason).clone() };
         }
         let busy = answers().find_map(|answer| match answer {
             OfferAnswer::Busy { reason, .. } => Some(reason.clone()),
             _ => None,
         });
-        let trouble = busy.or_else(|| self.asked.values().find_map(|asked| asked.trouble.clone()));
+        let refusal = refusals.first().filter(|_| !names_any).map(|reason| (*reason).clone());
+        let trouble = busy.or(refusal).or_else(|| asked().find_map(|asked| asked.trouble.clone()));
         Standing::Waiting { trouble }
     }
 }
@@ -269,7 +284,8 @@ mod tests {
             id += 1;
             id
         };
-        making.asks(seeds, &mut next, now_ms)
+        let named: Vec<(PeerId, bool)> = seeds.iter().map(|seed| (seed.clone(), true)).collect();
+        making.asks(&named, &mut next, now_ms)
     }
 
     fn standing(making: &Making) -> Standing {
@@ -299,6 +315,43 @@ mod tests {
         assert_eq!(standing(&making), Standing::Waiting { trouble: None });
         making.answered(asks[1].0, &seeds[1], refused(), 10);
         assert_eq!(standing(&making), Standing::Refused { reason: "no room".to_owned() });
+    }
+
+    #[test]
+    fn a_stranger_that_calls_itself_a_seed_cannot_end_a_push_nor_keep_it_waiting() {
+        let (mut making, stranger, seed) = (making(), peer(1), peer(2));
+        let mut id = 0;
+        let mut next = || {
+            id += 1;
+            id
+        };
+        let asks = making.asks(&[(stranger.clone(), false)], &mut next, 0);
+        making.answered(asks[0].0, &stranger, Ok(MetaResponse::Offer(OfferAnswer::refused("no"))), 5_000);
+        assert_eq!(standing(&making), Standing::Waiting { trouble: Some("no".to_owned()) });
+        assert_eq!(making.view(None, 6_000).silent_ms, 6_000, "that was no seed");
+        let asks = making.asks(&[(seed.clone(), true), (stranger.clone(), false)], &mut next, 10_000);
+        let taken = |bytes_done| OfferAnswer::Taken { stage: OfferStage::Fetching, bytes_done, bytes_total: 9 };
+        for (id, of) in asks {
+            let bytes_done = if of == seed { 3 } else { 8 };
+            making.answered(id, &of, Ok(MetaResponse::Offer(taken(bytes_done))), 10_000);
+        }
+        let shown = Standing::Taken { stage: OfferStage::Fetching, bytes_done: 3, bytes_total: 9 };
+        assert_eq!(standing(&making), shown);
+    }
+
+    #[test]
+    fn a_crowd_that_calls_itself_seeds_leaves_room_for_the_one_that_the_ticket_names() {
+        let mut making = making();
+        let strangers: Vec<(PeerId, bool)> = (1..=20).map(|n| (peer(n), false)).collect();
+        let mut id = 0;
+        let mut next = || {
+            id += 1;
+            id
+        };
+        assert_eq!(making.asks(&strangers, &mut next, 0).len(), MAX_SEEDS);
+        let all: Vec<(PeerId, bool)> = [(peer(99), true)].into_iter().chain(strangers).collect();
+        let asks = making.asks(&all, &mut next, 1);
+        assert_eq!(asks.iter().map(|(_, of)| of.clone()).collect::<Vec<_>>(), [peer(99)]);
     }
 
     #[test]

@@ -156,6 +156,12 @@ impl Taking {
         self.pending.iter().any(|pending| pending.artifact() == Some(artifact))
     }
 
+    /// Who offers an artifact.
+    pub(super) fn publishers(&self, artifact: &Digest) -> Vec<PeerId> {
+        let offered = self.pending.iter().filter(|pending| pending.artifact() == Some(artifact));
+        offered.map(|pending| pending.peer.clone()).collect()
+    }
+
     /// Whether what the store has of an artifact stays for an offer, under way or given up lately.
     pub(super) fn keeps(&self, artifact: &Digest) -> bool {
         self.needs(artifact) || self.leftovers.contains_key(artifact)

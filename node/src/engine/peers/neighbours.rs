@@ -19,7 +19,7 @@ use updraft_protocol::peer::PeerId;
 
 use super::super::effect::SwarmEffect;
 use super::back_off::NEAR_BACK_OFF_MS;
-use super::{Known, Peers};
+use super::{Known, Peers, Session};
 
 /// Sessions that a node dials by itself. As many again come to it on average.
 const DIALLED: usize = 6;
@@ -281,14 +281,22 @@ impl Peers {
         }
     }
 
-    /// Dials of the ticket's peers, where no neighbour is a seed and one is needed: what is to be published
-    /// can be offered to nobody else.
+    /// Dials of the ticket's peers, where none of them that is a seed is a neighbour and one is needed: what is to be
+    /// published can be offered to nobody else. Anybody may call itself a seed. That keeps a node from looking for
+    /// those that its operator told it of only where all of these said that they are none.
     pub(crate) fn seek_seed(&mut self, now_ms: u64) -> Vec<SwarmEffect> {
-        if self.sessions.values().any(|session| session.hello.as_ref().is_none_or(|hello| hello.seed)) {
+        let names_seed = self.known.values().any(|known| known.from_ticket && !known.is_no_seed);
+        let is_seed = |(peer, session): (&PeerId, &Session)| {
+            session.hello.as_ref().is_none_or(|hello| hello.seed) && (!names_seed || self.is_of_ticket(peer))
+        };
+        if self.sessions.iter().any(is_seed) {
             return Vec::new();
         }
-        let due = self.candidates().filter(|(_, known)| known.from_ticket && now_ms >= known.due_ms(true));
-        let due: Vec<PeerId> = due.map(|(peer, _)| peer.clone()).collect();
+        let is_due = |known: &Known| {
+            known.from_ticket && !(names_seed && known.is_no_seed) && now_ms >= known.due_ms(true)
+        };
+        let due: Vec<PeerId> =
+            self.candidates().filter(|(_, known)| is_due(known)).map(|(peer, _)| peer.clone()).collect();
         due.into_iter().filter_map(|peer| self.dial(peer, now_ms)).collect()
     }
 

@@ -238,6 +238,48 @@ fn who_has_something_to_publish_dials_the_seed_though_they_parted() {
     assert_eq!(peers.seek_seed(13_000), [], "already dialling");
 }
 
+fn greets(peers: &mut Peers, n: u8, seed: bool) {
+    peers.connected(&peer(n), format!("/ip4/192.0.2.{n}/tcp/1"), true, 0);
+    let hello = Hello { repository: Digest::of(b"repository").as_bytes().to_vec(), seed, ..Hello::default() };
+    peers.hello(&peer(n), hello).expect("the right repository");
+}
+
+/// Whom a node dials that needs a seed.
+fn sought(peers: &mut Peers, now_ms: u64) -> Vec<PeerId> {
+    let dials = peers.seek_seed(now_ms).into_iter().filter_map(|effect| match effect {
+        SwarmEffect::Dial { peer, .. } => peer,
+        _ => None,
+    });
+    dials.collect()
+}
+
+#[test]
+fn a_stranger_that_calls_itself_the_seed_keeps_nobody_from_the_seed_of_the_ticket() {
+    let mut peers = peers();
+    peers.add_ticket_addresses(&[format!("/ip4/192.0.2.1/tcp/1/p2p/{}", peer(1))]);
+    for n in 2..=14 {
+        greets(&mut peers, n, true);
+    }
+    assert_eq!(sought(&mut peers, 1_000), [peer(1)]);
+    peers.dial_failed(Some(&peer(1)), &[], 2_000);
+    assert_eq!(sought(&mut peers, 2_100), [], "not at once");
+    assert_eq!(sought(&mut peers, 2_000 + NEAR_BACK_OFF_MS), [peer(1)], "for as long as it takes");
+    greets(&mut peers, 1, true);
+    assert_eq!(sought(&mut peers, 60_000), [], "it is here");
+}
+
+#[test]
+fn where_the_ticket_names_no_seed_any_neighbour_that_is_one_will_do() {
+    let mut peers = peers();
+    peers.add_ticket_addresses(&[format!("/ip4/192.0.2.1/tcp/1/p2p/{}", peer(1))]);
+    greets(&mut peers, 1, false);
+    peers.disconnected(&peer(1), 0);
+    assert_eq!(sought(&mut peers, 10_000), [peer(1)], "it may know the seed");
+    peers.dial_failed(Some(&peer(1)), &[], 11_000);
+    greets(&mut peers, 2, true);
+    assert_eq!(sought(&mut peers, 60_000), []);
+}
+
 #[test]
 fn a_neighbour_is_written_down_once_in_a_session_and_again_where_it_is_found_elsewhere() {
     let mut peers = peers();

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex};
 
 use tokio_util::task::TaskTracker;
 use updraft_protocol::limits::MAX_BLOCK_BYTES;
+use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, ObjectId};
 
 use super::{Common, Handle, lock};
 use crate::engine::input::{BlockOutcome, SwarmInput};
-use crate::swarm::BlockIo;
+use crate::swarm::{BlockIo, Written};
 use crate::swarm::buffers::Buffer;
 
 /// Bytes stored in one go, unless a single block is longer.
@@ -33,7 +34,7 @@ pub(super) struct Arrived {
 /// A block that was stored, or not.
 struct Done {
     arrived: Arrived,
-    outcome: BlockOutcome,
+    written: Written,
 }
 
 #[derive(Debug, Default)]
@@ -106,27 +107,35 @@ async fn work(common: Common, handle: Arc<Handle>, queue: Arc<Mutex<Queue>>) {
         let slot = Arc::clone(&common.io_slots).acquire_owned().await;
         // Taken now: more may have arrived meanwhile.
         let go = lock(&queue).take_go();
-        let io = Arc::clone(&common.io);
+        let (io, from) = (Arc::clone(&common.io), handle.peer.clone());
         let stored = tokio::task::spawn_blocking(move || {
-            let done: Vec<Done> = go.into_iter().map(|arrived| store(&*io, arrived)).collect();
+            let done: Vec<Done> = go.into_iter().map(|arrived| store(&*io, &from, arrived)).collect();
             drop(slot);
             done
         });
         // It does not panic, and is not cancelled while the runtime lives.
-        for Done { arrived, outcome } in stored.await.unwrap_or_default() {
+        for Done { arrived, written } in stored.await.unwrap_or_default() {
             let Arrived { object, block, buffer } = arrived;
+            let Written { outcome, liars } = written;
+            let piece = match outcome {
+                BlockOutcome::PieceVerified(piece) | BlockOutcome::PieceRejected(piece) => Some(piece),
+                BlockOutcome::Stored | BlockOutcome::Duplicate | BlockOutcome::Failed(_) => None,
+            };
             let _ = common
                 .inputs
                 .send(SwarmInput::BlockArrived { peer: handle.peer.clone(), object, block, outcome })
                 .await;
+            for (peer, piece) in liars.into_iter().zip(piece.into_iter().cycle()) {
+                let _ = common.inputs.send(SwarmInput::Lied { peer, object, piece }).await;
+            }
             drop(buffer);
         }
     }
 }
 
-fn store(io: &dyn BlockIo, arrived: Arrived) -> Done {
+fn store(io: &dyn BlockIo, from: &PeerId, arrived: Arrived) -> Done {
     let bytes = &arrived.buffer[..arrived.block.length as usize];
-    let written = catch_unwind(AssertUnwindSafe(|| io.write(&arrived.object, arrived.block, bytes)));
-    let outcome = written.unwrap_or_else(|_| BlockOutcome::Failed("the store failed; its log says why".to_owned()));
-    Done { arrived, outcome }
+    let written = catch_unwind(AssertUnwindSafe(|| io.write(from, &arrived.object, arrived.block, bytes)));
+    let failed = || BlockOutcome::Failed("the store failed; its log says why".to_owned()).into();
+    Done { arrived, written: written.unwrap_or_else(|_| failed()) }
 }

@@ -21,13 +21,14 @@ use libp2p::noise;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
+use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, Control, Hello, ObjectId};
 
 use super::harness::{MIB, OBJECT, QUIC, TCP, block, config, identity};
 use crate::engine::effect::SwarmEffect;
 use crate::engine::input::{BlockOutcome, SwarmInput};
 use crate::swarm::read_ahead::ReadAhead;
-use crate::swarm::{BlockIo, SwarmHandle, muxer, spawn, tls};
+use crate::swarm::{BlockIo, Written, SwarmHandle, muxer, spawn, tls};
 
 /// Reads zeros, writes nowhere.
 #[derive(Debug, Default)]
@@ -41,9 +42,9 @@ impl BlockIo for Null {
         Ok(())
     }
 
-    fn write(&self, _: &ObjectId, _: BlockRange, bytes: &[u8]) -> BlockOutcome {
+    fn write(&self, _: &PeerId, _: &ObjectId, _: BlockRange, bytes: &[u8]) -> Written {
         self.bytes.fetch_add(u64::try_from(bytes.len()).unwrap_or(0), Ordering::Relaxed);
-        BlockOutcome::Stored
+        BlockOutcome::Stored.into()
     }
 }
 

@@ -15,7 +15,7 @@ use updraft_protocol::transfer::{BlockRange, Control, Hello, ObjectId, ObjectKin
 
 use crate::engine::effect::SwarmEffect;
 use crate::engine::input::{BlockOutcome, SwarmInput};
-use crate::swarm::{BlockIo, Counters, Identity, Kad, SwarmConfig, SwarmHandle, spawn, streams, transport};
+use crate::swarm::{BlockIo, Written, Counters, Identity, Kad, SwarmConfig, SwarmHandle, spawn, streams, transport};
 
 pub(super) const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 pub(super) const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
@@ -62,14 +62,14 @@ impl BlockIo for MemoryIo {
         Ok(())
     }
 
-    fn write(&self, _: &ObjectId, block: BlockRange, bytes: &[u8]) -> BlockOutcome {
+    fn write(&self, _: &PeerId, _: &ObjectId, block: BlockRange, bytes: &[u8]) -> Written {
         let mut expected = Vec::new();
         content(block, &mut expected);
         if bytes != expected {
-            return BlockOutcome::Failed("other bytes".to_owned());
+            return BlockOutcome::Failed("other bytes".to_owned()).into();
         }
         let new = self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(block.offset);
-        if new { BlockOutcome::Stored } else { BlockOutcome::Duplicate }
+        if new { BlockOutcome::Stored } else { BlockOutcome::Duplicate }.into()
     }
 }
 

@@ -1,4 +1,4 @@
-//! A piece that turns out wrong: what becomes of requests for it, and who is blamed.
+//! A piece that turns out wrong: what becomes of requests for it.
 
 use super::*;
 
@@ -101,16 +101,4 @@ fn late_news_of_a_wrong_piece_count_for_nobody() {
     let bytes: u64 = all.iter().map(|block| span(block).end - span(block).start).sum();
     assert_eq!(bytes, 512 * 1024, "all of the piece is asked for again, and once");
     assert!(all.iter().any(|block| span(block).contains(&late.offset)), "what came late is gone, too");
-}
-
-#[test]
-fn a_liar_that_sent_a_whole_piece_is_proven() {
-    let mut wrong = Wrong::new();
-    let outcome = wrong.rejected();
-    let late = *wrong.asked[1].first().expect("four");
-    let _ = wrong.arrives(1, late, BlockOutcome::Stored);
-    let asked = asked_of(&outcome, &wrong.peers[0]);
-    let (_, last) = wrong.again(asked);
-    let news = wrong.arrives(0, last, BlockOutcome::PieceRejected(0)).news;
-    assert_eq!(news, [News::Poisoned { peer: wrong.peers[0].clone(), object: wrong.object, piece: 0 }]);
 }

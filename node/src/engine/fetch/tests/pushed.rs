@@ -29,14 +29,18 @@ fn newcomer(fetch: &mut Fetch, object: ObjectId, count: u32, now_ms: u64) -> Out
     fetch.control(&neighbour(), Control::Announce { handle: 5, object, wants: true, have }, now_ms)
 }
 
-/// A node to which a release was pushed whole.
+fn publisher() -> PeerId {
+    PeerId::from_bytes(Digest::of(b"publisher").as_bytes()).expect("32 bytes")
+}
+
+/// A node to which a release was pushed whole, by one that is still there.
 fn pushed_to(spares: bool) -> (Fetch, ObjectId, u32) {
     let (object, manifest) = coarse(64);
     let count = manifest.piece_count();
     let mut fetch = Fetch::new(me(), spares, SmallRng::seed_from_u64(1));
     assert!(fetch.add(object, manifest.clone(), Bitmap::empty(count)));
     let _ = fetch.want(object, 0);
-    let publisher = PeerId::from_bytes(Digest::of(b"publisher").as_bytes()).expect("32 bytes");
+    let publisher = publisher();
     let _ = fetch.connected(&publisher, false);
     let have = Bitmap::full(count).as_bytes().to_vec();
     let _ = fetch.control(&publisher, Control::Announce { handle: 1, object, wants: false, have }, STARTED_MS);
@@ -48,13 +52,13 @@ fn pushed_to(spares: bool) -> (Fetch, ObjectId, u32) {
         news.extend(fetch.block_arrived(&publisher, object, block, kept, STARTED_MS).news);
     }
     assert_eq!(news, [News::Complete(object)]);
-    let _ = fetch.disconnected(&publisher, STARTED_MS);
     (fetch, object, count)
 }
 
 #[test]
 fn a_release_that_was_pushed_to_a_seed_is_offered_piece_by_piece() {
     let (mut fetch, object, count) = pushed_to(true);
+    let _ = fetch.disconnected(&publisher(), STARTED_MS);
     let outcome = newcomer(&mut fetch, object, count, 1_000);
     let offered = told(&outcome, &neighbour(), count).ones();
     assert!((1..count / 4).contains(&offered), "{offered} of {count} pieces were offered");
@@ -63,8 +67,25 @@ fn a_release_that_was_pushed_to_a_seed_is_offered_piece_by_piece() {
 #[test]
 fn a_peer_says_at_once_that_it_holds_all_of_a_release() {
     let (mut fetch, object, count) = pushed_to(false);
+    let _ = fetch.disconnected(&publisher(), STARTED_MS);
     let outcome = newcomer(&mut fetch, object, count, 1_000);
     assert_eq!(told(&outcome, &neighbour(), count), Bitmap::full(count));
+}
+
+#[test]
+fn a_publisher_that_stays_does_not_hold_up_what_it_pushed() {
+    let (mut fetch, object, count) = pushed_to(true);
+    fetch.pushed_by(&object, &publisher());
+    // It says again what it has, and comes again.
+    let full = Bitmap::full(count).as_bytes().to_vec();
+    let announce = Control::Announce { handle: 1, object, wants: false, have: full };
+    let _ = fetch.control(&publisher(), announce.clone(), STARTED_MS + 1);
+    let _ = fetch.disconnected(&publisher(), STARTED_MS + 2);
+    let _ = fetch.connected(&publisher(), false);
+    let _ = fetch.control(&publisher(), announce, STARTED_MS + 3);
+    let outcome = newcomer(&mut fetch, object, count, 1_000);
+    let offered = told(&outcome, &neighbour(), count).ones();
+    assert!((1..count / 4).contains(&offered), "{offered} of {count} pieces were offered at once");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::BlockRange;
 
 use super::Transfer;
+use crate::engine::fetch::holder::Holder;
 use crate::engine::fetch::progress::PieceProgress;
 
 /// Neighbours that one block may be asked from at once, in the endgame.
@@ -55,8 +56,11 @@ impl Transfer {
             return None;
         }
         let leaves = holder.block_leaves();
-        let block =
-            self.pick_begun(peer, leaves).or_else(|| self.pick_rarest(peer, rng).and_then(|p| self.begin(p, leaves)));
+        let watched = self.suspects.is_watched(peer);
+        let block = self
+            .pick_begun(peer, leaves)
+            .or_else(|| self.pick_wrong(peer).or_else(|| self.pick_rarest(peer, rng)).and_then(|p| self.begin(p, leaves)))
+            .or_else(|| if watched { self.pick_abandoned(peer, leaves) } else { None });
         let (block, instead_of) = match block {
             Some(block) => (block, None),
             None => self.take_over(peer, now_ms)?,
@@ -69,9 +73,9 @@ impl Transfer {
             self.release(other, block);
         }
         let piece = self.manifest.piece_at(block.offset)?;
-        let suspect = self.suspect_pieces.contains(&piece.get());
+        let suspect = self.suspects.contains(piece.get());
         let progress = self.progress.get_mut(&piece.get())?;
-        if suspect && progress.sole_source.is_none() {
+        if (suspect || (watched && progress.is_untouched())) && progress.sole_source.is_none() {
             progress.sole_source = Some(peer.clone());
         }
         progress.mark_asked(block);
@@ -82,11 +86,54 @@ impl Transfer {
         Some(Ask { block, instead_of })
     }
 
+    /// Whether a neighbour may be asked for a piece, as far as it is about the two of them.
+    fn is_source(&self, peer: &PeerId, holder: &Holder, piece: u32) -> bool {
+        holder.have.get(piece)
+            && self.locality.asks(holder.standing)
+            && self.locality.asks_for(holder.standing, self.availability.near(piece))
+            && !self.outdated.contains_key(&(peer.clone(), piece))
+    }
+
     fn usable(&self, peer: &PeerId, piece: u32) -> bool {
-        self.holders.get(peer).is_some_and(|holder| {
-            holder.have.get(piece) && self.locality.asks_for(holder.standing, self.availability.near(piece))
-        }) && !self.outdated.contains_key(&(peer.clone(), piece))
-            && self.progress.get(&piece).is_none_or(|p| p.sole_source.as_ref().is_none_or(|sole| sole == peer))
+        let is_source = |peer, holder| self.is_source(peer, holder, piece);
+        if !self.holders.get(peer).is_some_and(|holder| is_source(peer, holder)) {
+            return false;
+        }
+        let progress = self.progress.get(&piece);
+        if let Some(sole) = progress.and_then(|progress| progress.sole_source.as_ref()) {
+            return sole == peer;
+        }
+        let is_mixed = progress.is_some_and(|progress| !progress.is_untouched());
+        (!is_mixed || !self.suspects.is_watched(peer))
+            && (!self.suspects.contains(piece) || self.is_best_for(peer, piece))
+    }
+
+    /// Whether nobody is more suitable to be asked for a piece that was wrong.
+    fn is_best_for(&self, peer: &PeerId, piece: u32) -> bool {
+        let suitability = self.suspects.suitability(piece, peer);
+        let is_better = |other: &PeerId| self.suspects.suitability(piece, other) < suitability;
+        !self.holders.iter().any(|(other, holder)| is_better(other) && self.is_source(other, holder, piece))
+    }
+
+    /// A piece that was wrong and is to be begun again: what it tells of its senders is wanted soon.
+    fn pick_wrong(&self, peer: &PeerId) -> Option<u32> {
+        self.suspects.pieces().find(|piece| !self.taken.get(*piece) && self.usable(peer, *piece))
+    }
+
+    /// Something of a piece that others had a part in, for a neighbour that is asked for whole ones only: where
+    /// nobody else can bring it.
+    fn pick_abandoned(&self, peer: &PeerId, leaves: usize) -> Option<BlockRange> {
+        let holder = self.holders.get(peer)?;
+        let is_abandoned = |piece: u32, progress: &PieceProgress| {
+            let others = || self.holders.iter().filter(|(other, _)| !self.suspects.is_watched(other));
+            progress.sole_source.is_none() && !others().any(|(other, holder)| self.is_source(other, holder, piece))
+        };
+        self.missing
+            .iter()
+            .filter(|piece| self.is_source(peer, holder, **piece))
+            .filter_map(|piece| Some((*piece, self.progress.get(piece)?)))
+            .find(|(piece, progress)| is_abandoned(*piece, progress))
+            .and_then(|(_, progress)| progress.next_missing(leaves))
     }
 
     fn pick_begun(&self, peer: &PeerId, leaves: usize) -> Option<BlockRange> {
