@@ -174,6 +174,8 @@ impl Sparing {
 
     /// Bytes of a piece left for a neighbour.
     pub(super) fn sent(&mut self, peer: &PeerId, piece: u32, bytes: u64, length: u64, now_ms: u64) {
+        // Not every copy begins with an offer: who did not say that it wants the object may ask for it, too.
+        self.began_ms.get_or_insert(now_ms);
         let Some(offered) = self.offered.get_mut(peer) else { return };
         if let Some(offer) = offered.open.get_mut(&piece) {
             offer.since_ms = now_ms;
@@ -211,7 +213,7 @@ impl Sparing {
         let (Some(began_ms), Some(out_ms)) = (self.began_ms, self.out_ms) else { return false };
         let open = self.open * u64::from(around.manifest.piece_length());
         around.departed.repeats() + open < around.manifest.length() / ALLOWANCE_PART
-            || around.uplink.now_ms.saturating_sub(out_ms) >= out_ms - began_ms
+            || around.uplink.now_ms.saturating_sub(out_ms) >= out_ms.saturating_sub(began_ms)
     }
 
     /// Whether a request for a piece that was not offered is served.
@@ -327,3 +329,6 @@ impl Sparing {
         self.offered.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;
