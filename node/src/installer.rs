@@ -102,7 +102,8 @@ impl InstallError {
     /// The failure as the engine takes it.
     pub fn into_failure(self) -> StepFailure {
         let fault = match &self {
-            Self::Archive(ArchiveError::Cancelled) => Fault::Moment,
+            // A file that somebody touched while it was read says nothing of the release.
+            Self::Archive(ArchiveError::Cancelled | ArchiveError::Changed(_)) => Fault::Moment,
             Self::Archive(ArchiveError::Io { .. } | ArchiveError::Output(_))
             | Self::Io { .. }
             | Self::NoRoom { .. }

@@ -62,6 +62,7 @@ use crate::atomic;
 #[derive(Debug)]
 struct Shared {
     readers: ReadFiles,
+    allocation: Allocation,
     _lock: DirectoryLock,
 }
 
@@ -74,7 +75,6 @@ struct Index {
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
-    allocation: Allocation,
     shared: Arc<Shared>,
     targets: Targets,
     index: RwLock<Index>,
@@ -136,7 +136,8 @@ impl Store {
     /// [`Store::open`] with a choice of how data files get their disk space.
     pub fn open_with(data_dir: &Path, allocation: Allocation) -> Result<Self, StoreError> {
         create_dir(data_dir)?;
-        let shared = Arc::new(Shared { _lock: DirectoryLock::acquire(data_dir)?, readers: ReadFiles::default() });
+        let shared =
+            Arc::new(Shared { _lock: DirectoryLock::acquire(data_dir)?, readers: ReadFiles::default(), allocation });
         let (artifacts, targets, temporary) =
             (data_dir.join("artifacts"), data_dir.join("targets"), data_dir.join("tmp"));
         for directory in [&artifacts, &targets, &data_dir.join("metadata"), &temporary] {
@@ -152,7 +153,6 @@ impl Store {
         }
         let inner = Inner {
             root: data_dir.to_owned(),
-            allocation,
             shared,
             targets: Targets { directory: targets },
             index: RwLock::new(index),
@@ -193,7 +193,7 @@ impl Store {
         if adopted {
             atomic::rename(&home.join("data"), &data)
         } else {
-            files::create_data(&data, manifest.length(), self.inner.allocation)
+            files::create_data(&data, manifest.length(), self.inner.shared.allocation)
         }
         .map_err(|source| StoreError::io("create", &data, manifest.length(), source))?;
         self.put_in_place(staged, manifest, Bitmap::empty(manifest.piece_count()), adopted)

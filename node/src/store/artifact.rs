@@ -100,8 +100,9 @@ pub struct Artifact {
     recoverable: AtomicBool,
     /// This process verified every piece that is claimed.
     proven: AtomicBool,
-    /// The data file has another name, and looked like this when it got that.
-    lent: Mutex<Option<Stamp>>,
+    /// The data file has another name, and looked like this when it got that. Read for the length of every
+    /// read of the file, so that claims and file change together. Taken after `saved` and before `state`.
+    lent: RwLock<Option<Stamp>>,
     state: Mutex<State>,
     /// A writer settled.
     settled: Condvar,
@@ -154,7 +155,7 @@ impl Artifact {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             recoverable: AtomicBool::new(recoverable),
             proven: AtomicBool::new(have.ones() == 0),
-            lent: Mutex::new(lent),
+            lent: RwLock::new(lent),
             state: Mutex::new(State {
                 pieces: Pieces::new(have.clone(), &manifest),
                 senders: Senders::default(),
@@ -163,7 +164,8 @@ impl Artifact {
                 losses: 0,
             }),
             settled: Condvar::new(),
-            saved: Mutex::new(Saved { pieces: have, claims_more: false }),
+            // What is not believed of the `have` file must go from it.
+            saved: Mutex::new(Saved { pieces: have, claims_more: recoverable }),
             removed: RwLock::new(false),
             manifest,
             shared,
@@ -222,6 +224,7 @@ impl Artifact {
         let outside = || bad("it lies outside the artifact");
         let first = self.manifest.piece_at(block.offset).ok_or_else(outside)?;
         let last = self.manifest.piece_at(last).ok_or_else(outside)?;
+        let lent = self.lent();
         {
             let state = lock(&self.state);
             if let Some(piece) = (first.get()..=last.get()).find(|piece| !state.pieces.have().get(*piece)) {
@@ -230,7 +233,8 @@ impl Artifact {
         }
         let start = buffer.len();
         buffer.resize(start + block.length as usize, 0);
-        self.read_at(&mut buffer[start..], block.offset).map_err(|source| StoreError::io("read", &self.data, 0, source))
+        self.read_at(&lent, &mut buffer[start..], block.offset)
+            .map_err(|source| StoreError::io("read", &self.data, 0, source))
     }
 
     /// Stores one block: inside one piece, whole leaves (the artifact's last may be short).
@@ -262,6 +266,9 @@ impl Artifact {
         from: Option<&PeerId>,
     ) -> Result<(BlockOutcome, Vec<PeerId>), StoreError> {
         let leaves = self.leaves_of(block, bytes.len())?;
+        if self.is_lent() && !self.is_complete() {
+            self.let_go()?;
+        }
         let _alive = self.alive()?;
         let Some(writing) = self.claim(&leaves)? else {
             return Ok((BlockOutcome::Duplicate, Vec::new()));
@@ -308,12 +315,15 @@ impl Artifact {
         self.save(&mut lock(&self.saved), &[])
     }
 
-    /// Hashes every claimed piece and stops claiming those that lie. `progress` gets bytes done and
+    /// Hashes every claimed piece and stops claiming those that lie. What is wrong in a lent file is not
+    /// mended there: its right pieces move to a file of the store's own. `progress` gets bytes done and
     /// bytes in all.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, StoreError> {
+        if self.lent_was_changed()? {
+            return self.reclaim(progress);
+        }
         let have = self.have();
         let total = self.bytes_done();
-        let lent = self.look_at_lent().map_err(|source| StoreError::io("look at", &self.data, 0, source))?;
         let mut report = VerifyReport::default();
         let (mut done, mut buffer, mut lies) = (0, Vec::new(), Vec::new());
         for piece in have.iter().filter_map(|index| self.manifest.index(index)) {
@@ -326,9 +336,13 @@ impl Artifact {
             done += u64::from(self.manifest.length_of(piece));
             progress(done, total);
         }
-        report.cleared = lies.iter().map(|piece| piece.get()).collect();
-        let _alive = self.alive()?;
+        let alive = self.alive()?;
         let mut saved = lock(&self.saved);
+        if !lies.is_empty() && self.is_lent() {
+            drop((saved, alive));
+            return self.reclaim(progress);
+        }
+        report.cleared = lies.iter().map(|piece| piece.get()).collect();
         for piece in &lies {
             saved.claims_more |= saved.pieces.clear(piece.get());
         }
@@ -339,18 +353,18 @@ impl Artifact {
             state.pieces.clear(&self.manifest, piece);
         }
         drop(state);
-        outcome?;
-        self.still_lent(lent)?;
-        Ok(report)
+        outcome.map(|()| report)
     }
 
     /// Hashes every piece that is not claimed and claims those whose bytes are in the data file
     /// after all. For artifacts that are [`Artifact::is_recoverable`]. `progress` gets bytes done
     /// and bytes in all.
     pub fn recover(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<VerifyReport, StoreError> {
+        if self.lent_was_changed()? {
+            return self.reclaim(progress);
+        }
         let have = self.have();
         let total = self.manifest.length() - self.bytes_done();
-        let lent = self.look_at_lent().map_err(|source| StoreError::io("look at", &self.data, 0, source))?;
         let mut report = VerifyReport::default();
         let (mut done, mut buffer) = (0, Vec::new());
         for piece in have.iter_missing().filter_map(|index| self.manifest.index(index)) {
@@ -362,15 +376,15 @@ impl Artifact {
             done += u64::from(self.manifest.length_of(piece));
             progress(done, total);
         }
-        let _alive = self.alive()?;
-        self.save(&mut lock(&self.saved), &[])?;
-        self.still_lent(lent)?;
+        {
+            let _alive = self.alive()?;
+            self.save(&mut lock(&self.saved), &[])?;
+        }
+        if self.is_lent() && !self.is_complete() {
+            return self.reclaim(progress);
+        }
         self.recoverable.store(false, Ordering::Relaxed);
         Ok(report)
-    }
-
-    fn still_lent(&self, stamp: Option<Stamp>) -> Result<(), StoreError> {
-        self.note_lent(stamp).map_err(|source| StoreError::io("note what was lent of", &self.directory, 0, source))
     }
 
     /// Claims `piece` if its bytes are on disk; leaves it alone while somebody writes it.
@@ -525,17 +539,21 @@ impl Artifact {
             self.settled.notify_all();
             return Err(StoreError::LostWrites { path: self.data.clone(), source });
         }
-        let file = self.directory.join("have");
-        let bytes = Have { manifest: self.manifest_digest, pieces: pieces.clone() }.encode();
-        if let Err(source) = atomic::write(&file, &bytes, 0o600) {
+        if let Err(error) = self.write_have(&pieces) {
             lock(&self.state).unsaved_bytes += unsaved_bytes;
-            return Err(StoreError::io("write", &file, bytes.len() as u64, source));
+            return Err(error);
         }
         if pieces.is_full() {
             lock(&self.state).writer = None;
         }
         *saved = Saved { pieces, claims_more: false };
         Ok(())
+    }
+
+    fn write_have(&self, pieces: &Bitmap) -> Result<(), StoreError> {
+        let file = self.directory.join("have");
+        let bytes = Have { manifest: self.manifest_digest, pieces: pieces.clone() }.encode();
+        atomic::write(&file, &bytes, 0o600).map_err(|source| StoreError::io("write", &file, bytes.len() as u64, source))
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -546,27 +564,33 @@ impl Artifact {
         self.writer()?.sync_data()
     }
 
+    /// The file to write to, which is never one that has another name.
     fn writer(&self) -> io::Result<Arc<File>> {
+        let lent = self.lent();
+        if lent.is_some() {
+            return Err(io::Error::other("the file has another name outside the store and is not written to"));
+        }
         let mut state = lock(&self.state);
         if let Some(file) = &state.writer {
             return Ok(Arc::clone(file));
         }
-        self.take_back()?;
         let file = Arc::new(OpenOptions::new().read(true).write(true).open(&self.data)?);
         state.writer = Some(Arc::clone(&file));
         Ok(file)
     }
 
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    /// `lent`: as it is for the length of this read. A lent file that was changed cannot be read.
+    fn read_at(&self, lent: &Option<Stamp>, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let file = self.shared.readers.get(self.id, &self.data)?;
         files::read_exact_at(&file, buffer, offset)?;
-        self.check_lent(&file)
+        lent.map_or(Ok(()), |stamp| stamp.require(&file))
     }
 
     /// Whether the bytes of `piece` in the data file are the signed ones; they are in `buffer` then.
     fn is_on_disk(&self, piece: PieceIndex, buffer: &mut Vec<u8>) -> bool {
         buffer.resize(self.manifest.length_of(piece) as usize, 0);
-        self.read_at(buffer, self.manifest.offset_of(piece)).is_ok() && self.manifest.verify_piece(piece, buffer)
+        self.read_at(&self.lent(), buffer, self.manifest.offset_of(piece)).is_ok()
+            && self.manifest.verify_piece(piece, buffer)
     }
 }
 

@@ -44,6 +44,12 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// A lent data file was changed by its name outside the store.
+    #[error("'{}' was changed through the name that it was given outside the store; it is checked, and fetched again where it is wrong", .path.display())]
+    Changed {
+        /// The data file.
+        path: PathBuf,
+    },
     /// A complete artifact is held under another manifest.
     #[error(
         "artifact {artifact} is held complete under another manifest; remove it from the store to accept the new one"

@@ -26,7 +26,7 @@ pub(super) struct Loaded {
     pub(super) have: Bitmap,
     /// The data file may hold pieces that `have` does not name.
     pub(super) recoverable: bool,
-    /// The data file has another name, and looks like this.
+    /// The data file has another name, and looked like this when its bytes were known to be right.
     pub(super) lent: Option<Stamp>,
 }
 

@@ -1,6 +1,10 @@
 //! Unpacking holds an artifact to what the signed metadata declares.
 
+use updraft_protocol::transfer::BlockRange;
+
 use super::*;
+use crate::engine::install::Fault;
+use crate::store::{Artifact, Store};
 
 fn sample() -> (Bench, Packed) {
     let mut tar = RawTar::default();
@@ -122,4 +126,78 @@ fn a_directory_or_device_is_no_artifact() {
         let error = inspect(path, Format::File, &mut |_| ()).expect_err("refused");
         assert!(matches!(error, ArchiveError::NotAFile(_) | ArchiveError::Io { .. }), "{error}");
     }
+}
+
+/// A tar that was fetched whole into `store`, and its release; with enough entries for a report in between.
+fn fetched(store: &Store, scratch: &Path) -> (std::sync::Arc<Artifact>, Release) {
+    let mut tar = RawTar::default();
+    for number in 0..100 {
+        tar.file(format!("{number}").as_bytes(), &[7; 20_000]);
+    }
+    let bytes = tar.end();
+    let path = scratch.join("artifact.tar");
+    fs::write(&path, &bytes).expect("writable");
+    let packed = inspect(&path, Format::Tar, &mut |_| ()).expect("publishable");
+    let manifest = &packed.manifest;
+    let artifact = store.begin(manifest).expect("room on the disk");
+    for piece in manifest.indices() {
+        let block = BlockRange::new(manifest.offset_of(piece), manifest.length_of(piece)).expect("a valid block");
+        let (start, end) = (block.offset, block.end());
+        let part = usize::try_from(start).expect("small")..usize::try_from(end).expect("small");
+        let _ = artifact.write_block(block, &bytes[part]).expect("written");
+    }
+    let release = Release { content: packed.content, ..signed(Format::Tar, &bytes) };
+    (artifact, release)
+}
+
+/// How a staging ends in the middle of which `meddle` is called once.
+fn stage_while(
+    artifact: &Artifact,
+    release: &Release,
+    root: &Path,
+    meddle: impl Fn(),
+) -> crate::installer::InstallError {
+    let met = std::cell::Cell::new(false);
+    let mut go_on = |_, _| {
+        if !met.replace(true) {
+            meddle();
+        }
+        ControlFlow::Continue(())
+    };
+    let refused = InstallDir::new(root).stage("1", release, artifact.path(), "1.0.0-0", &mut go_on);
+    assert!(met.get(), "nothing happened in between");
+    refused.expect_err("it was not whole all the time")
+}
+
+#[test]
+fn a_file_that_is_delivered_or_touched_while_it_is_unpacked_is_no_bad_release() {
+    let scratch = temporary();
+    let store = Store::open(&scratch.path().join("store")).expect("opened");
+    let (artifact, release) = fetched(&store, scratch.path());
+    let (root, output) = (scratch.path().join("app"), scratch.path().join("output"));
+    let lend = || assert!(artifact.lend(&output).expect("lent"));
+    let touch = || {
+        let file = fs::File::open(&output).expect("there");
+        file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(9)).expect("ours");
+    };
+    for meddle in
+        [&lend as &dyn Fn(), &|| fs::rename(&output, scratch.path().join("moved")).expect("ours"), &lend, &touch]
+    {
+        let failure = stage_while(&artifact, &release, &root, meddle).into_failure();
+        assert_eq!(failure.fault, Fault::Moment, "{}", failure.reason);
+    }
+    let mut go_on = |_, _| ControlFlow::Continue(());
+    InstallDir::new(&root)
+        .stage("1", &release, artifact.path(), "1.0.0-0", &mut go_on)
+        .expect("left alone, it is good");
+}
+
+#[test]
+fn wrong_bytes_of_a_file_that_is_changed_meanwhile_are_no_bad_release() {
+    let scratch = temporary();
+    let store = Store::open(&scratch.path().join("store")).expect("opened");
+    let (artifact, release) = fetched(&store, scratch.path());
+    let garbage = || fs::write(artifact.path(), vec![b'?'; 2_100_000]).expect("ours");
+    let failure = stage_while(&artifact, &release, &scratch.path().join("app"), garbage).into_failure();
+    assert_eq!(failure.fault, Fault::Moment, "{}", failure.reason);
 }
