@@ -11,11 +11,16 @@ use super::{Goal, InstallState, Installed, MAX_PLACE_MS, Phase, Subscription, pa
 impl Subscription {
     /// Leaves the release that is under way for the one that is installed.
     pub(super) fn go_back(&mut self, reason: &str, way: Way) -> Vec<Effect> {
-        let Some(mut goal) = self.goal.take() else { return Vec::new() };
-        let bad = goal.to.clone();
-        let Some(back) = self.installed.clone().filter(|installed| installed.release_dir != bad.release_dir) else {
-            return self.stay(&goal, bad, reason);
-        };
+        let Some(goal) = self.goal.take() else { return Vec::new() };
+        match self.installed.clone().filter(|installed| installed.release_dir != goal.to.release_dir) {
+            Some(back) => self.turn_back(goal, back, reason, way),
+            None => self.stay(&goal, goal.to.clone(), reason),
+        }
+    }
+
+    /// Leaves the release that `goal` leads to for `back`.
+    pub(super) fn turn_back(&mut self, goal: Goal, back: Installed, reason: &str, way: Way) -> Vec<Effect> {
+        let bad = goal.to;
         self.quarantine.insert(bad.artifact, reason.to_owned());
         let text = format!("{} failed: {reason}; going back to {}", bad.version, back.version);
         let outcome = Outcome {
@@ -26,7 +31,7 @@ impl Subscription {
             quarantine: Some((bad.artifact, reason.to_owned())),
         };
         let event = self.event(EventKind::InstallFailed, &bad.version, text);
-        goal = Goal {
+        self.goal = Some(Goal {
             to: back,
             left: Some(bad),
             release: None,
@@ -37,8 +42,7 @@ impl Subscription {
             runs: false,
             phase: Phase::Working,
             transaction: goal.transaction,
-        };
-        self.goal = Some(goal);
+        });
         self.failures = 0;
         let mut effects = self.arm();
         // What failed is quarantined together with the first line of the way back.

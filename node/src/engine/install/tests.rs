@@ -88,8 +88,12 @@ struct World {
     quarantine: BTreeMap<Digest, String>,
     /// Time that passed in probation since a transaction entered it, as far as anybody watched.
     watched_ms: u64,
+    /// The node is what is installed: to start a release is to start the node from `current`.
+    is_own: bool,
     /// Starts of each transaction on its way forward.
     starts: BTreeMap<String, u32>,
+    /// What was installed once, and is there still.
+    proved: Vec<Installed>,
     ends: Vec<EventKind>,
     last_check: Option<bool>,
     transactions: u64,
@@ -113,7 +117,9 @@ impl World {
             previous: None,
             quarantine: BTreeMap::new(),
             watched_ms: 0,
+            is_own: false,
             starts: BTreeMap::new(),
+            proved: Vec::new(),
             ends: Vec::new(),
             last_check: None,
             transactions: 0,
@@ -131,7 +137,7 @@ impl World {
                     self.open.push(Open::Switch(transaction, release_dir));
                 }
                 Effect::Install(InstallEffect::Activate { transaction, .. }) => {
-                    if self.subscription.state == InstallState::Switched {
+                    if self.subscription.state == InstallState::Switched && !self.is_own {
                         *self.starts.entry(transaction.clone()).or_default() += 1;
                     }
                     self.open.push(Open::Activate(transaction, self.now_ms));
@@ -159,6 +165,8 @@ impl World {
                 assert_eq!(self.current.as_ref(), Some(&installed.release_dir), "what is installed does not run");
                 self.installed = Some(installed.clone());
                 self.previous = previous.clone();
+                self.proved.retain(|release| release != installed);
+                self.proved.push(installed.clone());
             }
             if let Some((artifact, reason)) = &outcome.quarantine {
                 self.quarantine.insert(*artifact, reason.clone());
@@ -206,6 +214,8 @@ impl World {
                 }
                 self.subscription.switch_ended(&transaction, result, self.now_ms)
             }
+            // What is asked to end itself gives no answer.
+            Open::Activate(..) if self.is_own && answer == Answer::Good => return self.restart(),
             Open::Activate(transaction, _) => {
                 if answer == Answer::Place
                     && let Some(count) = self.starts.get_mut(&transaction)
@@ -239,6 +249,15 @@ impl World {
         self.carry_out(effects, usize::MAX);
     }
 
+    /// A launcher counted failed starts of what runs, and starts an older release.
+    fn put_back(&mut self) {
+        if let Some(older) = self.proved.iter().rev().find(|older| self.current.as_ref() != Some(&older.release_dir)) {
+            self.open.clear();
+            self.current = Some(older.release_dir.clone());
+        }
+        self.restart();
+    }
+
     /// Kills the node and starts it again: what shells were busy with is over, done or not.
     fn restart(&mut self) {
         self.restarts += 1;
@@ -256,12 +275,18 @@ impl World {
             journal: self.journal.clone().map(|line| JournalEntry { outcome: None, ..line }),
             installed: self.installed.clone(),
             previous: self.previous.clone(),
+            stands: self.proved.iter().find(|release| self.current.as_ref() == Some(&release.release_dir)).cloned(),
             current: self.current.clone(),
             quarantine: self.quarantine.clone(),
             holds: self.subscription.holds.clone(),
             trial: self.trial.clone(),
-            runs: false,
+            runs: self.is_own && self.current.is_some(),
         };
+        let on_trial = found.journal.as_ref().filter(|line| !line.way.is_back() && line.state.is_committed_to());
+        let starts = on_trial.filter(|line| line.to.as_ref().map(|to| &to.release_dir) == found.current.as_ref());
+        if let Some(line) = starts.filter(|_| found.runs) {
+            *self.starts.entry(line.transaction.clone()).or_default() += 1;
+        }
         let (subscription, effects) = Subscription::restore(spec(), found, self.now_ms);
         self.subscription = subscription;
         self.carry_out(effects, usize::MAX);
@@ -270,8 +295,10 @@ impl World {
     fn check(&self) {
         let working = self.open.iter().filter(|open| !matches!(open, Open::Stage(_) | Open::Check(..))).count();
         assert!(working <= 1, "two goals at once: {:?}", self.open);
+        // A node that is the release itself must be started once more to see that it was started too often.
+        let most = self.trial.max_attempts + u32::from(self.is_own);
         for (transaction, count) in &self.starts {
-            assert!(*count <= self.trial.max_attempts, "{transaction} was started {count} times");
+            assert!(*count <= most, "{transaction} was started {count} times");
         }
         if let Some(installed) = self.installed.as_ref().filter(|_| !self.subscription.is_busy()) {
             let runs = self.current.as_ref() == Some(&installed.release_dir);
@@ -317,6 +344,7 @@ enum Turn {
     CrashIn(usize, Answer, usize),
     Pass(u64),
     Restart,
+    PutBack,
     RollBack,
     Retry,
 }
@@ -331,6 +359,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
         2 => (0_usize..4, answer(), 0_usize..4).prop_map(|(index, answer, most)| Turn::CrashIn(index, answer, most)),
         8 => time.prop_map(Turn::Pass),
         1 => Just(Turn::Restart),
+        1 => Just(Turn::PutBack),
         1 => Just(Turn::RollBack),
         1 => Just(Turn::Retry),
     ];
@@ -346,6 +375,7 @@ fn play(world: &mut World, turns: Vec<Turn>) {
             Turn::CrashIn(index, answer, most) => world.answer(index, answer, most),
             Turn::Pass(ms) => world.pass(ms),
             Turn::Restart => world.restart(),
+            Turn::PutBack => world.put_back(),
             Turn::RollBack => {
                 world.transactions += 1;
                 let name = format!("t{}", world.transactions);
@@ -367,8 +397,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn whatever_happens_it_comes_to_rest_and_never_reports_a_success_too_early(turns in turns(), good in any::<bool>()) {
-        let mut world = World::new(trial());
+    fn whatever_happens_it_comes_to_rest_and_never_reports_a_success_too_early(
+        turns in turns(),
+        good in any::<bool>(),
+        is_own in any::<bool>(),
+    ) {
+        let mut world = if is_own { own_world(3) } else { World::new(trial()) };
         play(&mut world, turns);
         world.settle(if good { Answer::Good } else { Answer::Bad });
         world.check();
@@ -386,16 +420,27 @@ proptest! {
     #[test]
     fn an_install_without_a_trial_is_never_taken_back_by_itself(turns in turns()) {
         let mut world = World::new(Trial::default());
-        let by_hand = turns.iter().any(|turn| matches!(turn, Turn::RollBack));
-        play(&mut world, turns);
+        let by_itself = |turn: &Turn| !matches!(turn, Turn::RollBack | Turn::PutBack);
+        play(&mut world, turns.into_iter().filter(by_itself).collect());
         world.settle(Answer::Good);
-        prop_assert!(by_hand || !world.ends.contains(&EventKind::RolledBack));
+        prop_assert!(!world.ends.contains(&EventKind::RolledBack), "{:?}", world.ends);
     }
+}
+
+/// A world in which the node is what is installed.
+fn own_world(max_attempts: u32) -> World {
+    let activation = Some(Activation { starter: Starter::Node, timeout_ms: 5_000 });
+    let mut world = World::new(Trial { activation, max_attempts, ..trial() });
+    world.is_own = true;
+    world
 }
 
 /// A world in which 1.1.0 is installed and 1.2.0 is offered.
 fn with_one_installed() -> World {
-    let mut world = World::new(trial());
+    first_installed(World::new(trial()))
+}
+
+fn first_installed(mut world: World) -> World {
     world.newest = 1;
     world.settle(Answer::Good);
     assert_eq!(world.subscription.state, InstallState::Committed);
@@ -567,6 +612,72 @@ fn a_link_that_was_put_back_while_the_node_was_down_is_a_verdict() {
     world.settle(Answer::Good);
     assert!(is_at(&world, 1), "it is not switched to again");
     assert!(world.quarantine.contains_key(&release(2).artifact));
+}
+
+#[test]
+fn a_node_that_installs_itself_may_be_given_a_single_start() {
+    let mut world = first_installed(own_world(1));
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 2), "the start that makes it the node is the one that was counted: {:?}", world.subscription);
+    world.newest = 3;
+    reach(&mut world, InstallState::Probation);
+    world.restart();
+    assert_eq!(world.subscription.state, InstallState::RollingBack, "a second start is one too many");
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 2));
+    assert!(!world.ends.contains(&EventKind::Alarm), "the way back went well: {:?}", world.ends);
+}
+
+#[test]
+fn a_release_that_was_committed_and_did_not_stay_up_is_given_up_when_its_launcher_put_another_there() {
+    let mut world = first_installed(own_world(3));
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 2));
+    world.ends.clear();
+    world.put_back();
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 1), "what runs is what it says");
+    assert!(world.quarantine.contains_key(&release(2).artifact));
+    assert_eq!(world.previous.as_ref().map(|previous| previous.artifact), Some(release(2).artifact));
+    assert_eq!(world.ends, [EventKind::InstallFailed, EventKind::RolledBack]);
+    world.newest = 3;
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 3), "the release that mends it is installed");
+}
+
+#[test]
+fn a_release_that_did_not_stay_up_is_given_up_though_a_newer_one_was_on_its_way() {
+    for state in [InstallState::Fetching, InstallState::Verified] {
+        let mut world = first_installed(own_world(3));
+        world.settle(Answer::Good);
+        world.newest = 3;
+        world.transactions += 1;
+        let effects = world.subscription.pursue(&release(3), "newer".to_owned(), world.now_ms);
+        world.carry_out(effects, usize::MAX);
+        if state == InstallState::Verified {
+            let effects = world.subscription.artifact_complete(&release(3).artifact);
+            world.carry_out(effects, usize::MAX);
+        }
+        assert_eq!(world.subscription.state, state);
+        world.put_back();
+        assert_eq!(world.subscription.state, InstallState::RollingBack);
+        assert!(world.quarantine.contains_key(&release(2).artifact));
+        world.settle(Answer::Good);
+        assert!(is_at(&world, 3));
+    }
+}
+
+#[test]
+fn a_release_on_trial_goes_back_to_what_its_launcher_put_there() {
+    let mut world = first_installed(own_world(3));
+    world.settle(Answer::Good);
+    world.newest = 3;
+    reach(&mut world, InstallState::Probation);
+    world.current = world.previous.as_ref().map(|previous| previous.release_dir.clone());
+    world.restart();
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 1), "1.2 was never seen to stay up, so it is not started again");
+    assert!(world.quarantine.contains_key(&release(3).artifact));
 }
 
 fn is_at(world: &World, minor: u64) -> bool {
