@@ -21,16 +21,15 @@ impl Subscription {
     /// Leaves the release that `goal` leads to for `back`.
     pub(super) fn turn_back(&mut self, goal: Goal, back: Installed, reason: &str, way: Way) -> Vec<Effect> {
         let bad = goal.to;
-        self.quarantine.insert(bad.artifact, reason.to_owned());
         let text = format!("{} failed: {reason}; going back to {}", bad.version, back.version);
-        let outcome = Outcome {
+        // A person's word is no verdict about the release: a hold says what is not to come again.
+        let verdict = (way == Way::Back).then(|| Outcome {
             kind: EventKind::InstallFailed,
             version: bad.version.clone(),
-            text: text.clone(),
+            text,
             installed: None,
             quarantine: Some((bad.artifact, reason.to_owned())),
-        };
-        let event = self.event(EventKind::InstallFailed, &bad.version, text);
+        });
         self.goal = Some(Goal {
             to: back,
             left: Some(bad),
@@ -45,13 +44,17 @@ impl Subscription {
         });
         self.failures = 0;
         let mut effects = self.arm();
+        let Some(verdict) = verdict else { return effects };
+        effects.push(self.event(verdict.kind, &verdict.version, verdict.text.clone()));
+        if let Some((artifact, reason)) = verdict.quarantine.clone() {
+            self.quarantine.insert(artifact, reason);
+        }
         // What failed is quarantined together with the first line of the way back.
         for effect in &mut effects {
             if let Effect::Journal(line) = effect {
-                line.outcome = Some(outcome.clone());
+                line.outcome = Some(verdict.clone());
             }
         }
-        effects.push(event);
         effects
     }
 

@@ -570,17 +570,41 @@ fn an_operator_goes_back_to_any_kept_release_and_what_is_left_is_held() {
     assert!(world.quarantine.is_empty(), "a person's word is no verdict about the artifact");
 }
 
-#[test]
-fn an_operator_ends_a_probation() {
+/// A world whose operator ended the probation of 1.2.0.
+fn with_a_probation_ended(hold: bool) -> World {
     let mut world = with_one_installed();
     reach(&mut world, InstallState::Probation);
-    let effects = world.subscription.roll_back(None, &[], true, "back".to_owned()).expect("on probation");
+    let effects = world.subscription.roll_back(None, &[], hold, "back".to_owned()).expect("on probation");
     world.open.clear();
+    world.ends.clear();
     world.carry_out(effects, usize::MAX);
     assert_eq!(world.subscription.state, InstallState::RollingBack);
+    world
+}
+
+#[test]
+fn an_operator_ends_a_probation() {
+    let mut world = with_a_probation_ended(true);
     world.settle(Answer::Good);
-    assert_eq!(world.installed.map(|installed| installed.version), Some(Version::new(1, 1, 0)));
+    assert!(is_at(&world, 1));
     assert!(world.subscription.holds.of(&Version::new(1, 2, 0)).is_some());
+    assert!(world.quarantine.is_empty(), "a person's word is no verdict about the artifact");
+    assert_eq!(world.ends, [EventKind::HoldChanged, EventKind::RolledBack]);
+    let effects = world.subscription.unhold(Some(&Version::new(1, 2, 0)));
+    world.carry_out(effects, usize::MAX);
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 2), "once nobody holds it, it is installed");
+}
+
+#[test]
+fn a_release_that_an_operator_left_without_a_hold_may_come_again() {
+    let mut world = with_a_probation_ended(false);
+    world.answer(0, Answer::Good, usize::MAX);
+    world.answer(0, Answer::Good, usize::MAX);
+    assert!(is_at(&world, 1));
+    assert_eq!(world.ends, [EventKind::RolledBack]);
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 2));
 }
 
 #[test]
