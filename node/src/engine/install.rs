@@ -76,6 +76,16 @@ struct Goal {
     phase: Phase,
 }
 
+/// What could not be done yet. It says nothing about any other release.
+#[derive(Debug, Clone)]
+struct Setback {
+    artifact: Digest,
+    /// How often, in a row.
+    count: u32,
+    /// When it may be begun anew, where it was dropped.
+    until_ms: u64,
+}
+
 /// What an attempt waits for.
 #[derive(Debug, Clone)]
 enum Phase {
@@ -137,8 +147,7 @@ pub struct Subscription {
     /// The artifact for which an operator does not wait for the rollout.
     pub(crate) hurry: Option<Digest>,
     goal: Option<Goal>,
-    failures: u32,
-    retry_at_ms: u64,
+    setback: Option<Setback>,
 }
 
 /// The name of a release's tree below `releases/`.
@@ -180,7 +189,7 @@ impl Subscription {
     /// Begins installing (or holding) `release`, unless that is under way; supersedes an older goal.
     pub(crate) fn pursue(&mut self, release: &Arc<Release>, transaction: String, now_ms: u64) -> Vec<Effect> {
         let same = self.goal.as_ref().is_some_and(|goal| goal.to.artifact == release.artifact);
-        if same || self.is_busy() || now_ms < self.retry_at_ms {
+        if same || self.is_busy() || self.is_put_off(&release.artifact, now_ms) {
             return Vec::new();
         }
         let mut effects = self.abandon();
@@ -203,6 +212,20 @@ impl Subscription {
         effects.extend(self.enter(InstallState::Fetching));
         effects.push(self.event(EventKind::FetchStarted, &release.id.version, format!("fetching {}", release.id)));
         effects
+    }
+
+    /// Whether `artifact` was dropped a moment ago, to be begun anew later.
+    fn is_put_off(&self, artifact: &Digest, now_ms: u64) -> bool {
+        self.setback.as_ref().is_some_and(|setback| setback.artifact == *artifact && now_ms < setback.until_ms)
+    }
+
+    /// Notes that what is under way could not be done, and says how often in a row.
+    fn set_back(&mut self) -> u32 {
+        let Some(artifact) = self.pursued() else { return 0 };
+        let before = self.setback.as_ref().filter(|setback| setback.artifact == artifact);
+        let count = before.map_or(0, |setback| setback.count).saturating_add(1);
+        self.setback = Some(Setback { artifact, count, until_ms: 0 });
+        count
     }
 
     /// Gives up a goal that is not needed any more. Past `Staged` it is carried through instead.
@@ -455,7 +478,7 @@ impl Subscription {
             self.previous = from;
         }
         self.state = InstallState::Committed;
-        (self.failures, self.retry_at_ms) = (0, 0);
+        self.setback = None;
         let over = self.previous.as_ref().map(|left| format!(" over {}", left.version)).unwrap_or_default();
         let text = format!("installed {}{over}", goal.to.version);
         let outcome = Outcome {
@@ -517,10 +540,11 @@ impl Subscription {
 
     /// A step failed for a reason that may be over soon: the attempt is dropped, and begun anew later.
     fn put_off(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
+        let pause_ms = pause_ms(self.set_back(), MAX_RETRY_MS);
+        if let Some(setback) = &mut self.setback {
+            setback.until_ms = now_ms.saturating_add(pause_ms);
+        }
         let Some(goal) = self.goal.take() else { return Vec::new() };
-        self.failures = self.failures.saturating_add(1);
-        let pause_ms = pause_ms(self.failures, MAX_RETRY_MS);
-        self.retry_at_ms = now_ms.saturating_add(pause_ms);
         self.state = self.rest();
         let text =
             format!("{} could not be installed: {reason}; next try in {} s", goal.to.version, pause_ms.div_ceil(1_000));
@@ -551,8 +575,8 @@ impl Subscription {
 
     /// Tries the same again later; people are told once.
     fn wait(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
-        self.failures = self.failures.saturating_add(1);
-        let pause_ms = pause_ms(self.failures, MAX_PLACE_MS);
+        let count = self.set_back();
+        let pause_ms = pause_ms(count, MAX_PLACE_MS);
         let Some(goal) = &mut self.goal else { return Vec::new() };
         goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.to_owned() };
         if goal.way.is_back() {
@@ -562,7 +586,7 @@ impl Subscription {
         let version = goal.to.version.clone();
         let text = format!("{version} waits: {reason}");
         self.reason = format!("{text}; next look in {} s", pause_ms.div_ceil(1_000));
-        if self.failures > 1 {
+        if count > 1 {
             return Vec::new();
         }
         vec![self.event(EventKind::InstallPostponed, &version, text)]

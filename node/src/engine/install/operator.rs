@@ -61,7 +61,7 @@ impl Subscription {
             runs: false,
             phase: Phase::Working,
         });
-        self.failures = 0;
+        self.setback = None;
         effects.extend(self.arm());
         Ok(effects)
     }
@@ -121,7 +121,7 @@ impl Subscription {
         self.quarantine.clear();
         let offered = self.decision.as_ref().and_then(|decision| decision.offered.clone());
         self.hurry = offered.as_ref().filter(|_| hurry).map(|release| release.artifact);
-        (self.retry_at_ms, self.failures) = (0, 0);
+        self.setback = None;
         if let Some(Goal { phase: Phase::Waiting { until_ms, .. }, .. }) = &mut self.goal {
             *until_ms = 0;
         }

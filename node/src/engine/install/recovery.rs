@@ -25,8 +25,7 @@ impl Subscription {
             ended: None,
             hurry: None,
             goal: None,
-            failures: 0,
-            retry_at_ms: 0,
+            setback: None,
         };
         subscription.state = subscription.rest();
         let Some(journal) = found.journal else { return (subscription, Vec::new()) };

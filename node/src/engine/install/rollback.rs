@@ -42,7 +42,7 @@ impl Subscription {
             phase: Phase::Working,
             transaction: goal.transaction,
         });
-        self.failures = 0;
+        self.setback = None;
         let mut effects = self.arm();
         let Some(verdict) = verdict else { return effects };
         effects.push(self.event(verdict.kind, &verdict.version, verdict.text.clone()));
@@ -98,14 +98,15 @@ impl Subscription {
 
     /// The release that is back could not be started: once more, until it was tried often enough.
     pub(super) fn back_not_started(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
-        let Some(goal) = &mut self.goal else { return Vec::new() };
+        let Some(goal) = &self.goal else { return Vec::new() };
         if goal.attempts >= self.trial.max_attempts {
             return self.settle(Some(reason));
         }
-        self.failures = self.failures.saturating_add(1);
-        let pause_ms = pause_ms(self.failures, MAX_PLACE_MS);
-        goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.to_owned() };
         let version = goal.to.version.clone();
+        let pause_ms = pause_ms(self.set_back(), MAX_PLACE_MS);
+        if let Some(goal) = &mut self.goal {
+            goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.to_owned() };
+        }
         let text = format!("{version} is back and could not be started: {reason}");
         self.reason = format!("{text}; next try in {} s", pause_ms.div_ceil(1_000));
         vec![self.event(EventKind::Alarm, &version, text)]
@@ -120,7 +121,7 @@ impl Subscription {
             self.previous = Some(left);
         }
         self.state = InstallState::Quarantined;
-        (self.failures, self.retry_at_ms) = (0, 0);
+        self.setback = None;
         let left = goal.left.as_ref().map(|left| format!(" from {}", left.version)).unwrap_or_default();
         let why = goal.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         let mut text = format!("went back{left} to {}{why}", goal.to.version);

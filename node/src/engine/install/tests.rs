@@ -327,7 +327,8 @@ impl World {
                 self.subscription.state,
                 InstallState::Idle | InstallState::Committed | InstallState::Quarantined
             );
-            let waits = self.subscription.goal.is_some() || self.subscription.retry_at_ms > self.now_ms;
+            let waits = self.subscription.goal.is_some()
+                || self.subscription.setback.as_ref().is_some_and(|setback| setback.until_ms > self.now_ms);
             if rests && !waits && self.open.is_empty() {
                 return;
             }
@@ -541,6 +542,32 @@ fn a_place_without_room_is_looked_at_again_and_a_newer_release_takes_over_there(
     world.newest = 3;
     world.settle(Answer::Good);
     assert_eq!(world.installed.map(|installed| installed.version), Some(Version::new(1, 3, 0)));
+}
+
+#[test]
+fn what_was_put_off_holds_no_newer_release_back() {
+    let mut world = with_one_installed();
+    world.plan();
+    world.answer(0, Answer::Moment, usize::MAX);
+    assert_eq!(world.subscription.pursued(), None);
+    world.open.clear();
+    world.plan();
+    assert_eq!(world.subscription.pursued(), None, "it is not begun anew at once");
+    world.newest = 3;
+    world.plan();
+    assert_eq!(world.subscription.pursued(), Some(release(3).artifact));
+}
+
+#[test]
+fn people_are_told_of_the_first_shortage_of_every_release() {
+    let mut world = with_one_installed();
+    for newest in 2..5 {
+        world.newest = newest;
+        world.plan();
+        world.answer(0, Answer::Place, usize::MAX);
+    }
+    let told = world.ends.iter().filter(|kind| **kind == EventKind::InstallPostponed).count();
+    assert_eq!(told, 3);
 }
 
 #[test]
