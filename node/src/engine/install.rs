@@ -298,6 +298,9 @@ impl Subscription {
         let Some(goal) = &mut self.goal else { return Vec::new() };
         goal.attempts = goal.attempts.saturating_add(1);
         goal.phase = Phase::Working;
+        if goal.way.is_back() {
+            goal.transaction = rollback::name(&goal.transaction, goal.attempts);
+        }
         let (transaction, release_dir) = (goal.transaction.clone(), goal.to.release_dir.clone());
         let state = if goal.way.is_back() { InstallState::RollingBack } else { InstallState::Armed };
         let Some(directory) = self.spec.directory.clone() else { return Vec::new() };

@@ -8,6 +8,16 @@ use super::super::effect::{Effect, EventKind};
 use super::journal::{Outcome, Way};
 use super::{Goal, InstallState, Installed, MAX_PLACE_MS, Phase, Subscription, pause_ms};
 
+/// Parts the name of an attempt from what its way back adds to it.
+const BACK: &str = "-back-";
+
+/// Names a start on the way back of the attempt `transaction`: an answer that an earlier start still owes
+/// is not taken for this one's.
+pub(super) fn name(transaction: &str, attempts: u32) -> String {
+    let attempt = transaction.split_once(BACK).map_or(transaction, |(attempt, _)| attempt);
+    format!("{attempt}{BACK}{attempts}")
+}
+
 impl Subscription {
     /// Leaves the release that is under way for the one that is installed.
     pub(super) fn go_back(&mut self, reason: &str, way: Way) -> Vec<Effect> {

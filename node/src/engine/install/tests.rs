@@ -479,6 +479,28 @@ fn a_release_that_does_not_start_goes_and_is_quarantined_by_its_hash() {
 }
 
 #[test]
+fn an_answer_that_a_start_still_owes_is_not_taken_for_the_next_ones() {
+    let mut world = with_one_installed();
+    reach(&mut world, InstallState::Switched);
+    let mut late = Vec::new();
+    for _ in 0..3 {
+        let Some(Open::Activate(transaction, _)) = world.open.first().cloned() else { panic!("{:?}", world.open) };
+        assert!(!late.contains(&transaction), "{transaction} was used before");
+        late.push(transaction);
+        world.pass(5_000 + WATCHDOG_MS);
+        for transaction in &late {
+            assert!(world.subscription.activated(transaction, Ok(()), world.now_ms).is_empty());
+        }
+        assert_eq!(world.subscription.state, InstallState::RollingBack);
+        // The next try of what comes back, and its switch.
+        world.pass(MAX_PLACE_MS);
+        world.answer(0, Answer::Good, usize::MAX);
+    }
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 1));
+}
+
+#[test]
 fn a_first_install_that_fails_stays_in_place_and_is_not_called_installed() {
     let mut world = World::new(trial());
     world.newest = 1;
