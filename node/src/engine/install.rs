@@ -352,6 +352,8 @@ impl Subscription {
             return self.started(now_ms);
         };
         goal.phase = Phase::Starting { since_ms: now_ms };
+        // What is started anew proves itself anew.
+        goal.left_ms = None;
         self.reason = format!("starting {}", goal.to.version);
         let transaction = goal.transaction.clone();
         subject

@@ -107,6 +107,9 @@ impl Subscription {
             return self.arm();
         }
         goal.attempts = attempts;
+        if link.runs {
+            goal.left_ms = None;
+        }
         self.goal = Some(goal);
         let is_unit = matches!(self.trial.activation.as_ref().map(|a| &a.starter), Some(Starter::Unit(_)));
         // systemd keeps a unit up by itself.

@@ -530,6 +530,31 @@ fn a_release_that_takes_the_node_with_it_is_given_up() {
 }
 
 #[test]
+fn what_is_started_anew_in_its_probation_proves_itself_anew() {
+    let left_ms = |world: &World| match world.subscription.goal.as_ref().map(|goal| &goal.phase) {
+        Some(Phase::Watched(probation)) => probation.remaining_ms(),
+        phase => panic!("it is not on probation: {phase:?}"),
+    };
+    let is_unit = Starter::Unit("app.service".to_owned());
+    for (starter, is_own, after_ms) in [(None, false, 10_000), (Some(Starter::Node), true, 10_000), (Some(is_unit), false, 5_000)]
+    {
+        let mut world = if is_own { first_installed(own_world(3)) } else { with_one_installed() };
+        if let (Some(activation), Some(starter)) = (&mut world.trial.activation, starter) {
+            activation.starter = starter;
+            world.restart();
+        }
+        reach(&mut world, InstallState::Probation);
+        while left_ms(&world) > 5_000 {
+            world.pass(1_000);
+            world.answer(0, Answer::Good, usize::MAX);
+        }
+        world.restart();
+        reach(&mut world, InstallState::Probation);
+        assert_eq!(left_ms(&world), after_ms, "{:?}", world.trial.activation);
+    }
+}
+
+#[test]
 fn a_newer_release_waits_for_the_end_of_probation_and_takes_over_before_it() {
     let mut world = with_one_installed();
     world.plan();
