@@ -3,9 +3,9 @@
 //! It passes when the time is over and the last checks in a row succeeded, the last of them begun after
 //! the end of that time. It fails when the release was never healthy in that time, or fell ill. One that
 //! goes on after a restart of the node has all of its time again to become healthy in: the machine may have
-//! been started anew, and the release with it. Time is
-//! what passed while somebody watched: a clock that is set, a machine that slept and a node that was
-//! down count for nothing, and a result is never credited without its check.
+//! been started anew, and the release with it. Time is what passed while somebody watched: a clock that is
+//! set, a machine that slept and a node that was down count for nothing, and a result is never credited
+//! without its check.
 
 use super::trial::Health;
 
