@@ -45,6 +45,10 @@ const MAX_RETRY_MS: u64 = 3_600_000;
 /// Longest pause between two looks at a place that could not be written: people make room and wait.
 const MAX_PLACE_MS: u64 = 300_000;
 
+/// Outputs of commands that are told of one attempt: a chatty check must not push everything else out of
+/// the events that are remembered.
+const MAX_SAID: u32 = 64;
+
 /// What a subscription follows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SubscriptionSpec {
@@ -73,7 +77,28 @@ struct Goal {
     left_ms: Option<u64>,
     /// What comes back runs already: this node is it.
     runs: bool,
+    /// What its commands said last, and how often that was told.
+    said: (String, u32),
     phase: Phase,
+}
+
+impl Goal {
+    /// The beginning of an attempt that goes forward.
+    fn new(transaction: String, to: Installed) -> Self {
+        Self {
+            transaction,
+            to,
+            left: None,
+            release: None,
+            way: Way::Forward,
+            attempts: 0,
+            why: None,
+            left_ms: None,
+            runs: false,
+            said: (String::new(), 0),
+            phase: Phase::Working,
+        }
+    }
 }
 
 /// What could not be done yet. It says nothing about any other release.
@@ -193,22 +218,12 @@ impl Subscription {
             return Vec::new();
         }
         let mut effects = self.abandon();
-        self.goal = Some(Goal {
-            transaction,
-            to: Installed {
-                version: release.id.version.clone(),
-                artifact: release.artifact,
-                release_dir: release_dir(release),
-            },
-            left: None,
-            release: Some(release.clone()),
-            way: Way::Forward,
-            attempts: 0,
-            why: None,
-            left_ms: None,
-            runs: false,
-            phase: Phase::Working,
-        });
+        let to = Installed {
+            version: release.id.version.clone(),
+            artifact: release.artifact,
+            release_dir: release_dir(release),
+        };
+        self.goal = Some(Goal { release: Some(release.clone()), ..Goal::new(transaction, to) });
         effects.extend(self.enter(InstallState::Fetching));
         effects.push(self.event(EventKind::FetchStarted, &release.id.version, format!("fetching {}", release.id)));
         effects
@@ -641,12 +656,20 @@ impl Subscription {
         }))
     }
 
-    /// What a command of the operator said, for whoever looks at the events of this node. It never gets into
-    /// what leaves the machine.
-    pub(crate) fn said(&self, who: &str, output: &str) -> Option<Effect> {
-        let goal = self.goal.as_ref().filter(|_| !output.trim().is_empty())?;
-        let text = format!("{who} of {} said: {}", goal.to.version, output.trim());
-        Some(self.event(EventKind::CommandOutput, &goal.to.version, text))
+    /// What a command of the operator said, for whoever looks at the events of this node; said again only
+    /// when it changed. It never gets into what leaves the machine.
+    pub(crate) fn said(&mut self, transaction: &str, who: &str, output: &str) -> Option<Effect> {
+        let output = output.trim();
+        let goal = self.goal.as_mut().filter(|goal| goal.transaction == transaction && !output.is_empty())?;
+        let text = format!("{who} of {} said: {output}", goal.to.version);
+        let (last, count) = &mut goal.said;
+        if *last == text || *count >= MAX_SAID {
+            return None;
+        }
+        last.clone_from(&text);
+        *count += 1;
+        let version = goal.to.version.clone();
+        Some(self.event(EventKind::CommandOutput, &version, text))
     }
 
     fn event(&self, kind: EventKind, version: &Version, text: String) -> Effect {

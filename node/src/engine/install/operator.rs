@@ -49,18 +49,7 @@ impl Subscription {
             None => Vec::new(),
         };
         effects.extend(self.abandon());
-        self.goal = Some(Goal {
-            transaction,
-            to: target,
-            left,
-            release: None,
-            way: Way::BackByOperator,
-            attempts: 0,
-            why: None,
-            left_ms: None,
-            runs: false,
-            phase: Phase::Working,
-        });
+        self.goal = Some(Goal { left, way: Way::BackByOperator, ..Goal::new(transaction, target) });
         self.setback = None;
         effects.extend(self.arm());
         Ok(effects)

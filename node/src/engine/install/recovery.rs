@@ -7,7 +7,7 @@
 use super::super::effect::Effect;
 use super::journal::{JournalEntry, Recovered, Way};
 use super::trial::Starter;
-use super::{Goal, InstallState, Installed, Phase, Subscription, SubscriptionSpec};
+use super::{Goal, InstallState, Installed, Subscription, SubscriptionSpec};
 
 impl Subscription {
     /// A subscription as a node finds it at start.
@@ -64,8 +64,7 @@ impl Subscription {
         let Some(installed) = self.installed.clone().filter(|installed| !link.is_at(installed)) else { return effects };
         if let Some(stands) = link.stands {
             // What ran here did not stay up, whatever it had proved before.
-            let attempt = Goal { way: Way::Forward, ..goal(journal, installed) };
-            effects.extend(self.put_back(attempt, stands, link.runs));
+            effects.extend(self.put_back(Goal::new(journal.transaction, installed), stands, link.runs));
         }
         effects
     }
@@ -141,15 +140,11 @@ impl Link {
 
 fn goal(journal: JournalEntry, to: Installed) -> Goal {
     Goal {
-        transaction: journal.transaction,
-        to,
         left: journal.from,
-        release: None,
         way: journal.way,
         attempts: journal.attempts,
         why: journal.reason,
         left_ms: journal.remaining_ms,
-        runs: false,
-        phase: Phase::Working,
+        ..Goal::new(journal.transaction, to)
     }
 }

@@ -41,16 +41,10 @@ impl Subscription {
             quarantine: Some((bad.artifact, reason.to_owned())),
         });
         self.goal = Some(Goal {
-            to: back,
             left: Some(bad),
-            release: None,
             way,
-            attempts: 0,
             why: Some(reason.to_owned()),
-            left_ms: None,
-            runs: false,
-            phase: Phase::Working,
-            transaction: goal.transaction,
+            ..Goal::new(goal.transaction, back)
         });
         self.setback = None;
         let mut effects = self.arm();

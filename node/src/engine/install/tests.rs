@@ -682,6 +682,18 @@ fn a_release_that_an_operator_left_without_a_hold_may_come_again() {
 }
 
 #[test]
+fn what_a_check_says_again_and_again_is_told_once() {
+    let mut world = with_one_installed();
+    reach(&mut world, InstallState::Probation);
+    let transaction = world.subscription.goal.as_ref().map(|goal| goal.transaction.clone()).expect("on probation");
+    let mut said = |output: &str| world.subscription.said(&transaction, "the health check", output).is_some();
+    assert_eq!([said("no database\n"), said("no database"), said(" "), said("no network")], [true, false, false, true]);
+    let told = (0..1_000).filter(|number| said(&format!("{number} ms"))).count();
+    assert!(told < 100, "what changes every time leaves room for other events: {told}");
+    assert!(world.subscription.said("another", "the activation", "late").is_none(), "it is not about this release");
+}
+
+#[test]
 fn a_node_in_the_unit_that_it_restarts_takes_its_own_start_for_the_restart() {
     let mut world = with_one_installed();
     world.trial.activation =
