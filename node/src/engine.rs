@@ -550,7 +550,7 @@ impl Engine {
             let disk = subscription.shortage().map(|shortage| Disk {
                 artifact: shortage.artifact,
                 reason: shortage.reason,
-                look_at: now.wall.plus_seconds(seconds_until(shortage.until_ms, now.mono_ms)),
+                look_at: now.wall.plus_seconds(seconds_until(shortage.until_ms.unwrap_or(now.mono_ms), now.mono_ms)),
             });
             let facts = Facts {
                 product: &subscription.spec.product,

@@ -120,8 +120,8 @@ enum Phase {
     Starting { since_ms: u64 },
     /// The end of probation.
     Watched(Box<Probation>),
-    /// The time of the next try, because this could not be done.
-    Waiting { until_ms: u64, reason: String },
+    /// The time of the next try, because this could not be done; none: now, because somebody asked.
+    Waiting { until_ms: Option<u64>, reason: String },
 }
 
 /// How the last attempt ended: the number tells it from the one before.
@@ -142,8 +142,8 @@ pub struct Shortage<'a> {
     pub artifact: &'a Digest,
     /// What is missing.
     pub reason: &'a str,
-    /// Monotonic milliseconds of the next look.
-    pub until_ms: u64,
+    /// Monotonic milliseconds of the next look; none where it is looked at now, because somebody asked.
+    pub until_ms: Option<u64>,
 }
 
 /// One subscription.
@@ -473,7 +473,7 @@ impl Subscription {
                 let transaction = goal.transaction.clone();
                 self.activated(&transaction, Err(failure), now_ms)
             }
-            Phase::Waiting { until_ms, .. } if now_ms < *until_ms => Vec::new(),
+            Phase::Waiting { until_ms, .. } if until_ms.is_some_and(|until_ms| now_ms < until_ms) => Vec::new(),
             Phase::Waiting { .. } => {
                 goal.phase = Phase::Working;
                 match self.state {
@@ -598,7 +598,7 @@ impl Subscription {
         let count = self.set_back();
         let pause_ms = pause_ms(count, MAX_PLACE_MS);
         let Some(goal) = &mut self.goal else { return Vec::new() };
-        goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.to_owned() };
+        goal.phase = Phase::Waiting { until_ms: Some(now_ms.saturating_add(pause_ms)), reason: reason.to_owned() };
         if goal.way.is_back() {
             // The next try counts again, and this one was none.
             goal.attempts = goal.attempts.saturating_sub(1);

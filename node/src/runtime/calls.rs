@@ -352,7 +352,7 @@ impl Runtime {
             return Look::Done(Err(error(ErrorCode::Error, format!("this node does not install {product}"))));
         };
         // One that was just asked for is looked at first.
-        if let Some(shortage) = subscription.shortage().filter(|shortage| shortage.until_ms > 0) {
+        if let Some(shortage) = subscription.shortage().filter(|shortage| shortage.until_ms.is_some()) {
             let body = error(ErrorCode::BlockedByPolicy, shortage.reason);
             return Look::Done(Err(
                 body.with_hint("it goes on by itself once there is room; updraft status says when it looks")

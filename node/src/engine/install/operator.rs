@@ -112,7 +112,7 @@ impl Subscription {
         self.hurry = offered.as_ref().filter(|_| hurry).map(|release| release.artifact);
         self.setback = None;
         if let Some(Goal { phase: Phase::Waiting { until_ms, .. }, .. }) = &mut self.goal {
-            *until_ms = 0;
+            *until_ms = None;
         }
         match offered {
             Some(release) if self.spec.directory.is_some() => self.unhold(Some(&release.id.version)),

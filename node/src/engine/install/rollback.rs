@@ -109,7 +109,7 @@ impl Subscription {
         let version = goal.to.version.clone();
         let pause_ms = pause_ms(self.set_back(), MAX_PLACE_MS);
         if let Some(goal) = &mut self.goal {
-            goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.to_owned() };
+            goal.phase = Phase::Waiting { until_ms: Some(now_ms.saturating_add(pause_ms)), reason: reason.to_owned() };
         }
         let text = format!("{version} is back and could not be started: {reason}");
         self.reason = format!("{text}; next try in {} s", pause_ms.div_ceil(1_000));

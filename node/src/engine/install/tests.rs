@@ -577,7 +577,7 @@ fn a_place_without_room_is_looked_at_again_and_a_newer_release_takes_over_there(
     world.answer(0, Answer::Place, usize::MAX);
     let shortage = world.subscription.shortage().expect("it says so");
     assert_eq!((shortage.artifact, shortage.reason), (&release(2).artifact, "it broke"));
-    let until_ms = shortage.until_ms;
+    let until_ms = shortage.until_ms.expect("nobody asked");
     assert_eq!(world.subscription.state, InstallState::Verified);
     world.pass(1_000);
     assert!(world.open.is_empty(), "it is no busy loop");
@@ -586,6 +586,8 @@ fn a_place_without_room_is_looked_at_again_and_a_newer_release_takes_over_there(
     world.answer(0, Answer::Place, usize::MAX);
     let told = world.ends.iter().filter(|kind| **kind == EventKind::InstallPostponed).count();
     assert_eq!(told, 1, "people are told once");
+    let _ = world.subscription.retry(false);
+    assert_eq!(world.subscription.shortage().map(|shortage| shortage.until_ms), Some(None), "it is looked at now");
     world.newest = 3;
     world.settle(Answer::Good);
     assert_eq!(world.installed.map(|installed| installed.version), Some(Version::new(1, 3, 0)));
