@@ -341,7 +341,9 @@ impl Runtime {
                 if !subscription.is_busy() {
                     return Look::Done(Err(error(ErrorCode::Error, subscription.reason.clone())));
                 }
-                Look::Wait(Progress::local(Phase::Switching, 0, None))
+                // Where the place cannot be written it may wait for long: people are told for what.
+                let text = Some(subscription.reason.clone());
+                Look::Wait(Progress { text, ..Progress::local(Phase::Switching, 0, None) })
             }
         }
     }

@@ -59,10 +59,14 @@ impl Subscription {
     fn roll_back_trial(&mut self, to: Option<&Version>, hold: bool) -> Result<Vec<Effect>, Refusal> {
         let product = self.spec.product.clone();
         let Some(installed) = self.installed.clone() else { return Err(Refusal::NoPrevious { product }) };
-        if let Some(wanted) = to.filter(|wanted| **wanted != installed.version) {
-            return Err(Refusal::NotKept { product, wanted: wanted.clone(), kept: vec![installed.version] });
-        }
         let left = self.goal.as_ref().map(|goal| goal.to.version.clone());
+        if let Some(wanted) = to.filter(|wanted| **wanted != installed.version).cloned() {
+            return Err(if Some(&wanted) == left.as_ref() {
+                Refusal::RunsAlready { product, version: wanted }
+            } else {
+                Refusal::OnTrial { product, wanted, installed: installed.version }
+            });
+        }
         let mut effects = match left.as_ref().filter(|_| hold) {
             Some(left) => self.hold(Some(left), "an operator went back from it")?,
             None => Vec::new(),

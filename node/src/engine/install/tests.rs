@@ -684,6 +684,22 @@ fn a_release_that_an_operator_left_without_a_hold_may_come_again() {
 }
 
 #[test]
+fn what_cannot_be_gone_back_to_is_refused_with_what_to_do() {
+    let refusal = |world: &mut World, minor: Option<u64>| {
+        let to = minor.map(|minor| Version::new(1, minor, 0));
+        let refused = world.subscription.roll_back(to.as_ref(), &[], true, "back".to_owned());
+        refused.map(drop).expect_err("refused").to_string()
+    };
+    let mut world = with_one_installed();
+    assert!(refusal(&mut world, None).contains("status --explain"));
+    reach(&mut world, InstallState::Probation);
+    let text = refusal(&mut world, Some(0));
+    assert!(text.contains("goes back to 1.1.0 only") && text.contains("leave --to out"), "{text}");
+    assert!(refusal(&mut world, Some(2)).contains("is what runs here"));
+    assert!(world.subscription.holds.is_empty(), "nothing is held by a request that was refused");
+}
+
+#[test]
 fn what_a_check_says_again_and_again_is_told_once() {
     let mut world = with_one_installed();
     reach(&mut world, InstallState::Probation);
