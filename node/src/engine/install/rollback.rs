@@ -40,12 +40,8 @@ impl Subscription {
             installed: None,
             quarantine: Some((bad.artifact, reason.to_owned())),
         });
-        self.goal = Some(Goal {
-            left: Some(bad),
-            way,
-            why: Some(reason.to_owned()),
-            ..Goal::new(goal.transaction, back)
-        });
+        self.goal =
+            Some(Goal { left: Some(bad), way, why: Some(reason.to_owned()), ..Goal::new(goal.transaction, back) });
         self.setback = None;
         let mut effects = self.arm();
         let Some(verdict) = verdict else { return effects };

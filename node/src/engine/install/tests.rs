@@ -536,7 +536,8 @@ fn what_is_started_anew_in_its_probation_proves_itself_anew() {
         phase => panic!("it is not on probation: {phase:?}"),
     };
     let is_unit = Starter::Unit("app.service".to_owned());
-    for (starter, is_own, after_ms) in [(None, false, 10_000), (Some(Starter::Node), true, 10_000), (Some(is_unit), false, 5_000)]
+    for (starter, is_own, after_ms) in
+        [(None, false, 10_000), (Some(Starter::Node), true, 10_000), (Some(is_unit), false, 5_000)]
     {
         let mut world = if is_own { first_installed(own_world(3)) } else { with_one_installed() };
         if let (Some(activation), Some(starter)) = (&mut world.trial.activation, starter) {
