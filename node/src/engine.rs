@@ -287,7 +287,7 @@ impl Engine {
             }
             Input::Activated { directory, transaction, result, output } => {
                 self.step(&directory, now, |subscription| {
-                    let said = subscription.said("the activation", &output);
+                    let said = subscription.said(&transaction, "the activation", &output);
                     let effects = subscription.activated(&transaction, result, now.mono_ms);
                     said.into_iter().chain(effects).collect()
                 });
@@ -295,7 +295,8 @@ impl Engine {
             Input::Checked { directory, transaction, number, result, output } => {
                 self.step(&directory, now, |subscription| {
                     // A healthy release need not be listened to.
-                    let said = subscription.said("the health check", &output).filter(|_| result.is_err());
+                    let ill = result.is_err();
+                    let said = ill.then(|| subscription.said(&transaction, "the health check", &output)).flatten();
                     let effects = subscription.checked(&transaction, number, result, now.mono_ms);
                     said.into_iter().chain(effects).collect()
                 });
@@ -549,7 +550,7 @@ impl Engine {
             let disk = subscription.shortage().map(|shortage| Disk {
                 artifact: shortage.artifact,
                 reason: shortage.reason,
-                look_at: now.wall.plus_seconds(seconds_until(shortage.until_ms, now.mono_ms)),
+                look_at: now.wall.plus_seconds(seconds_until(shortage.until_ms.unwrap_or(now.mono_ms), now.mono_ms)),
             });
             let facts = Facts {
                 product: &subscription.spec.product,

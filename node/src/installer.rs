@@ -224,8 +224,12 @@ impl InstallDir {
         atomic::rename(&staging, &target).map_err(InstallError::io("rename to", &target))
     }
 
-    /// Points `current` at `releases/<release_dir>`.
+    /// Points `current` at `releases/<release_dir>`. An error says that it does not.
     pub fn switch(&self, release_dir: &str) -> Result<(), InstallError> {
+        self.point_at(release_dir).or_else(|error| self.unless_there(release_dir, error))
+    }
+
+    fn point_at(&self, release_dir: &str) -> Result<(), InstallError> {
         self.prepare()?;
         let target = self.releases().join(release_dir);
         if !target.is_dir() {
@@ -234,6 +238,18 @@ impl InstallDir {
         let relative = Path::new("releases").join(release_dir);
         let link = self.current_link();
         atomic::replace_symlink(&link, &relative).map_err(InstallError::io("switch", &link))
+    }
+
+    /// The link may have moved before the error came. Then it is the new release that runs, and whoever
+    /// decides what follows must know; that the link survives a power cut is tried once more.
+    fn unless_there(&self, release_dir: &str, error: InstallError) -> Result<(), InstallError> {
+        if self.current().as_deref() != Some(release_dir) || !self.has(release_dir) {
+            return Err(error);
+        }
+        if let Err(cause) = atomic::sync_dir(&self.root) {
+            tracing::warn!(%error, %cause, "the link was switched, and might not survive a power cut");
+        }
+        Ok(())
     }
 
     /// Removes what an attempt left in staging.
@@ -282,6 +298,17 @@ mod tests {
         directory.switch("1.0.0-aa").expect("it exists");
         assert!(matches!(directory.switch("2.0.0-cc"), Err(InstallError::NotARelease { .. })));
         assert_eq!(directory.current().as_deref(), Some("1.0.0-aa"));
+    }
+
+    #[test]
+    fn a_switch_that_failed_after_the_link_had_moved_is_one_that_was_made() {
+        let (scratch, directory) = installed(&["1.0.0-aa", "1.1.0-bb"]);
+        directory.switch("1.1.0-bb").expect("it exists");
+        let error = || InstallError::io("switch", scratch.path())(io::Error::other("the disk"));
+        assert!(directory.unless_there("1.1.0-bb", error()).is_ok());
+        assert!(directory.unless_there("1.0.0-aa", error()).is_err());
+        fs::remove_dir(scratch.path().join("releases/1.1.0-bb")).expect("it was made above");
+        assert!(directory.unless_there("1.1.0-bb", error()).is_err(), "a link to nothing is no release");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::install::{Activation, Check, DEFAULT_MAX_ATTEMPTS, Health, Starter, Trial};
 
-/// The value of `restart` where the node itself is what is installed.
+/// The value of `restart`, and of the unit that `health` asks about, where the node itself is what is installed.
 const SELF: &str = "self";
 
 /// The keys of `health`.
@@ -21,6 +21,9 @@ const DEFAULT_ACTIVATE_TIMEOUT_MS: u64 = 60 * SECOND_MS;
 const DEFAULT_INTERVAL_MS: u64 = 5 * SECOND_MS;
 const DEFAULT_TIMEOUT_MS: u64 = 5 * SECOND_MS;
 const DEFAULT_PROBATION_MS: u64 = 30 * SECOND_MS;
+/// Of a node that installs itself: longer than `updraft launch` watches a start, so that its verdict comes
+/// while the release is on probation yet.
+const DEFAULT_SELF_PROBATION_MS: u64 = 60 * SECOND_MS;
 const DEFAULT_SUCCESSES: u32 = 1;
 const DEFAULT_FAILURES: u32 = 2;
 /// Bounds how often a check runs: a misspelt unit must not make a busy loop.
@@ -170,6 +173,7 @@ impl FileHealth {
         let check = match (self.command, self.http, self.unit) {
             (Some(command), None, None) => Check::Command(command.0),
             (None, Some(url), None) => Check::Http(url.0),
+            (None, None, Some(unit)) if unit.0 == SELF => Check::Node,
             (None, None, Some(unit)) => Check::Unit(unit.0),
             _ => return Err("health asks one thing: give it either command, http or unit".to_owned()),
         };
@@ -219,8 +223,22 @@ impl FileTrial {
             (None, Some(Starter::Unit(unit))) => {
                 Some(FileHealth { unit: Some(UnitText(unit.clone())), ..FileHealth::default() }.checked()?)
             }
+            // Whoever keeps the node up must see it stay up.
+            (None, Some(Starter::Node)) => {
+                let probation = Some(DurationText(DEFAULT_SELF_PROBATION_MS));
+                Some(
+                    FileHealth { unit: Some(UnitText(SELF.to_owned())), probation, ..FileHealth::default() }
+                        .checked()?,
+                )
+            }
             (None, _) => None,
         };
+        let asks_itself = health.as_ref().is_some_and(|health| health.check == Check::Node);
+        if asks_itself && starter != Some(Starter::Node) {
+            return Err("health = { unit = \"self\" } asks whether this node runs, which proves nothing of another \
+                        program; it goes with restart = \"self\""
+                .to_owned());
+        }
         Ok(Trial {
             activation: starter.map(|starter| Activation { starter, timeout_ms }),
             health,
@@ -245,6 +263,7 @@ pub fn keys(trial: &Trial) -> Map<String, Value> {
             Check::Command(command) => ("command", json!(command)),
             Check::Http(url) => ("http", json!(url)),
             Check::Unit(unit) => ("unit", json!(unit)),
+            Check::Node => ("unit", json!(SELF)),
         };
         keys.insert(
             "health".to_owned(),
@@ -295,6 +314,8 @@ mod tests {
             ("health = { unit = \"a\", successes = 0 }", "successes is 0"),
             ("health = { unit = \"a\", successes = 7 }", "7 successes 5s apart do not fit"),
             ("health = { unit = \"a\", probaton = \"5s\" }", "did you mean 'probation'"),
+            ("restart = \"a\"\nhealth = { unit = \"self\" }", "goes with restart"),
+            ("health = { unit = \"self\" }", "goes with restart"),
             ("max_attempts = 0", "max_attempts is 0"),
             ("release_hooks = true", "not run by this version"),
             ("restrat = \"a\"", "did you mean 'restart'"),
@@ -316,6 +337,27 @@ mod tests {
         let health = trial.checked().expect("valid").health.expect("a default");
         assert_eq!(health.check, Check::Unit("a.service".to_owned()));
         assert_eq!((health.probation_ms, health.interval_ms), (30_000, 5_000));
+    }
+
+    #[test]
+    fn a_node_that_installs_itself_is_watched_for_longer_than_its_launcher_does() {
+        let trial = FileTrial { restart: Some(UnitText(SELF.to_owned())), ..FileTrial::default() };
+        let trial = trial.checked().expect("valid");
+        let health = trial.health.as_ref().expect("a default");
+        assert_eq!((&health.check, health.probation_ms), (&Check::Node, 60_000));
+        let written = keys(&trial);
+        assert_eq!((&written["restart"], &written["health"]["unit"]), (&json!("self"), &json!("self")));
+        let said = FileTrial {
+            restart: Some(UnitText(SELF.to_owned())),
+            health: Some(FileHealth {
+                unit: Some(UnitText(SELF.to_owned())),
+                probation: Some(DurationText(300_000)),
+                ..FileHealth::default()
+            }),
+            ..FileTrial::default()
+        };
+        let health = said.checked().expect("valid").health.expect("said");
+        assert_eq!((health.check, health.probation_ms), (Check::Node, 300_000));
     }
 
     #[test]

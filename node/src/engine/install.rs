@@ -45,6 +45,10 @@ const MAX_RETRY_MS: u64 = 3_600_000;
 /// Longest pause between two looks at a place that could not be written: people make room and wait.
 const MAX_PLACE_MS: u64 = 300_000;
 
+/// Outputs of commands that are told of one attempt: a chatty check must not push everything else out of
+/// the events that are remembered.
+const MAX_SAID: u32 = 64;
+
 /// What a subscription follows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SubscriptionSpec {
@@ -73,7 +77,38 @@ struct Goal {
     left_ms: Option<u64>,
     /// What comes back runs already: this node is it.
     runs: bool,
+    /// What its commands said last, and how often that was told.
+    said: (String, u32),
     phase: Phase,
+}
+
+impl Goal {
+    /// The beginning of an attempt that goes forward.
+    fn new(transaction: String, to: Installed) -> Self {
+        Self {
+            transaction,
+            to,
+            left: None,
+            release: None,
+            way: Way::Forward,
+            attempts: 0,
+            why: None,
+            left_ms: None,
+            runs: false,
+            said: (String::new(), 0),
+            phase: Phase::Working,
+        }
+    }
+}
+
+/// What could not be done yet. It says nothing about any other release.
+#[derive(Debug, Clone)]
+struct Setback {
+    artifact: Digest,
+    /// How often, in a row.
+    count: u32,
+    /// When it may be begun anew, where it was dropped.
+    until_ms: u64,
 }
 
 /// What an attempt waits for.
@@ -85,8 +120,8 @@ enum Phase {
     Starting { since_ms: u64 },
     /// The end of probation.
     Watched(Box<Probation>),
-    /// The time of the next try, because this could not be done.
-    Waiting { until_ms: u64, reason: String },
+    /// The time of the next try, because this could not be done; none: now, because somebody asked.
+    Waiting { until_ms: Option<u64>, reason: String },
 }
 
 /// How the last attempt ended: the number tells it from the one before.
@@ -107,8 +142,8 @@ pub struct Shortage<'a> {
     pub artifact: &'a Digest,
     /// What is missing.
     pub reason: &'a str,
-    /// Monotonic milliseconds of the next look.
-    pub until_ms: u64,
+    /// Monotonic milliseconds of the next look; none where it is looked at now, because somebody asked.
+    pub until_ms: Option<u64>,
 }
 
 /// One subscription.
@@ -137,8 +172,7 @@ pub struct Subscription {
     /// The artifact for which an operator does not wait for the rollout.
     pub(crate) hurry: Option<Digest>,
     goal: Option<Goal>,
-    failures: u32,
-    retry_at_ms: u64,
+    setback: Option<Setback>,
 }
 
 /// The name of a release's tree below `releases/`.
@@ -186,29 +220,33 @@ impl Subscription {
     /// Begins installing (or holding) `release`, unless that is under way; supersedes an older goal.
     pub(crate) fn pursue(&mut self, release: &Arc<Release>, transaction: String, now_ms: u64) -> Vec<Effect> {
         let same = self.goal.as_ref().is_some_and(|goal| goal.to.artifact == release.artifact);
-        if same || self.is_busy() || now_ms < self.retry_at_ms {
+        if same || self.is_busy() || self.is_put_off(&release.artifact, now_ms) {
             return Vec::new();
         }
         let mut effects = self.abandon();
-        self.goal = Some(Goal {
-            transaction,
-            to: Installed {
-                version: release.id.version.clone(),
-                artifact: release.artifact,
-                release_dir: release_dir(release),
-            },
-            left: None,
-            release: Some(release.clone()),
-            way: Way::Forward,
-            attempts: 0,
-            why: None,
-            left_ms: None,
-            runs: false,
-            phase: Phase::Working,
-        });
+        let to = Installed {
+            version: release.id.version.clone(),
+            artifact: release.artifact,
+            release_dir: release_dir(release),
+        };
+        self.goal = Some(Goal { release: Some(release.clone()), ..Goal::new(transaction, to) });
         effects.extend(self.enter(InstallState::Fetching));
         effects.push(self.event(EventKind::FetchStarted, &release.id.version, format!("fetching {}", release.id)));
         effects
+    }
+
+    /// Whether `artifact` was dropped a moment ago, to be begun anew later.
+    fn is_put_off(&self, artifact: &Digest, now_ms: u64) -> bool {
+        self.setback.as_ref().is_some_and(|setback| setback.artifact == *artifact && now_ms < setback.until_ms)
+    }
+
+    /// Notes that what is under way could not be done, and says how often in a row.
+    fn set_back(&mut self) -> u32 {
+        let Some(artifact) = self.pursued() else { return 0 };
+        let before = self.setback.as_ref().filter(|setback| setback.artifact == artifact);
+        let count = before.map_or(0, |setback| setback.count).saturating_add(1);
+        self.setback = Some(Setback { artifact, count, until_ms: 0 });
+        count
     }
 
     /// Gives up a goal that is not needed any more. Past `Staged` it is carried through instead.
@@ -281,6 +319,9 @@ impl Subscription {
         let Some(goal) = &mut self.goal else { return Vec::new() };
         goal.attempts = goal.attempts.saturating_add(1);
         goal.phase = Phase::Working;
+        if goal.way.is_back() {
+            goal.transaction = rollback::name(&goal.transaction, goal.attempts);
+        }
         let (transaction, release_dir) = (goal.transaction.clone(), goal.to.release_dir.clone());
         let state = if goal.way.is_back() { InstallState::RollingBack } else { InstallState::Armed };
         let Some(directory) = self.spec.directory.clone() else { return Vec::new() };
@@ -332,6 +373,8 @@ impl Subscription {
             return self.started(now_ms);
         };
         goal.phase = Phase::Starting { since_ms: now_ms };
+        // What is started anew proves itself anew.
+        goal.left_ms = None;
         self.reason = format!("starting {}", goal.to.version);
         let transaction = goal.transaction.clone();
         subject
@@ -436,7 +479,7 @@ impl Subscription {
                 let transaction = goal.transaction.clone();
                 self.activated(&transaction, Err(failure), now_ms)
             }
-            Phase::Waiting { until_ms, .. } if now_ms < *until_ms => Vec::new(),
+            Phase::Waiting { until_ms, .. } if until_ms.is_some_and(|until_ms| now_ms < until_ms) => Vec::new(),
             Phase::Waiting { .. } => {
                 goal.phase = Phase::Working;
                 match self.state {
@@ -461,7 +504,7 @@ impl Subscription {
             self.previous = from;
         }
         self.state = InstallState::Committed;
-        (self.failures, self.retry_at_ms) = (0, 0);
+        self.setback = None;
         let over = self.previous.as_ref().map(|left| format!(" over {}", left.version)).unwrap_or_default();
         let text = format!("installed {}{over}", goal.to.version);
         let outcome = Outcome {
@@ -523,10 +566,11 @@ impl Subscription {
 
     /// A step failed for a reason that may be over soon: the attempt is dropped, and begun anew later.
     fn put_off(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
+        let pause_ms = pause_ms(self.set_back(), MAX_RETRY_MS);
+        if let Some(setback) = &mut self.setback {
+            setback.until_ms = now_ms.saturating_add(pause_ms);
+        }
         let Some(goal) = self.goal.take() else { return Vec::new() };
-        self.failures = self.failures.saturating_add(1);
-        let pause_ms = pause_ms(self.failures, MAX_RETRY_MS);
-        self.retry_at_ms = now_ms.saturating_add(pause_ms);
         self.state = self.rest();
         let text =
             format!("{} could not be installed: {reason}; next try in {} s", goal.to.version, pause_ms.div_ceil(1_000));
@@ -557,10 +601,10 @@ impl Subscription {
 
     /// Tries the same again later; people are told once.
     fn wait(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
-        self.failures = self.failures.saturating_add(1);
-        let pause_ms = pause_ms(self.failures, MAX_PLACE_MS);
+        let count = self.set_back();
+        let pause_ms = pause_ms(count, MAX_PLACE_MS);
         let Some(goal) = &mut self.goal else { return Vec::new() };
-        goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.to_owned() };
+        goal.phase = Phase::Waiting { until_ms: Some(now_ms.saturating_add(pause_ms)), reason: reason.to_owned() };
         if goal.way.is_back() {
             // The next try counts again, and this one was none.
             goal.attempts = goal.attempts.saturating_sub(1);
@@ -568,7 +612,7 @@ impl Subscription {
         let version = goal.to.version.clone();
         let text = format!("{version} waits: {reason}");
         self.reason = format!("{text}; next look in {} s", pause_ms.div_ceil(1_000));
-        if self.failures > 1 {
+        if count > 1 {
             return Vec::new();
         }
         vec![self.event(EventKind::InstallPostponed, &version, text)]
@@ -618,12 +662,20 @@ impl Subscription {
         }))
     }
 
-    /// What a command of the operator said, for whoever looks at the events of this node. It never gets into
-    /// what leaves the machine.
-    pub(crate) fn said(&self, who: &str, output: &str) -> Option<Effect> {
-        let goal = self.goal.as_ref().filter(|_| !output.trim().is_empty())?;
-        let text = format!("{who} of {} said: {}", goal.to.version, output.trim());
-        Some(self.event(EventKind::CommandOutput, &goal.to.version, text))
+    /// What a command of the operator said, for whoever looks at the events of this node; said again only
+    /// when it changed. It never gets into what leaves the machine.
+    pub(crate) fn said(&mut self, transaction: &str, who: &str, output: &str) -> Option<Effect> {
+        let output = output.trim();
+        let goal = self.goal.as_mut().filter(|goal| goal.transaction == transaction && !output.is_empty())?;
+        let text = format!("{who} of {} said: {output}", goal.to.version);
+        let (last, count) = &mut goal.said;
+        if *last == text || *count >= MAX_SAID {
+            return None;
+        }
+        last.clone_from(&text);
+        *count += 1;
+        let version = goal.to.version.clone();
+        Some(self.event(EventKind::CommandOutput, &version, text))
     }
 
     fn event(&self, kind: EventKind, version: &Version, text: String) -> Effect {

@@ -347,7 +347,9 @@ impl Runtime {
                 if !subscription.is_busy() {
                     return Look::Done(Err(error(ErrorCode::Error, subscription.reason.clone())));
                 }
-                Look::Wait(Progress::local(Phase::Switching, 0, None))
+                // Where the place cannot be written it may wait for long: people are told for what.
+                let text = Some(subscription.reason.clone());
+                Look::Wait(Progress { text, ..Progress::local(Phase::Switching, 0, None) })
             }
         }
     }
@@ -359,7 +361,7 @@ impl Runtime {
             return Look::Done(Err(error(ErrorCode::Error, format!("this node does not install {product}"))));
         };
         // One that was just asked for is looked at first.
-        if let Some(shortage) = subscription.shortage().filter(|shortage| shortage.until_ms > 0) {
+        if let Some(shortage) = subscription.shortage().filter(|shortage| shortage.until_ms.is_some()) {
             let body = error(ErrorCode::BlockedByPolicy, shortage.reason);
             return Look::Done(Err(
                 body.with_hint("it goes on by itself once there is room; updraft status says when it looks")

@@ -193,12 +193,16 @@ pub(super) fn recover(
     for (version, reason) in state.holds(directory, product)? {
         holds.add(version.as_ref(), &reason);
     }
+    let current = InstallDir::new(directory).current();
+    let is_current = |release: &Installed| current.as_ref() == Some(&release.release_dir);
+    let stands = kept(state, directory)?.into_iter().find(is_current);
     let runs = trial.activation.as_ref().is_some_and(|activation| installer::is_started(directory, activation));
     Ok(Recovered {
         journal,
         installed,
         previous,
-        current: InstallDir::new(directory).current(),
+        current,
+        stands,
         quarantine: state.quarantined(Some(directory))?.into_iter().map(|row| (row.artifact, row.reason)).collect(),
         holds,
         runs,

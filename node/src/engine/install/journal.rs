@@ -94,6 +94,8 @@ pub struct Recovered {
     pub previous: Option<Installed>,
     /// What `current` points at, below `releases/`.
     pub current: Option<String>,
+    /// The same, where it is there and proved itself in this directory once.
+    pub stands: Option<Installed>,
     /// Artifacts that are not tried again by themselves, and what they did.
     pub quarantine: BTreeMap<Digest, String>,
     /// What an operator keeps from being installed.

@@ -49,19 +49,8 @@ impl Subscription {
             None => Vec::new(),
         };
         effects.extend(self.abandon());
-        self.goal = Some(Goal {
-            transaction,
-            to: target,
-            left,
-            release: None,
-            way: Way::BackByOperator,
-            attempts: 0,
-            why: None,
-            left_ms: None,
-            runs: false,
-            phase: Phase::Working,
-        });
-        self.failures = 0;
+        self.goal = Some(Goal { left, way: Way::BackByOperator, ..Goal::new(transaction, target) });
+        self.setback = None;
         effects.extend(self.arm());
         Ok(effects)
     }
@@ -70,10 +59,14 @@ impl Subscription {
     fn roll_back_trial(&mut self, to: Option<&Version>, hold: bool) -> Result<Vec<Effect>, Refusal> {
         let product = self.spec.product.clone();
         let Some(installed) = self.installed.clone() else { return Err(Refusal::NoPrevious { product }) };
-        if let Some(wanted) = to.filter(|wanted| **wanted != installed.version) {
-            return Err(Refusal::NotKept { product, wanted: wanted.clone(), kept: vec![installed.version] });
-        }
         let left = self.goal.as_ref().map(|goal| goal.to.version.clone());
+        if let Some(wanted) = to.filter(|wanted| **wanted != installed.version).cloned() {
+            return Err(if Some(&wanted) == left.as_ref() {
+                Refusal::RunsAlready { product, version: wanted }
+            } else {
+                Refusal::OnTrial { product, wanted, installed: installed.version }
+            });
+        }
         let mut effects = match left.as_ref().filter(|_| hold) {
             Some(left) => self.hold(Some(left), "an operator went back from it")?,
             None => Vec::new(),
@@ -121,9 +114,9 @@ impl Subscription {
         self.quarantine.clear();
         let offered = self.decision.as_ref().and_then(|decision| decision.offered.clone());
         self.hurry = offered.as_ref().filter(|_| hurry).map(|release| release.artifact);
-        (self.retry_at_ms, self.failures) = (0, 0);
+        self.setback = None;
         if let Some(Goal { phase: Phase::Waiting { until_ms, .. }, .. }) = &mut self.goal {
-            *until_ms = 0;
+            *until_ms = None;
         }
         match offered {
             Some(release) if self.spec.directory.is_some() => self.unhold(Some(&release.id.version)),

@@ -1,9 +1,11 @@
 //! One release's probation: time that is credited, checks that are asked for, and the verdict.
 //!
 //! It passes when the time is over and the last checks in a row succeeded, the last of them begun after
-//! the end of that time. It fails when the release was never healthy in that time, or fell ill. Time is
-//! what passed while somebody watched: a clock that is set, a machine that slept and a node that was
-//! down count for nothing, and a result is never credited without its check.
+//! the end of that time. It fails when the release was never healthy in that time, or fell ill. One that
+//! goes on after a restart of the node has all of its time again to become healthy in: the machine may have
+//! been started anew, and the release with it. Time is what passed while somebody watched: a clock that is
+//! set, a machine that slept and a node that was down count for nothing, and a result is never credited
+//! without its check.
 
 use super::trial::Health;
 
@@ -38,6 +40,8 @@ struct Asked {
 pub(super) struct Probation {
     health: Health,
     remaining_ms: u64,
+    /// Time that is left to become healthy in.
+    patience_ms: u64,
     overtime_ms: u64,
     seen_ms: u64,
     journalled_ms: u64,
@@ -58,6 +62,7 @@ impl Probation {
         let row_ms = health.interval_ms.saturating_mul(u64::from(health.successes)).saturating_add(health.timeout_ms);
         let remaining_ms = left_ms.map_or(health.probation_ms, |left| left.max(row_ms).min(health.probation_ms));
         Self {
+            patience_ms: health.probation_ms,
             health,
             remaining_ms,
             overtime_ms: 0,
@@ -115,7 +120,10 @@ impl Probation {
     pub(super) fn look(&mut self, now_ms: u64) -> Look {
         let step_ms = now_ms.saturating_sub(self.seen_ms).min(MAX_STEP_MS);
         self.seen_ms = self.seen_ms.max(now_ms);
-        self.overtime_ms = self.overtime_ms.saturating_add(step_ms.saturating_sub(self.remaining_ms));
+        if self.was_healthy {
+            self.overtime_ms = self.overtime_ms.saturating_add(step_ms.saturating_sub(self.remaining_ms));
+        }
+        self.patience_ms = self.patience_ms.saturating_sub(step_ms);
         self.remaining_ms = self.remaining_ms.saturating_sub(step_ms);
         if let Some(asked) = self.asked {
             let patience_ms = self.health.timeout_ms.saturating_add(WATCHDOG_MS);
@@ -145,6 +153,9 @@ impl Probation {
             return Some(Look::Failed(why()));
         }
         if self.remaining_ms > 0 {
+            return None;
+        }
+        if !self.was_healthy && self.patience_ms > 0 {
             return None;
         }
         if !self.was_healthy {
@@ -252,6 +263,17 @@ mod tests {
         assert_eq!(probation.remaining_ms(), 2_500);
         assert_eq!(run(probation, 0, |_| Ok(())).1, Look::Passed);
         assert_eq!(Probation::new(health(), Some(u64::MAX), 0).remaining_ms(), 10_000);
+    }
+
+    #[test]
+    fn what_goes_on_after_a_restart_has_its_time_to_become_healthy_in() {
+        let left = || Probation::new(health(), Some(1_000), 0);
+        let (took_ms, end) = run(left(), 0, |now| if now < 7_000 { ill() } else { Ok(()) });
+        assert_eq!(end, Look::Passed);
+        assert!((8_000..9_500).contains(&took_ms), "{took_ms}");
+        let (took_ms, end) = run(left(), 0, |_| ill());
+        assert_eq!(end, Look::Failed("it was not healthy within 10 s: it answered 500".to_owned()));
+        assert!((10_000..10_200).contains(&took_ms), "{took_ms}");
     }
 
     #[test]

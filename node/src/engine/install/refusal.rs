@@ -32,7 +32,10 @@ pub enum Refusal {
     #[error("this node does not install {0}; subscriptions are listed by `updraft status`")]
     NotSubscribed(String),
     /// There is nothing to go back to.
-    #[error("{product} has no previous release here to go back to")]
+    #[error(
+        "{product} has no previous release here to go back to; what its channel offers next takes its place: \
+         `updraft status --explain` says what that waits for"
+    )]
     NoPrevious {
         /// The product.
         product: Product,
@@ -44,6 +47,18 @@ pub enum Refusal {
         product: Product,
         /// The version.
         version: Version,
+    },
+    /// Another release is on trial.
+    #[error(
+        "{product} is on trial and goes back to {installed} only; leave --to out, or ask for {wanted} when the trial is over"
+    )]
+    OnTrial {
+        /// The product.
+        product: Product,
+        /// What was asked for.
+        wanted: Version,
+        /// What comes back when the trial fails.
+        installed: Version,
     },
     /// The wanted version is not kept.
     #[error("{product} {wanted} is not kept here; {}", kept_text(kept))]

@@ -8,46 +8,53 @@ use super::super::effect::{Effect, EventKind};
 use super::journal::{Outcome, Way};
 use super::{Goal, InstallState, Installed, MAX_PLACE_MS, Phase, Subscription, pause_ms};
 
+/// Parts the name of an attempt from what its way back adds to it.
+const BACK: &str = "-back-";
+
+/// Names a start on the way back of the attempt `transaction`: an answer that an earlier start still owes
+/// is not taken for this one's.
+pub(super) fn name(transaction: &str, attempts: u32) -> String {
+    let attempt = transaction.split_once(BACK).map_or(transaction, |(attempt, _)| attempt);
+    format!("{attempt}{BACK}{attempts}")
+}
+
 impl Subscription {
     /// Leaves the release that is under way for the one that is installed.
     pub(super) fn go_back(&mut self, reason: &str, way: Way) -> Vec<Effect> {
-        let Some(mut goal) = self.goal.take() else { return Vec::new() };
-        let bad = goal.to.clone();
-        let Some(back) = self.installed.clone().filter(|installed| installed.release_dir != bad.release_dir) else {
-            return self.stay(&goal, bad, reason);
-        };
-        self.quarantine.insert(bad.artifact, reason.to_owned());
+        let Some(goal) = self.goal.take() else { return Vec::new() };
+        match self.installed.clone().filter(|installed| installed.release_dir != goal.to.release_dir) {
+            Some(back) => self.turn_back(goal, back, reason, way),
+            None => self.stay(&goal, goal.to.clone(), reason),
+        }
+    }
+
+    /// Leaves the release that `goal` leads to for `back`.
+    pub(super) fn turn_back(&mut self, goal: Goal, back: Installed, reason: &str, way: Way) -> Vec<Effect> {
+        let bad = goal.to;
         let text = format!("{} failed: {reason}; going back to {}", bad.version, back.version);
-        let outcome = Outcome {
+        // A person's word is no verdict about the release: a hold says what is not to come again.
+        let verdict = (way == Way::Back).then(|| Outcome {
             kind: EventKind::InstallFailed,
             version: bad.version.clone(),
-            text: text.clone(),
+            text,
             installed: None,
             quarantine: Some((bad.artifact, reason.to_owned())),
-        };
-        let event = self.event(EventKind::InstallFailed, &bad.version, text);
-        goal = Goal {
-            to: back,
-            left: Some(bad),
-            release: None,
-            way,
-            attempts: 0,
-            why: Some(reason.to_owned()),
-            left_ms: None,
-            runs: false,
-            phase: Phase::Working,
-            transaction: goal.transaction,
-        };
-        self.goal = Some(goal);
-        self.failures = 0;
+        });
+        self.goal =
+            Some(Goal { left: Some(bad), way, why: Some(reason.to_owned()), ..Goal::new(goal.transaction, back) });
+        self.setback = None;
         let mut effects = self.arm();
+        let Some(verdict) = verdict else { return effects };
+        effects.push(self.event(verdict.kind, &verdict.version, verdict.text.clone()));
+        if let Some((artifact, reason)) = verdict.quarantine.clone() {
+            self.quarantine.insert(artifact, reason);
+        }
         // What failed is quarantined together with the first line of the way back.
         for effect in &mut effects {
             if let Effect::Journal(line) = effect {
-                line.outcome = Some(outcome.clone());
+                line.outcome = Some(verdict.clone());
             }
         }
-        effects.push(event);
         effects
     }
 
@@ -91,14 +98,15 @@ impl Subscription {
 
     /// The release that is back could not be started: once more, until it was tried often enough.
     pub(super) fn back_not_started(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
-        let Some(goal) = &mut self.goal else { return Vec::new() };
+        let Some(goal) = &self.goal else { return Vec::new() };
         if goal.attempts >= self.trial.max_attempts {
             return self.settle(Some(reason));
         }
-        self.failures = self.failures.saturating_add(1);
-        let pause_ms = pause_ms(self.failures, MAX_PLACE_MS);
-        goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.to_owned() };
         let version = goal.to.version.clone();
+        let pause_ms = pause_ms(self.set_back(), MAX_PLACE_MS);
+        if let Some(goal) = &mut self.goal {
+            goal.phase = Phase::Waiting { until_ms: Some(now_ms.saturating_add(pause_ms)), reason: reason.to_owned() };
+        }
         let text = format!("{version} is back and could not be started: {reason}");
         self.reason = format!("{text}; next try in {} s", pause_ms.div_ceil(1_000));
         vec![self.event(EventKind::Alarm, &version, text)]
@@ -113,7 +121,7 @@ impl Subscription {
             self.previous = Some(left);
         }
         self.state = InstallState::Quarantined;
-        (self.failures, self.retry_at_ms) = (0, 0);
+        self.setback = None;
         let left = goal.left.as_ref().map(|left| format!(" from {}", left.version)).unwrap_or_default();
         let why = goal.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         let mut text = format!("went back{left} to {}{why}", goal.to.version);

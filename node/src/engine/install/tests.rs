@@ -88,8 +88,12 @@ struct World {
     quarantine: BTreeMap<Digest, String>,
     /// Time that passed in probation since a transaction entered it, as far as anybody watched.
     watched_ms: u64,
+    /// The node is what is installed: to start a release is to start the node from `current`.
+    is_own: bool,
     /// Starts of each transaction on its way forward.
     starts: BTreeMap<String, u32>,
+    /// What was installed once, and is there still.
+    proved: Vec<Installed>,
     ends: Vec<EventKind>,
     last_check: Option<bool>,
     transactions: u64,
@@ -113,7 +117,9 @@ impl World {
             previous: None,
             quarantine: BTreeMap::new(),
             watched_ms: 0,
+            is_own: false,
             starts: BTreeMap::new(),
+            proved: Vec::new(),
             ends: Vec::new(),
             last_check: None,
             transactions: 0,
@@ -131,7 +137,7 @@ impl World {
                     self.open.push(Open::Switch(transaction, release_dir));
                 }
                 Effect::Install(InstallEffect::Activate { transaction, .. }) => {
-                    if self.subscription.state == InstallState::Switched {
+                    if self.subscription.state == InstallState::Switched && !self.is_own {
                         *self.starts.entry(transaction.clone()).or_default() += 1;
                     }
                     self.open.push(Open::Activate(transaction, self.now_ms));
@@ -159,6 +165,8 @@ impl World {
                 assert_eq!(self.current.as_ref(), Some(&installed.release_dir), "what is installed does not run");
                 self.installed = Some(installed.clone());
                 self.previous = previous.clone();
+                self.proved.retain(|release| release != installed);
+                self.proved.push(installed.clone());
             }
             if let Some((artifact, reason)) = &outcome.quarantine {
                 self.quarantine.insert(*artifact, reason.clone());
@@ -206,6 +214,8 @@ impl World {
                 }
                 self.subscription.switch_ended(&transaction, result, self.now_ms)
             }
+            // What is asked to end itself gives no answer.
+            Open::Activate(..) if self.is_own && answer == Answer::Good => return self.restart(),
             Open::Activate(transaction, _) => {
                 if answer == Answer::Place
                     && let Some(count) = self.starts.get_mut(&transaction)
@@ -239,6 +249,15 @@ impl World {
         self.carry_out(effects, usize::MAX);
     }
 
+    /// A launcher counted failed starts of what runs, and starts an older release.
+    fn put_back(&mut self) {
+        if let Some(older) = self.proved.iter().rev().find(|older| self.current.as_ref() != Some(&older.release_dir)) {
+            self.open.clear();
+            self.current = Some(older.release_dir.clone());
+        }
+        self.restart();
+    }
+
     /// Kills the node and starts it again: what shells were busy with is over, done or not.
     fn restart(&mut self) {
         self.restarts += 1;
@@ -256,12 +275,18 @@ impl World {
             journal: self.journal.clone().map(|line| JournalEntry { outcome: None, ..line }),
             installed: self.installed.clone(),
             previous: self.previous.clone(),
+            stands: self.proved.iter().find(|release| self.current.as_ref() == Some(&release.release_dir)).cloned(),
             current: self.current.clone(),
             quarantine: self.quarantine.clone(),
             holds: self.subscription.holds.clone(),
             trial: self.trial.clone(),
-            runs: false,
+            runs: self.is_own && self.current.is_some(),
         };
+        let on_trial = found.journal.as_ref().filter(|line| !line.way.is_back() && line.state.is_committed_to());
+        let starts = on_trial.filter(|line| line.to.as_ref().map(|to| &to.release_dir) == found.current.as_ref());
+        if let Some(line) = starts.filter(|_| found.runs) {
+            *self.starts.entry(line.transaction.clone()).or_default() += 1;
+        }
         let (subscription, effects) = Subscription::restore(spec(), found, self.now_ms);
         self.subscription = subscription;
         self.carry_out(effects, usize::MAX);
@@ -270,8 +295,10 @@ impl World {
     fn check(&self) {
         let working = self.open.iter().filter(|open| !matches!(open, Open::Stage(_) | Open::Check(..))).count();
         assert!(working <= 1, "two goals at once: {:?}", self.open);
+        // A node that is the release itself must be started once more to see that it was started too often.
+        let most = self.trial.max_attempts + u32::from(self.is_own);
         for (transaction, count) in &self.starts {
-            assert!(*count <= self.trial.max_attempts, "{transaction} was started {count} times");
+            assert!(*count <= most, "{transaction} was started {count} times");
         }
         if let Some(installed) = self.installed.as_ref().filter(|_| !self.subscription.is_busy()) {
             let runs = self.current.as_ref() == Some(&installed.release_dir);
@@ -300,7 +327,8 @@ impl World {
                 self.subscription.state,
                 InstallState::Idle | InstallState::Committed | InstallState::Quarantined
             );
-            let waits = self.subscription.goal.is_some() || self.subscription.retry_at_ms > self.now_ms;
+            let waits = self.subscription.goal.is_some()
+                || self.subscription.setback.as_ref().is_some_and(|setback| setback.until_ms > self.now_ms);
             if rests && !waits && self.open.is_empty() {
                 return;
             }
@@ -317,6 +345,7 @@ enum Turn {
     CrashIn(usize, Answer, usize),
     Pass(u64),
     Restart,
+    PutBack,
     RollBack,
     Retry,
 }
@@ -331,6 +360,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
         2 => (0_usize..4, answer(), 0_usize..4).prop_map(|(index, answer, most)| Turn::CrashIn(index, answer, most)),
         8 => time.prop_map(Turn::Pass),
         1 => Just(Turn::Restart),
+        1 => Just(Turn::PutBack),
         1 => Just(Turn::RollBack),
         1 => Just(Turn::Retry),
     ];
@@ -346,6 +376,7 @@ fn play(world: &mut World, turns: Vec<Turn>) {
             Turn::CrashIn(index, answer, most) => world.answer(index, answer, most),
             Turn::Pass(ms) => world.pass(ms),
             Turn::Restart => world.restart(),
+            Turn::PutBack => world.put_back(),
             Turn::RollBack => {
                 world.transactions += 1;
                 let name = format!("t{}", world.transactions);
@@ -367,8 +398,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn whatever_happens_it_comes_to_rest_and_never_reports_a_success_too_early(turns in turns(), good in any::<bool>()) {
-        let mut world = World::new(trial());
+    fn whatever_happens_it_comes_to_rest_and_never_reports_a_success_too_early(
+        turns in turns(),
+        good in any::<bool>(),
+        is_own in any::<bool>(),
+    ) {
+        let mut world = if is_own { own_world(3) } else { World::new(trial()) };
         play(&mut world, turns);
         world.settle(if good { Answer::Good } else { Answer::Bad });
         world.check();
@@ -386,16 +421,27 @@ proptest! {
     #[test]
     fn an_install_without_a_trial_is_never_taken_back_by_itself(turns in turns()) {
         let mut world = World::new(Trial::default());
-        let by_hand = turns.iter().any(|turn| matches!(turn, Turn::RollBack));
-        play(&mut world, turns);
+        let by_itself = |turn: &Turn| !matches!(turn, Turn::RollBack | Turn::PutBack);
+        play(&mut world, turns.into_iter().filter(by_itself).collect());
         world.settle(Answer::Good);
-        prop_assert!(by_hand || !world.ends.contains(&EventKind::RolledBack));
+        prop_assert!(!world.ends.contains(&EventKind::RolledBack), "{:?}", world.ends);
     }
+}
+
+/// A world in which the node is what is installed.
+fn own_world(max_attempts: u32) -> World {
+    let activation = Some(Activation { starter: Starter::Node, timeout_ms: 5_000 });
+    let mut world = World::new(Trial { activation, max_attempts, ..trial() });
+    world.is_own = true;
+    world
 }
 
 /// A world in which 1.1.0 is installed and 1.2.0 is offered.
 fn with_one_installed() -> World {
-    let mut world = World::new(trial());
+    first_installed(World::new(trial()))
+}
+
+fn first_installed(mut world: World) -> World {
     world.newest = 1;
     world.settle(Answer::Good);
     assert_eq!(world.subscription.state, InstallState::Committed);
@@ -433,6 +479,28 @@ fn a_release_that_does_not_start_goes_and_is_quarantined_by_its_hash() {
 }
 
 #[test]
+fn an_answer_that_a_start_still_owes_is_not_taken_for_the_next_ones() {
+    let mut world = with_one_installed();
+    reach(&mut world, InstallState::Switched);
+    let mut late = Vec::new();
+    for _ in 0..3 {
+        let Some(Open::Activate(transaction, _)) = world.open.first().cloned() else { panic!("{:?}", world.open) };
+        assert!(!late.contains(&transaction), "{transaction} was used before");
+        late.push(transaction);
+        world.pass(5_000 + WATCHDOG_MS);
+        for transaction in &late {
+            assert!(world.subscription.activated(transaction, Ok(()), world.now_ms).is_empty());
+        }
+        assert_eq!(world.subscription.state, InstallState::RollingBack);
+        // The next try of what comes back, and its switch.
+        world.pass(MAX_PLACE_MS);
+        world.answer(0, Answer::Good, usize::MAX);
+    }
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 1));
+}
+
+#[test]
 fn a_first_install_that_fails_stays_in_place_and_is_not_called_installed() {
     let mut world = World::new(trial());
     world.newest = 1;
@@ -462,6 +530,32 @@ fn a_release_that_takes_the_node_with_it_is_given_up() {
 }
 
 #[test]
+fn what_is_started_anew_in_its_probation_proves_itself_anew() {
+    let left_ms = |world: &World| match world.subscription.goal.as_ref().map(|goal| &goal.phase) {
+        Some(Phase::Watched(probation)) => probation.remaining_ms(),
+        phase => panic!("it is not on probation: {phase:?}"),
+    };
+    let is_unit = Starter::Unit("app.service".to_owned());
+    for (starter, is_own, after_ms) in
+        [(None, false, 10_000), (Some(Starter::Node), true, 10_000), (Some(is_unit), false, 5_000)]
+    {
+        let mut world = if is_own { first_installed(own_world(3)) } else { with_one_installed() };
+        if let (Some(activation), Some(starter)) = (&mut world.trial.activation, starter) {
+            activation.starter = starter;
+            world.restart();
+        }
+        reach(&mut world, InstallState::Probation);
+        while left_ms(&world) > 5_000 {
+            world.pass(1_000);
+            world.answer(0, Answer::Good, usize::MAX);
+        }
+        world.restart();
+        reach(&mut world, InstallState::Probation);
+        assert_eq!(left_ms(&world), after_ms, "{:?}", world.trial.activation);
+    }
+}
+
+#[test]
 fn a_newer_release_waits_for_the_end_of_probation_and_takes_over_before_it() {
     let mut world = with_one_installed();
     world.plan();
@@ -484,7 +578,7 @@ fn a_place_without_room_is_looked_at_again_and_a_newer_release_takes_over_there(
     world.answer(0, Answer::Place, usize::MAX);
     let shortage = world.subscription.shortage().expect("it says so");
     assert_eq!((shortage.artifact, shortage.reason), (&release(2).artifact, "it broke"));
-    let until_ms = shortage.until_ms;
+    let until_ms = shortage.until_ms.expect("nobody asked");
     assert_eq!(world.subscription.state, InstallState::Verified);
     world.pass(1_000);
     assert!(world.open.is_empty(), "it is no busy loop");
@@ -493,9 +587,37 @@ fn a_place_without_room_is_looked_at_again_and_a_newer_release_takes_over_there(
     world.answer(0, Answer::Place, usize::MAX);
     let told = world.ends.iter().filter(|kind| **kind == EventKind::InstallPostponed).count();
     assert_eq!(told, 1, "people are told once");
+    let _ = world.subscription.retry(false);
+    assert_eq!(world.subscription.shortage().map(|shortage| shortage.until_ms), Some(None), "it is looked at now");
     world.newest = 3;
     world.settle(Answer::Good);
     assert_eq!(world.installed.map(|installed| installed.version), Some(Version::new(1, 3, 0)));
+}
+
+#[test]
+fn what_was_put_off_holds_no_newer_release_back() {
+    let mut world = with_one_installed();
+    world.plan();
+    world.answer(0, Answer::Moment, usize::MAX);
+    assert_eq!(world.subscription.pursued(), None);
+    world.open.clear();
+    world.plan();
+    assert_eq!(world.subscription.pursued(), None, "it is not begun anew at once");
+    world.newest = 3;
+    world.plan();
+    assert_eq!(world.subscription.pursued(), Some(release(3).artifact));
+}
+
+#[test]
+fn people_are_told_of_the_first_shortage_of_every_release() {
+    let mut world = with_one_installed();
+    for newest in 2..5 {
+        world.newest = newest;
+        world.plan();
+        world.answer(0, Answer::Place, usize::MAX);
+    }
+    let told = world.ends.iter().filter(|kind| **kind == EventKind::InstallPostponed).count();
+    assert_eq!(told, 3);
 }
 
 #[test]
@@ -525,17 +647,69 @@ fn an_operator_goes_back_to_any_kept_release_and_what_is_left_is_held() {
     assert!(world.quarantine.is_empty(), "a person's word is no verdict about the artifact");
 }
 
-#[test]
-fn an_operator_ends_a_probation() {
+/// A world whose operator ended the probation of 1.2.0.
+fn with_a_probation_ended(hold: bool) -> World {
     let mut world = with_one_installed();
     reach(&mut world, InstallState::Probation);
-    let effects = world.subscription.roll_back(None, &[], true, "back".to_owned()).expect("on probation");
+    let effects = world.subscription.roll_back(None, &[], hold, "back".to_owned()).expect("on probation");
     world.open.clear();
+    world.ends.clear();
     world.carry_out(effects, usize::MAX);
     assert_eq!(world.subscription.state, InstallState::RollingBack);
+    world
+}
+
+#[test]
+fn an_operator_ends_a_probation() {
+    let mut world = with_a_probation_ended(true);
     world.settle(Answer::Good);
-    assert_eq!(world.installed.map(|installed| installed.version), Some(Version::new(1, 1, 0)));
+    assert!(is_at(&world, 1));
     assert!(world.subscription.holds.of(&Version::new(1, 2, 0)).is_some());
+    assert!(world.quarantine.is_empty(), "a person's word is no verdict about the artifact");
+    assert_eq!(world.ends, [EventKind::HoldChanged, EventKind::RolledBack]);
+    let effects = world.subscription.unhold(Some(&Version::new(1, 2, 0)));
+    world.carry_out(effects, usize::MAX);
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 2), "once nobody holds it, it is installed");
+}
+
+#[test]
+fn a_release_that_an_operator_left_without_a_hold_may_come_again() {
+    let mut world = with_a_probation_ended(false);
+    world.answer(0, Answer::Good, usize::MAX);
+    world.answer(0, Answer::Good, usize::MAX);
+    assert!(is_at(&world, 1));
+    assert_eq!(world.ends, [EventKind::RolledBack]);
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 2));
+}
+
+#[test]
+fn what_cannot_be_gone_back_to_is_refused_with_what_to_do() {
+    let refusal = |world: &mut World, minor: Option<u64>| {
+        let to = minor.map(|minor| Version::new(1, minor, 0));
+        let refused = world.subscription.roll_back(to.as_ref(), &[], true, "back".to_owned());
+        refused.map(drop).expect_err("refused").to_string()
+    };
+    let mut world = with_one_installed();
+    assert!(refusal(&mut world, None).contains("status --explain"));
+    reach(&mut world, InstallState::Probation);
+    let text = refusal(&mut world, Some(0));
+    assert!(text.contains("goes back to 1.1.0 only") && text.contains("leave --to out"), "{text}");
+    assert!(refusal(&mut world, Some(2)).contains("is what runs here"));
+    assert!(world.subscription.holds.is_empty(), "nothing is held by a request that was refused");
+}
+
+#[test]
+fn what_a_check_says_again_and_again_is_told_once() {
+    let mut world = with_one_installed();
+    reach(&mut world, InstallState::Probation);
+    let transaction = world.subscription.goal.as_ref().map(|goal| goal.transaction.clone()).expect("on probation");
+    let mut said = |output: &str| world.subscription.said(&transaction, "the health check", output).is_some();
+    assert_eq!([said("no database\n"), said("no database"), said(" "), said("no network")], [true, false, false, true]);
+    let told = (0..1_000).filter(|number| said(&format!("{number} ms"))).count();
+    assert!(told < 100, "what changes every time leaves room for other events: {told}");
+    assert!(world.subscription.said("another", "the activation", "late").is_none(), "it is not about this release");
 }
 
 #[test]
@@ -567,6 +741,72 @@ fn a_link_that_was_put_back_while_the_node_was_down_is_a_verdict() {
     world.settle(Answer::Good);
     assert!(is_at(&world, 1), "it is not switched to again");
     assert!(world.quarantine.contains_key(&release(2).artifact));
+}
+
+#[test]
+fn a_node_that_installs_itself_may_be_given_a_single_start() {
+    let mut world = first_installed(own_world(1));
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 2), "the start that makes it the node is the one that was counted: {:?}", world.subscription);
+    world.newest = 3;
+    reach(&mut world, InstallState::Probation);
+    world.restart();
+    assert_eq!(world.subscription.state, InstallState::RollingBack, "a second start is one too many");
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 2));
+    assert!(!world.ends.contains(&EventKind::Alarm), "the way back went well: {:?}", world.ends);
+}
+
+#[test]
+fn a_release_that_was_committed_and_did_not_stay_up_is_given_up_when_its_launcher_put_another_there() {
+    let mut world = first_installed(own_world(3));
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 2));
+    world.ends.clear();
+    world.put_back();
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 1), "what runs is what it says");
+    assert!(world.quarantine.contains_key(&release(2).artifact));
+    assert_eq!(world.previous.as_ref().map(|previous| previous.artifact), Some(release(2).artifact));
+    assert_eq!(world.ends, [EventKind::InstallFailed, EventKind::RolledBack]);
+    world.newest = 3;
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 3), "the release that mends it is installed");
+}
+
+#[test]
+fn a_release_that_did_not_stay_up_is_given_up_though_a_newer_one_was_on_its_way() {
+    for state in [InstallState::Fetching, InstallState::Verified] {
+        let mut world = first_installed(own_world(3));
+        world.settle(Answer::Good);
+        world.newest = 3;
+        world.transactions += 1;
+        let effects = world.subscription.pursue(&release(3), "newer".to_owned(), world.now_ms);
+        world.carry_out(effects, usize::MAX);
+        if state == InstallState::Verified {
+            let effects = world.subscription.artifact_complete(&release(3).artifact);
+            world.carry_out(effects, usize::MAX);
+        }
+        assert_eq!(world.subscription.state, state);
+        world.put_back();
+        assert_eq!(world.subscription.state, InstallState::RollingBack);
+        assert!(world.quarantine.contains_key(&release(2).artifact));
+        world.settle(Answer::Good);
+        assert!(is_at(&world, 3));
+    }
+}
+
+#[test]
+fn a_release_on_trial_goes_back_to_what_its_launcher_put_there() {
+    let mut world = first_installed(own_world(3));
+    world.settle(Answer::Good);
+    world.newest = 3;
+    reach(&mut world, InstallState::Probation);
+    world.current = world.previous.as_ref().map(|previous| previous.release_dir.clone());
+    world.restart();
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 1), "1.2 was never seen to stay up, so it is not started again");
+    assert!(world.quarantine.contains_key(&release(3).artifact));
 }
 
 fn is_at(world: &World, minor: u64) -> bool {

@@ -81,4 +81,6 @@ pub enum Check {
     Http(String),
     /// Is this systemd unit active, without having been restarted by systemd?
     Unit(String),
+    /// Does this node run? That it asks is the answer: what is watched is whether it goes on running.
+    Node,
 }
