@@ -272,7 +272,7 @@ impl Artifact {
             .and_then(|file| files::write_all_at(&file, buffer, offset))
             .map_err(|source| StoreError::io("write", &self.data, buffer.len() as u64, source))?;
         let digests: Vec<Digest> = buffer.chunks(LEAF_BYTES as usize).map(leaf_digest).collect();
-        if self.settle(writing, &digests)? == Settled::Verified {
+        if self.settle(writing, &digests, None)?.0 == Settled::Verified {
             self.checkpoint_if_due()?;
         }
         Ok(())
