@@ -6,7 +6,7 @@
 
 use super::super::effect::{Effect, EventKind};
 use super::journal::{Outcome, Way};
-use super::{Goal, InstallState, Installed, MAX_PLACE_MS, Phase, Subscription, pause_ms};
+use super::{Goal, InstallState, Installed, MAX_PLACE_MS, Phase, RETRY_MS, Subscription, pause_ms};
 
 impl Subscription {
     /// Leaves the release that is under way for the one that is installed.
@@ -80,13 +80,23 @@ impl Subscription {
         self.state = if from_trial { InstallState::Quarantined } else { self.rest() };
         let version = left.as_ref().map_or(&goal.to.version, |left| &left.version).clone();
         let outcome = Outcome {
-            kind: EventKind::InstallFailed,
+            // What goes on because nothing else is there did not fail, and no seed is told that it did.
+            kind: if from_trial { EventKind::InstallFailed } else { EventKind::Alarm },
             version,
             text: format!("cannot go back to {}: {reason}; {stays} stays in place", goal.to.version),
             installed: None,
             quarantine: None,
         };
-        self.end(&goal, left, outcome)
+        let mut effects = self.end(&goal, left, outcome);
+        if !from_trial {
+            // An alarm is written to the history by whoever hears it.
+            for effect in &mut effects {
+                if let Effect::Journal(line) = effect {
+                    line.outcome = None;
+                }
+            }
+        }
+        effects
     }
 
     /// The release that is back could not be started: once more, until it was tried often enough.
@@ -96,7 +106,7 @@ impl Subscription {
             return self.settle(Some(reason));
         }
         self.failures = self.failures.saturating_add(1);
-        let pause_ms = pause_ms(self.failures, MAX_PLACE_MS);
+        let pause_ms = pause_ms(self.failures, RETRY_MS, MAX_PLACE_MS);
         goal.phase = Phase::Waiting { until_ms: now_ms.saturating_add(pause_ms), reason: reason.to_owned() };
         let version = goal.to.version.clone();
         let text = format!("{version} is back and could not be started: {reason}");
