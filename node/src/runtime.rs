@@ -62,6 +62,7 @@ mod offers;
 pub mod offline;
 pub mod open;
 mod outcomes;
+mod owed;
 mod push;
 mod traffic;
 mod trust;

@@ -4,7 +4,6 @@
 //! large release never delays the metadata that arrives meanwhile. Order within each is what makes
 //! the journal a journal: a step's line is on disk before the step begins.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +22,7 @@ use super::gc::{self, TreeJob};
 use super::offers::{self, OfferJob};
 use super::open::{Opened, wall_clock};
 use super::outcomes::{self, OutcomeJob};
+use super::owed::{self, Owed, Trouble};
 use crate::engine::bans::Ban;
 use crate::engine::effect::{Event, InstallEffect, Save, Subject};
 use crate::engine::input::Input;
@@ -90,6 +90,14 @@ pub(super) enum Job {
 pub(super) struct Workers {
     pub(super) files: mpsc::Sender<Job>,
     pub(super) installs: mpsc::Sender<Job>,
+    troubles: [Trouble; 2],
+}
+
+impl Workers {
+    /// Why rows wait for the disk, in sentences.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.troubles.iter().find_map(Trouble::get)
+    }
 }
 
 /// Starts both threads. What they find out arrives at `done`.
@@ -99,30 +107,32 @@ pub(super) fn start(
     keep_releases: u32,
     stop: &CancellationToken,
 ) -> Workers {
-    let spawn = || {
+    let troubles: [Trouble; 2] = Default::default();
+    let spawn = |trouble: &Trouble| {
         let (jobs, mut queue) = mpsc::channel(QUEUE);
         let worker = Worker {
             opened: opened.clone(),
-            unwritten: RefCell::default(),
+            owed: Owed::new(trouble.clone()),
             done: done.clone(),
             keep_releases,
             stop: stop.clone(),
             tasks: Handle::current(),
         };
         tokio::task::spawn_blocking(move || {
-            while let Some(job) = queue.blocking_recv() {
+            while let Some(job) = worker.next(&mut queue) {
                 worker.work(job);
             }
+            worker.owed.settle(&worker.opened);
         });
         jobs
     };
-    Workers { files: spawn(), installs: spawn() }
+    Workers { files: spawn(&troubles[0]), installs: spawn(&troubles[1]), troubles }
 }
 
 struct Worker {
     opened: Opened,
-    /// Why the last journal line could not be written: no step is taken without its line.
-    unwritten: RefCell<Option<String>>,
+    /// Rows that could not be written yet, journal lines among them: no step is taken without its line.
+    owed: Owed,
     done: mpsc::Sender<Input>,
     keep_releases: u32,
     stop: CancellationToken,
@@ -131,6 +141,23 @@ struct Worker {
 }
 
 impl Worker {
+    /// The next job; what is owed is tried again while there is none.
+    fn next(&self, queue: &mut mpsc::Receiver<Job>) -> Option<Job> {
+        while !self.owed.is_empty() {
+            let waited = self.tasks.block_on(async { tokio::time::timeout(owed::AGAIN, queue.recv()).await });
+            match waited {
+                Ok(job) => return job,
+                Err(_elapsed) => self.owed.settle(&self.opened),
+            }
+        }
+        queue.blocking_recv()
+    }
+
+    /// Writes a row, now or as soon as the disk takes it.
+    fn write(&self, row: impl Fn(&Opened) -> Result<(), StateError> + Send + 'static) {
+        self.owed.write(&self.opened, row);
+    }
+
     fn work(&self, job: Job) {
         match job {
             Job::Save(saves) => self.save(&saves),
@@ -165,8 +192,8 @@ impl Worker {
                 let known = KnownPeer { peer, addresses, last_connected_at: wall_clock() };
                 report(self.opened.state.remember_peers(&self.opened.repository.0, &[known]));
             }
-            Job::RememberBan(ban) => report(self.opened.state.put_ban(&self.opened.repository.0, &ban)),
-            Job::ForgetBan(peer) => report(self.opened.state.remove_ban(&self.opened.repository.0, &peer)),
+            Job::RememberBan(ban) => self.write(move |opened| opened.state.put_ban(&opened.repository.0, &ban)),
+            Job::ForgetBan(peer) => self.write(move |opened| opened.state.remove_ban(&opened.repository.0, &peer)),
             Job::ForgetSignedAt => report(self.opened.state.forget_signed_at(&self.opened.repository.0)),
             Job::History { event, at } => {
                 let row = HistoryRow {
@@ -177,7 +204,7 @@ impl Worker {
                     kind: event.kind.as_str().to_owned(),
                     detail: event.text,
                 };
-                report(self.opened.state.append_history(&row).map(drop));
+                self.write(move |opened| opened.state.append_history(&row).map(drop));
             }
             Job::Checkpoint => self.checkpoint(),
             Job::After(reached) => drop(reached.blocking_recv()),
@@ -185,23 +212,21 @@ impl Worker {
                 // Whoever waited may have gone away; the barrier is reached all the same.
                 let _ = reached.send(());
             }
-            Job::Journal(entry) => {
-                let written = journal(&self.opened, &entry);
-                let failure = written.as_ref().err().map(|error| format!("the journal cannot be written: {error}"));
-                *self.unwritten.borrow_mut() = failure;
-                report(written);
-            }
+            Job::Journal(entry) => self.write(move |opened| journal(opened, &entry)),
             Job::Offer(job) => {
                 if let Some(input) = offers::work(&self.opened, job) {
                     self.answer(input);
                 }
             }
-            Job::Outcome(job) => report(outcomes::work(&self.opened, job)),
+            Job::Outcome(job) => self.write(move |opened| outcomes::work(opened, &job)),
             Job::Retention(effect) => self.retain(effect),
             Job::LiftQuarantine(directory) => {
-                for row in self.opened.state.quarantined(Some(&directory)).unwrap_or_default() {
-                    report(self.opened.state.lift_quarantine(&directory, &row.artifact).map(drop));
-                }
+                self.write(move |opened| {
+                    for row in opened.state.quarantined(Some(&directory))? {
+                        opened.state.lift_quarantine(&directory, &row.artifact)?;
+                    }
+                    Ok(())
+                });
             }
             Job::Collect(job) => gc::work(job, self.keep_releases),
             Job::Install(effect) => self.install(effect),
@@ -241,11 +266,14 @@ impl Worker {
     }
 
     fn retain(&self, effect: RetentionEffect) {
-        let (state, repository) = (&self.opened.state, &self.opened.repository.0);
         match effect {
             RetentionEffect::Remove { artifacts } => self.remove_artifacts(&artifacts),
-            RetentionEffect::Pin { artifact, until } => report(state.put_pin(repository, &artifact, until)),
-            RetentionEffect::Unpin { artifact } => report(state.remove_pin(repository, &artifact)),
+            RetentionEffect::Pin { artifact, until } => {
+                self.write(move |opened| opened.state.put_pin(&opened.repository.0, &artifact, until));
+            }
+            RetentionEffect::Unpin { artifact } => {
+                self.write(move |opened| opened.state.remove_pin(&opened.repository.0, &artifact));
+            }
             RetentionEffect::KeepSmallFiles { named } => {
                 match self.opened.store.prune_targets(&named, KEPT_SMALL_FILES) {
                     Ok(0) => {}
@@ -278,8 +306,7 @@ impl Worker {
     }
 
     fn install(&self, effect: InstallEffect) {
-        let unwritten = self.unwritten.borrow().clone();
-        if let Some(reason) = unwritten {
+        if let Some(reason) = self.owed.reason() {
             let result = Err(StepFailure { reason, fault: Fault::Place });
             match effect {
                 InstallEffect::Stage { directory, transaction, .. } => {
@@ -381,9 +408,11 @@ impl Worker {
             _ => None,
         });
         let Some(product) = product else { return };
-        report(match reason {
-            Some(reason) => state.put_hold(directory, &product, version, reason, wall_clock()),
-            None => state.lift_hold(directory, &product, version),
+        let (directory, version) = (directory.to_owned(), version.cloned());
+        let (reason, at) = (reason.map(str::to_owned), wall_clock());
+        self.write(move |opened| match &reason {
+            Some(reason) => opened.state.put_hold(&directory, &product, version.as_ref(), reason, at),
+            None => opened.state.lift_hold(&directory, &product, version.as_ref()),
         });
     }
 
