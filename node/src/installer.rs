@@ -54,7 +54,7 @@ pub enum InstallError {
     },
     /// There is not enough room.
     #[error(
-        "{path} has room for {available} bytes and {available_entries} files; {needed} bytes and {needed_entries} files are needed"
+        "{path} has room for {available} bytes and {available_entries} files; {needed} bytes and {needed_entries} files are needed; make room there"
     )]
     NoRoom {
         /// The subscription's directory.
@@ -111,7 +111,21 @@ impl InstallError {
             | Self::Apart { .. } => Fault::Place,
             Self::Archive(_) | Self::NotARelease { .. } => Fault::Release,
         };
-        StepFailure { reason: self.to_string(), fault }
+        let advice = self.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+        StepFailure { reason: format!("{self}{advice}"), fault }
+    }
+
+    /// What to do where the system refused: its own words only say that it did.
+    fn advice(&self) -> Option<&'static str> {
+        let (Self::Io { source, .. } | Self::Archive(ArchiveError::Io { cause: source, .. })) = self else {
+            return None;
+        };
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("make room there"),
+            io::ErrorKind::ReadOnlyFilesystem => Some("mount it writable; `dmesg` says whether the disk fails"),
+            io::ErrorKind::PermissionDenied => Some("let the user that the node runs as write there"),
+            _ => None,
+        }
     }
 }
 
@@ -309,6 +323,19 @@ mod tests {
         assert!(directory.unless_there("1.0.0-aa", error()).is_err());
         fs::remove_dir(scratch.path().join("releases/1.1.0-bb")).expect("it was made above");
         assert!(directory.unless_there("1.1.0-bb", error()).is_err(), "a link to nothing is no release");
+    }
+
+    #[test]
+    fn a_refusal_of_the_system_says_what_to_do() {
+        let refused = |errno: rustix::io::Errno| {
+            let error = ArchiveError::Io { action: "write", path: "/opt/app".into(), cause: errno.into() };
+            InstallError::Archive(error).into_failure()
+        };
+        let full = refused(rustix::io::Errno::NOSPC);
+        assert_eq!(full.fault, Fault::Place);
+        assert!(full.reason.contains("/opt/app") && full.reason.ends_with("; make room there"), "{}", full.reason);
+        assert!(refused(rustix::io::Errno::ROFS).reason.contains("mount it writable"));
+        assert!(refused(rustix::io::Errno::ACCESS).reason.contains("the user that the node runs as"));
     }
 
     #[test]

@@ -28,6 +28,7 @@ use self::installs::{Installs, Step};
 use self::journal::Written;
 pub use self::messages::Messages;
 use self::open::{OpenError, Opened, wall_clock};
+use self::owed::Trouble;
 use self::publish::Prepared;
 use self::worker::Job;
 use crate::config::{Kad, NodeConfig, Role};
@@ -66,6 +67,7 @@ mod offers;
 pub mod offline;
 pub mod open;
 mod outcomes;
+mod owed;
 mod publish;
 mod push;
 mod restore;
@@ -92,8 +94,6 @@ const TICK: Duration = Duration::from_millis(100);
 const QUICK_TICK: Duration = Duration::from_millis(20);
 /// Progress of downloads is saved this often.
 const CHECKPOINT: Duration = Duration::from_secs(5);
-/// What could not be written of the installs' journal is tried again this often.
-const WRITE_AGAIN: Duration = Duration::from_secs(2);
 /// Numbers for the HTTP face are this old at most.
 const NUMBERS: Duration = Duration::from_secs(1);
 
@@ -201,6 +201,8 @@ struct Runtime {
     swarm: mpsc::Sender<SwarmEffect>,
     counters: Arc<Counters>,
     files: mpsc::Sender<Job>,
+    /// Why rows wait for the disk.
+    trouble: Trouble,
     installs: Installs,
     results: mpsc::Receiver<Input>,
     backlog: VecDeque<Input>,
@@ -283,7 +285,8 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
     tokio::spawn(control.run(call_sender.clone(), stop.clone()));
     let (result_sender, results) = mpsc::channel(RESULTS);
     let (prepared_sender, prepared) = mpsc::channel(CALLS);
-    let files = worker::start(&opened, &result_sender);
+    let trouble = Trouble::default();
+    let files = worker::start(&opened, &result_sender, trouble.clone());
     let installs = Installs::new(&opened, &result_sender, config.keep_releases, &stop);
     let (listening_sender, listening) = watch::channel(Vec::new());
     let (push_unlock, messages) = (Arc::new(OnceLock::new()), Arc::<Messages>::default());
@@ -294,6 +297,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         swarm: swarm.effects(),
         counters: swarm.counters(),
         files,
+        trouble,
         installs,
         results,
         backlog: VecDeque::new(),
@@ -352,7 +356,7 @@ impl Runtime {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut quick = tokio::time::interval(QUICK_TICK);
         quick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let (mut checkpoint, mut behind, mut numbers) = (Instant::now(), Instant::now(), None::<Instant>);
+        let (mut checkpoint, mut numbers) = (Instant::now(), None::<Instant>);
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
@@ -375,10 +379,6 @@ impl Runtime {
                     if checkpoint.elapsed() >= CHECKPOINT && self.engine.is_fetching() {
                         checkpoint = Instant::now();
                         self.file_job(Job::Checkpoint).await;
-                    }
-                    if behind.elapsed() >= WRITE_AGAIN {
-                        behind = Instant::now();
-                        self.installs.write_again();
                     }
                     if numbers.is_none_or(|at| at.elapsed() >= NUMBERS) {
                         numbers = Some(Instant::now());

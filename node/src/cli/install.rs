@@ -13,7 +13,8 @@ pub struct InstallArgs {
     /// Which release; what the channel offers where no version is named
     #[arg(value_name = "PRODUCT[@VERSION]")]
     pub release: ReleaseSpec,
-    /// Do not wait for the rollout; signatures, floors, pauses, yanks and holds on the product still hold
+    /// Do not wait for the rollout or a maintenance window; signatures, floors, pauses, yanks and holds on the
+    /// product still hold
     #[arg(long)]
     pub now: bool,
 }

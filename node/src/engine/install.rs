@@ -42,6 +42,9 @@ pub use self::trial::{Activation, Check, DEFAULT_MAX_ATTEMPTS, Health, Starter, 
 const RETRY_MS: u64 = 15_000;
 /// Longest pause between two tries.
 const MAX_RETRY_MS: u64 = 3_600_000;
+/// Milliseconds before a place that could not be written is looked at again, doubled with every look: it
+/// costs little, and most of what fills a disk is gone soon.
+const PLACE_MS: u64 = 2_000;
 /// Longest pause between two looks at a place that could not be written: people make room and wait.
 const MAX_PLACE_MS: u64 = 300_000;
 
@@ -129,7 +132,7 @@ enum Phase {
 pub struct End {
     /// Counts ends since the start.
     pub number: u64,
-    /// `Installed`, `RolledBack` or `InstallFailed`.
+    /// `Installed`, `RolledBack` or `InstallFailed`; `Alarm` where what an operator wanted back is gone.
     pub kind: EventKind,
     /// In a sentence.
     pub text: String,
@@ -180,8 +183,8 @@ pub fn release_dir(release: &Release) -> String {
     format!("{}-{}", release.id.version, release.artifact.short())
 }
 
-fn pause_ms(failures: u32, most_ms: u64) -> u64 {
-    RETRY_MS.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most_ms)
+fn pause_ms(failures: u32, first_ms: u64, most_ms: u64) -> u64 {
+    first_ms.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most_ms)
 }
 
 impl Subscription {
@@ -566,7 +569,7 @@ impl Subscription {
 
     /// A step failed for a reason that may be over soon: the attempt is dropped, and begun anew later.
     fn put_off(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
-        let pause_ms = pause_ms(self.set_back(), MAX_RETRY_MS);
+        let pause_ms = pause_ms(self.set_back(), RETRY_MS, MAX_RETRY_MS);
         if let Some(setback) = &mut self.setback {
             setback.until_ms = now_ms.saturating_add(pause_ms);
         }
@@ -602,7 +605,7 @@ impl Subscription {
     /// Tries the same again later; people are told once.
     fn wait(&mut self, reason: &str, now_ms: u64) -> Vec<Effect> {
         let count = self.set_back();
-        let pause_ms = pause_ms(count, MAX_PLACE_MS);
+        let pause_ms = pause_ms(count, PLACE_MS, MAX_PLACE_MS);
         let Some(goal) = &mut self.goal else { return Vec::new() };
         goal.phase = Phase::Waiting { until_ms: Some(now_ms.saturating_add(pause_ms)), reason: reason.to_owned() };
         if goal.way.is_back() {

@@ -124,6 +124,7 @@ impl Runtime {
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.opened.store.warnings().iter().map(ToString::to_string).collect();
         warnings.extend(trust::warnings(&self.engine, self.now()));
+        warnings.extend(self.trouble.get().or_else(|| self.installs.trouble()));
         if let Some(view) = self.engine.catalog().filter(|_| self.config.role == Role::Seed) {
             warnings.extend(self.pauses());
             warnings.extend(super::ceremony::key_warnings(&self.opened.keys, &view.trusted));

@@ -6,8 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use updraft_protocol::release::Release;
 
 use super::gc::{self, TreeJob};
-use super::journal::{Line, Lines, Written};
+use super::journal::{self, Written};
 use super::open::Opened;
+use super::owed::{Owed, Trouble};
 use crate::engine::effect::{Hold, InstallEffect, Subject};
 use crate::engine::input::Input;
 use crate::engine::install::{Activation, Check, Fault, JournalEntry, StepFailure};
@@ -46,8 +46,6 @@ pub(super) enum Step {
     LiftQuarantine,
     /// What is there, and what may go.
     Collect(TreeJob),
-    /// Lines that could not be written are tried again.
-    WriteAgain,
 }
 
 /// The threads, one for each directory that had something to do.
@@ -64,8 +62,8 @@ pub(super) struct Installs {
 #[derive(Debug)]
 struct Place {
     steps: mpsc::Sender<Step>,
-    /// Some line could not be written.
-    is_behind: Arc<AtomicBool>,
+    /// Why lines wait to be written.
+    trouble: Trouble,
     /// The transaction that was given up last.
     abandoned: Arc<Mutex<Option<String>>>,
 }
@@ -94,12 +92,11 @@ impl Installs {
             return place.steps.clone();
         }
         let (steps, queue) = mpsc::channel(QUEUE);
-        let (is_behind, abandoned) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Option<String>>>::default());
+        let (trouble, abandoned) = (Trouble::default(), Arc::<Mutex<Option<String>>>::default());
         let worker = Worker {
             opened: self.opened.clone(),
             directory: directory.to_owned(),
-            lines: Lines::default(),
-            is_behind: is_behind.clone(),
+            owed: Owed::of_steps(trouble.clone()),
             abandoned: abandoned.clone(),
             done: self.done.clone(),
             keep_releases: self.keep_releases,
@@ -108,7 +105,7 @@ impl Installs {
             tasks: Handle::current(),
         };
         tokio::task::spawn_blocking(move || worker.run(queue));
-        self.places.insert(directory.to_owned(), Place { steps: steps.clone(), is_behind, abandoned });
+        self.places.insert(directory.to_owned(), Place { steps: steps.clone(), trouble, abandoned });
         steps
     }
 
@@ -119,12 +116,9 @@ impl Installs {
         }
     }
 
-    /// Has lines written that could not be written before. Asks nothing of directories that are busy.
-    pub(super) fn write_again(&self) {
-        for place in self.places.values().filter(|place| place.is_behind.load(Ordering::Relaxed)) {
-            // A full queue has steps in it, which write first.
-            let _ = place.steps.try_send(Step::WriteAgain);
-        }
+    /// Why lines wait to be written, in a sentence.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.places.values().find_map(|place| place.trouble.get())
     }
 }
 
@@ -135,8 +129,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Worker {
     opened: Opened,
     directory: String,
-    lines: Lines,
-    is_behind: Arc<AtomicBool>,
+    /// Lines and holds that are not on disk yet: no step is taken before they are.
+    owed: Owed,
     abandoned: Arc<Mutex<Option<String>>>,
     done: mpsc::Sender<Input>,
     keep_releases: u32,
@@ -147,55 +141,32 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, mut queue: mpsc::Receiver<Step>) {
-        while let Some(step) = queue.blocking_recv() {
+    fn run(self, mut queue: mpsc::Receiver<Step>) {
+        while let Some(step) = self.owed.next(&self.opened, &self.tasks, &mut queue) {
             self.take(step);
         }
         // The last chance before the node stops; what is told of it was told before.
-        let _ = self.write();
+        self.owed.settle(&self.opened);
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&self, step: Step) {
         match step {
-            Step::Journal(entry) => {
-                self.lines.push(Line::Journal(entry));
-                let _ = self.write();
-            }
+            Step::Journal(entry) => self.owed.write(&self.opened, move |opened| journal::write(opened, &entry)),
             Step::Held(hold, written) => {
-                if let Ok(Err(_)) = written.blocking_recv() {
-                    self.lines.push(Line::Hold(hold));
-                    let _ = self.write();
+                // One that could not be written is written here, and so is every one that comes after it.
+                if !matches!(written.blocking_recv(), Ok(Ok(()))) || !self.owed.is_empty() {
+                    self.owed.write(&self.opened, move |opened| hold.write(opened));
                 }
             }
             Step::Install(effect) => self.install(effect),
-            Step::LiftQuarantine => self.lift_quarantine(),
-            Step::Collect(job) => gc::work(job, self.keep_releases),
-            Step::WriteAgain => {
-                let _ = self.write();
+            Step::LiftQuarantine => {
+                let directory = PathBuf::from(&self.directory);
+                self.owed.write(&self.opened, move |opened| {
+                    let rows = opened.state.quarantined(Some(&directory))?;
+                    rows.iter().try_for_each(|row| opened.state.lift_quarantine(&directory, &row.artifact).map(drop))
+                });
             }
-        }
-    }
-
-    /// Writes every line that is not on disk yet, or says why not.
-    fn write(&mut self) -> Written {
-        let was_behind = self.is_behind.load(Ordering::Relaxed);
-        let written = self.lines.write(&self.opened);
-        self.is_behind.store(written.is_err(), Ordering::Relaxed);
-        match &written {
-            Err(reason) if !was_behind => tracing::error!(%reason, directory = %self.directory, "tried again"),
-            Ok(()) if was_behind => tracing::info!(directory = %self.directory, "the journal is written again"),
-            _ => {}
-        }
-        written
-    }
-
-    fn lift_quarantine(&self) {
-        let (state, directory) = (&self.opened.state, Path::new(&self.directory));
-        let lifted = state
-            .quarantined(Some(directory))
-            .and_then(|rows| rows.iter().try_for_each(|row| state.lift_quarantine(directory, &row.artifact).map(drop)));
-        if let Err(error) = lifted {
-            tracing::error!(%error, "after a restart the quarantine holds again");
+            Step::Collect(job) => gc::work(job, self.keep_releases),
         }
     }
 
@@ -227,8 +198,11 @@ impl Worker {
         }
     }
 
-    fn install(&mut self, effect: InstallEffect) {
-        if let Err(reason) = self.write() {
+    fn install(&self, effect: InstallEffect) {
+        if !self.owed.is_empty() {
+            self.owed.settle(&self.opened);
+        }
+        if let Some(reason) = self.owed.reason() {
             return self.refuse(effect, reason);
         }
         match effect {

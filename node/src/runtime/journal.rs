@@ -1,7 +1,6 @@
 //! The journal of installs between the engine's words and the state database's rows: how a step is
 //! written before it begins, and what a node finds of it when it starts again.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use updraft_protocol::names::Product;
@@ -14,8 +13,6 @@ use crate::store::state::{
     HistoryRow, InstallChange, InstallRow, InstalledRow, QuarantineRow, ReleaseRef, StateDb, StateError,
 };
 
-/// Lines of one directory that may wait for a disk that takes them.
-const MAX_UNWRITTEN: usize = 64;
 /// Begins the transaction name of a way back that an operator asked for, so that the journal tells it from
 /// an install.
 const ROLLBACK: &str = "rollback-";
@@ -25,72 +22,14 @@ const FAILURE: &str = "failure-";
 /// How writing went; else why it did not, for people.
 pub(super) type Written = Result<(), String>;
 
-/// Something that must be on disk before any step is taken.
-#[derive(Debug)]
-pub(super) enum Line {
-    Journal(Box<JournalEntry>),
-    Hold(Hold),
-}
-
-impl Line {
-    fn write(&self, opened: &Opened) -> Written {
-        match self {
-            Self::Journal(entry) => {
-                write(opened, entry).map_err(|error| format!("the journal cannot be written: {error}"))
-            }
-            Self::Hold(hold) => hold.write(opened),
-        }
-    }
-
-    /// Whether a later line of the journal says all that this one does.
-    fn is_superseded(&self) -> bool {
-        matches!(self, Self::Journal(entry) if entry.outcome.is_none())
-    }
-}
-
-/// The lines of one directory that are not on disk yet, oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Lines {
-    unwritten: VecDeque<Line>,
-}
-
-impl Lines {
-    /// One more to write. Of older ones only those stay that change more than the state of the install.
-    pub(super) fn push(&mut self, line: Line) {
-        if matches!(line, Line::Journal(_)) {
-            self.unwritten.retain(|older| !older.is_superseded());
-        }
-        if self.unwritten.len() >= MAX_UNWRITTEN {
-            tracing::error!("too much could not be written: the oldest of it is given up");
-            self.unwritten.pop_front();
-        }
-        self.unwritten.push_back(line);
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.unwritten.len()
-    }
-
-    /// Writes them all, in order, or as far as that goes.
-    pub(super) fn write(&mut self, opened: &Opened) -> Written {
-        while let Some(line) = self.unwritten.front() {
-            line.write(opened)?;
-            self.unwritten.pop_front();
-        }
-        Ok(())
-    }
-}
-
 impl Hold {
     /// Sets it or lifts it in the state database.
-    pub(super) fn write(&self, opened: &Opened) -> Written {
+    pub(super) fn write(&self, opened: &Opened) -> Result<(), StateError> {
         let (state, directory, version) = (&opened.state, Path::new(&self.directory), self.version.as_ref());
-        let written = match &self.reason {
+        match &self.reason {
             Some(reason) => state.put_hold(directory, &self.product, version, reason, wall_clock()),
             None => state.lift_hold(directory, &self.product, version),
-        };
-        written.map_err(|error| format!("the hold cannot be written: {error}"))
+        }
     }
 }
 
@@ -99,7 +38,7 @@ fn reference(installed: &Installed) -> ReleaseRef {
 }
 
 /// Writes one line, and with the last line of a transaction what it changes: all of it or nothing.
-fn write(opened: &Opened, entry: &JournalEntry) -> Result<(), StateError> {
+pub(super) fn write(opened: &Opened, entry: &JournalEntry) -> Result<(), StateError> {
     let state = &opened.state;
     let now = wall_clock();
     let directory = PathBuf::from(&entry.directory);

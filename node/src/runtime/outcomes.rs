@@ -39,12 +39,12 @@ pub(super) struct Halt {
 pub(super) struct OutcomeJob(OutcomeEffect);
 
 /// Writes it down.
-pub(super) fn work(opened: &Opened, job: OutcomeJob) -> Result<(), StateError> {
+pub(super) fn work(opened: &Opened, job: &OutcomeJob) -> Result<(), StateError> {
     let (state, repository) = (&opened.state, &opened.repository.0);
-    match job.0 {
-        OutcomeEffect::KeepReport(report) => state.put_report(repository, &report),
-        OutcomeEffect::DropReports { numbers } => state.remove_reports(repository, &numbers),
-        OutcomeEffect::Nodes { kept, forgotten } => state.put_nodes(repository, &kept, &forgotten),
+    match &job.0 {
+        OutcomeEffect::KeepReport(report) => state.put_report(repository, report),
+        OutcomeEffect::DropReports { numbers } => state.remove_reports(repository, numbers),
+        OutcomeEffect::Nodes { kept, forgotten } => state.put_nodes(repository, kept, forgotten),
         OutcomeEffect::Halt { .. } => Ok(()),
     }
 }

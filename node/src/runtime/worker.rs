@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
@@ -14,6 +15,7 @@ use super::journal::Written;
 use super::offers::{self, OfferJob};
 use super::open::{Opened, wall_clock};
 use super::outcomes::{self, OutcomeJob};
+use super::owed::{Owed, Trouble};
 use crate::engine::bans::Ban;
 use crate::engine::effect::{Event, Hold, Save};
 use crate::engine::input::Input;
@@ -59,24 +61,33 @@ pub(super) enum Job {
     Retention(RetentionEffect),
 }
 
-/// Starts the thread. What it finds out arrives at `done`.
-pub(super) fn start(opened: &Opened, done: &mpsc::Sender<Input>) -> mpsc::Sender<Job> {
+/// Starts the thread. What it finds out arrives at `done`; `trouble` says why rows wait.
+pub(super) fn start(opened: &Opened, done: &mpsc::Sender<Input>, trouble: Trouble) -> mpsc::Sender<Job> {
     let (jobs, mut queue) = mpsc::channel(QUEUE);
-    let worker = Worker { opened: opened.clone(), done: done.clone() };
+    let worker = Worker { opened: opened.clone(), owed: Owed::of_files(trouble), done: done.clone() };
+    let tasks = Handle::current();
     tokio::task::spawn_blocking(move || {
-        while let Some(job) = queue.blocking_recv() {
+        while let Some(job) = worker.owed.next(&worker.opened, &tasks, &mut queue) {
             worker.work(job);
         }
+        worker.owed.settle(&worker.opened);
     });
     jobs
 }
 
 struct Worker {
     opened: Opened,
+    /// Rows that could not be written yet.
+    owed: Owed,
     done: mpsc::Sender<Input>,
 }
 
 impl Worker {
+    /// Writes a row, now or as soon as the disk takes it.
+    fn write(&self, row: impl Fn(&Opened) -> Result<(), StateError> + Send + 'static) {
+        self.owed.write(&self.opened, row);
+    }
+
     fn work(&self, job: Job) {
         match job {
             Job::Save(saves) => self.save(&saves),
@@ -111,8 +122,8 @@ impl Worker {
                 let known = KnownPeer { peer, addresses, last_connected_at: wall_clock() };
                 report(self.opened.state.remember_peers(&self.opened.repository.0, &[known]));
             }
-            Job::RememberBan(ban) => report(self.opened.state.put_ban(&self.opened.repository.0, &ban)),
-            Job::ForgetBan(peer) => report(self.opened.state.remove_ban(&self.opened.repository.0, &peer)),
+            Job::RememberBan(ban) => self.write(move |opened| opened.state.put_ban(&opened.repository.0, &ban)),
+            Job::ForgetBan(peer) => self.write(move |opened| opened.state.remove_ban(&opened.repository.0, &peer)),
             Job::ForgetSignedAt => report(self.opened.state.forget_signed_at(&self.opened.repository.0)),
             Job::History { event, at } => {
                 let row = HistoryRow {
@@ -123,7 +134,7 @@ impl Worker {
                     kind: event.kind.as_str().to_owned(),
                     detail: event.text,
                 };
-                report(self.opened.state.append_history(&row).map(drop));
+                self.write(move |opened| opened.state.append_history(&row).map(drop));
             }
             Job::Checkpoint => self.checkpoint(),
             Job::Barrier(reached) => {
@@ -131,7 +142,7 @@ impl Worker {
                 let _ = reached.send(());
             }
             Job::Hold(hold, waiting) => {
-                let written = hold.write(&self.opened);
+                let written = hold.write(&self.opened).map_err(|error| error.to_string());
                 for waits in waiting {
                     // Whoever waited may have gone away.
                     let _ = waits.send(written.clone());
@@ -142,7 +153,7 @@ impl Worker {
                     self.answer(input);
                 }
             }
-            Job::Outcome(job) => report(outcomes::work(&self.opened, job)),
+            Job::Outcome(job) => self.write(move |opened| outcomes::work(opened, &job)),
             Job::Retention(effect) => self.retain(effect),
         }
     }
@@ -180,11 +191,14 @@ impl Worker {
     }
 
     fn retain(&self, effect: RetentionEffect) {
-        let (state, repository) = (&self.opened.state, &self.opened.repository.0);
         match effect {
             RetentionEffect::Remove { artifacts } => self.remove_artifacts(&artifacts),
-            RetentionEffect::Pin { artifact, until } => report(state.put_pin(repository, &artifact, until)),
-            RetentionEffect::Unpin { artifact } => report(state.remove_pin(repository, &artifact)),
+            RetentionEffect::Pin { artifact, until } => {
+                self.write(move |opened| opened.state.put_pin(&opened.repository.0, &artifact, until));
+            }
+            RetentionEffect::Unpin { artifact } => {
+                self.write(move |opened| opened.state.remove_pin(&opened.repository.0, &artifact));
+            }
             RetentionEffect::KeepSmallFiles { named } => {
                 match self.opened.store.prune_targets(&named, KEPT_SMALL_FILES) {
                     Ok(0) => {}

@@ -18,6 +18,7 @@ mod outcomes;
 mod peers;
 mod pins;
 mod subscriptions;
+mod trouble;
 
 use std::error::Error;
 use std::fmt;

@@ -443,7 +443,8 @@ impl Site {
         if installed.is_some() && installed != current && !steps_aside {
             violations.push(format!("the journal ({}) says {installed:?}, `current` says {current:?}", found.journal));
         }
-        if let Some(row) = state.installed.as_ref().filter(|row| [ILL, LOOPING].contains(&&*row.release.version.to_string()))
+        if let Some(row) =
+            state.installed.as_ref().filter(|row| [ILL, LOOPING].contains(&&*row.release.version.to_string()))
         {
             violations.push(format!("{} never proved itself and is called installed", row.release.version));
         }

@@ -6,7 +6,7 @@
 
 use super::super::effect::{Effect, EventKind};
 use super::journal::{Outcome, Way};
-use super::{Goal, InstallState, Installed, MAX_PLACE_MS, Phase, Subscription, pause_ms};
+use super::{Goal, InstallState, Installed, MAX_PLACE_MS, Phase, RETRY_MS, Subscription, pause_ms};
 
 /// Parts the name of an attempt from what its way back adds to it.
 const BACK: &str = "-back-";
@@ -87,13 +87,23 @@ impl Subscription {
         self.state = if from_trial { InstallState::Quarantined } else { self.rest() };
         let version = left.as_ref().map_or(&goal.to.version, |left| &left.version).clone();
         let outcome = Outcome {
-            kind: EventKind::InstallFailed,
+            // What goes on because nothing else is there did not fail, and no seed is told that it did.
+            kind: if from_trial { EventKind::InstallFailed } else { EventKind::Alarm },
             version,
             text: format!("cannot go back to {}: {reason}; {stays} stays in place", goal.to.version),
             installed: None,
             quarantine: None,
         };
-        self.end(&goal, left, outcome)
+        let mut effects = self.end(&goal, left, outcome);
+        if !from_trial {
+            // An alarm is written to the history by whoever hears it.
+            for effect in &mut effects {
+                if let Effect::Journal(line) = effect {
+                    line.outcome = None;
+                }
+            }
+        }
+        effects
     }
 
     /// The release that is back could not be started: once more, until it was tried often enough.
@@ -103,7 +113,7 @@ impl Subscription {
             return self.settle(Some(reason));
         }
         let version = goal.to.version.clone();
-        let pause_ms = pause_ms(self.set_back(), MAX_PLACE_MS);
+        let pause_ms = pause_ms(self.set_back(), RETRY_MS, MAX_PLACE_MS);
         if let Some(goal) = &mut self.goal {
             goal.phase = Phase::Waiting { until_ms: Some(now_ms.saturating_add(pause_ms)), reason: reason.to_owned() };
         }

@@ -580,6 +580,7 @@ fn a_place_without_room_is_looked_at_again_and_a_newer_release_takes_over_there(
     assert_eq!((shortage.artifact, shortage.reason), (&release(2).artifact, "it broke"));
     let until_ms = shortage.until_ms.expect("nobody asked");
     assert_eq!(world.subscription.state, InstallState::Verified);
+    assert!(until_ms <= world.now_ms + 5_000, "what filled the disk may be gone soon");
     world.pass(1_000);
     assert!(world.open.is_empty(), "it is no busy loop");
     world.pass(until_ms - world.now_ms);
@@ -645,6 +646,29 @@ fn an_operator_goes_back_to_any_kept_release_and_what_is_left_is_held() {
     assert_eq!(world.subscription.state, InstallState::Quarantined);
     assert!(world.subscription.holds.of(&Version::new(1, 3, 0)).is_some());
     assert!(world.quarantine.is_empty(), "a person's word is no verdict about the artifact");
+}
+
+#[test]
+fn what_an_operator_wants_back_and_is_gone_is_no_failure_of_what_runs() {
+    let mut world = with_one_installed();
+    world.settle(Answer::Good);
+    let runs = world.installed.clone();
+    let effects = world.subscription.roll_back(None, &[], true, "back".to_owned()).expect("one was before");
+    world.carry_out(effects, usize::MAX);
+    world.ends.clear();
+    let gone = StepFailure { reason: "it is no complete release".to_owned(), fault: Fault::Release };
+    let transaction = world.subscription.goal.as_ref().map(|goal| goal.transaction.clone()).expect("on the way back");
+    let effects = world.subscription.switch_ended(&transaction, Err(gone), world.now_ms);
+    let lines = effects.iter().filter_map(|effect| match effect {
+        Effect::Journal(line) => Some((line.state, line.outcome.is_none())),
+        _ => None,
+    });
+    assert_eq!(lines.collect::<Vec<_>>(), [(InstallState::Committed, true)]);
+    world.carry_out(effects, usize::MAX);
+    assert_eq!(world.ends, [EventKind::Alarm], "no seed counts it as a failure");
+    assert_eq!((world.subscription.state, &world.installed), (InstallState::Committed, &runs));
+    assert!(world.subscription.reason.contains("1.2.0 stays in place"), "{}", world.subscription.reason);
+    assert!(world.quarantine.is_empty());
 }
 
 /// A world whose operator ended the probation of 1.2.0.

@@ -297,6 +297,36 @@ mod tests {
     }
 
     #[test]
+    fn a_fleet_is_remembered_up_to_its_limit_and_by_who_came_first() {
+        let mut ledger = Ledger::default();
+        let most = u32::try_from(MAX_NODES).expect("small");
+        assert_eq!(most, 16_384, "what `updraft fleet` and the documentation say");
+        for number in 0..most {
+            assert!(ledger.seen(&peer(number), at(0)), "there is room for node {number}");
+        }
+        let (late, later) = (peer(most), peer(most + 1));
+        assert!(!ledger.seen(&late, at(FRESH_S)), "everybody is known for an hour: nobody gives way");
+        ledger.take(&late, &report(1, Outcome::Failed), at(FRESH_S));
+        assert_eq!(ledger.nodes.len(), MAX_NODES);
+        assert!(!ledger.nodes.contains_key(&late));
+        assert!(ledger.seen(&late, at(FORGOTTEN_S)), "one that was not seen for so long gives way");
+        assert!(ledger.seen(&later, at(FORGOTTEN_S)));
+        assert_eq!(ledger.nodes.len(), MAX_NODES);
+        let written = ledger.take_changes(usize::MAX);
+        assert_eq!((written.kept.len(), written.forgotten.len()), (MAX_NODES, 2));
+
+        let rows = (0..most + 100).map(|number| {
+            let seen = at(i64::from(number));
+            let new = NodeRecord { first_seen: seen, last_seen: seen, voice_since: None, products: BTreeMap::new() };
+            (peer(number), new)
+        });
+        let mut restored = Ledger::default();
+        restored.restore(rows.rev().collect());
+        assert_eq!(restored.nodes.len(), MAX_NODES);
+        assert!(restored.nodes.contains_key(&peer(0)) && !restored.nodes.contains_key(&peer(most)));
+    }
+
+    #[test]
     fn a_node_has_few_products() {
         let mut ledger = Ledger::default();
         assert!(ledger.seen(&peer(1), at(0)));

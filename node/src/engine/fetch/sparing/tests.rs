@@ -54,8 +54,7 @@ impl Seed {
     /// A neighbour asks for a piece, and gets it where it is served.
     fn asks(&mut self, peer: &PeerId, piece: u32) -> bool {
         let Self { manifest, availability, departed, budget_percent, now_ms, .. } = self;
-        let uplink =
-            Uplink { rate_bytes_per_second: 1 << 20, budget_percent: *budget_percent, now_ms: *now_ms };
+        let uplink = Uplink { rate_bytes_per_second: 1 << 20, budget_percent: *budget_percent, now_ms: *now_ms };
         let around = Surroundings { manifest, availability, departed, uplink };
         let served = self.sparing.serves(peer, piece, &around);
         if served {
@@ -72,8 +71,7 @@ impl Seed {
     /// Pieces that are offered now, and to whom.
     fn offers(&mut self) -> Vec<(PeerId, u32)> {
         let Self { manifest, availability, departed, budget_percent, now_ms, sparing, holders, rng } = self;
-        let uplink =
-            Uplink { rate_bytes_per_second: 1 << 20, budget_percent: *budget_percent, now_ms: *now_ms };
+        let uplink = Uplink { rate_bytes_per_second: 1 << 20, budget_percent: *budget_percent, now_ms: *now_ms };
         let around = Surroundings { manifest, availability, departed, uplink };
         sparing.offers(&around, |peer| holders.get(peer), rng)
     }
