@@ -134,6 +134,8 @@ pub struct Subscription {
     pub trial: Trial,
     /// How the last attempt ended.
     pub ended: Option<End>,
+    /// The release that failed here last, or was left last.
+    pub(crate) left: Option<Installed>,
     /// The artifact for which an operator does not wait for the rollout.
     pub(crate) hurry: Option<Digest>,
     goal: Option<Goal>,
@@ -497,6 +499,7 @@ impl Subscription {
     fn refuse(&mut self, reason: &str) -> Vec<Effect> {
         let Some(goal) = self.goal.take() else { return Vec::new() };
         self.state = InstallState::Quarantined;
+        self.left = Some(goal.to.clone());
         self.quarantine.insert(goal.to.artifact, reason.to_owned());
         let outcome = Outcome {
             kind: EventKind::InstallFailed,

@@ -163,11 +163,16 @@ impl Engine {
     ) -> Option<(Channel, Version, Digest)> {
         let of_product = || self.subscriptions.iter().filter(|s| s.spec.product == *product);
         let has = |installed: &Option<Installed>| installed.as_ref().is_some_and(|it| it.version == version);
-        let subscription = of_product().find(|s| has(&s.installed)).or_else(|| of_product().next())?;
+        let subscription = match outcome {
+            Outcome::RolledBack => of_product().find(|s| has(&s.installed) && s.left.is_some())?,
+            _ => of_product().find(|s| has(&s.installed)).or_else(|| of_product().next())?,
+        };
         let channel = subscription.spec.channel.clone();
+        let is_it = |it: &&Installed| it.version == version;
         let known = match outcome {
-            Outcome::RolledBack if has(&subscription.installed) => subscription.previous.as_ref(),
-            _ => subscription.installed.as_ref().filter(|installed| installed.version == version),
+            Outcome::RolledBack => subscription.left.as_ref(),
+            Outcome::Failed => subscription.left.as_ref().filter(is_it),
+            _ => subscription.installed.as_ref().filter(is_it),
         };
         if let Some(known) = known {
             return Some((channel, known.version.clone(), known.artifact));

@@ -22,6 +22,7 @@ impl Subscription {
             holds: found.holds,
             trial: found.trial,
             ended: None,
+            left: None,
             hurry: None,
             goal: None,
             failures: 0,

@@ -16,6 +16,7 @@ impl Subscription {
         let Some(back) = self.installed.clone().filter(|installed| installed.release_dir != bad.release_dir) else {
             return self.stay(&goal, bad, reason);
         };
+        self.left = Some(bad.clone());
         self.quarantine.insert(bad.artifact, reason.to_owned());
         let text = format!("{} failed: {reason}; going back to {}", bad.version, back.version);
         let outcome = Outcome {
@@ -54,6 +55,7 @@ impl Subscription {
     /// Nothing to go back to.
     fn stay(&mut self, goal: &Goal, bad: Installed, reason: &str) -> Vec<Effect> {
         self.state = InstallState::Quarantined;
+        self.left = Some(bad.clone());
         self.quarantine.insert(bad.artifact, reason.to_owned());
         let product = &self.spec.product;
         let text = format!(
@@ -74,6 +76,7 @@ impl Subscription {
     pub(super) fn lost(&mut self, reason: &str) -> Vec<Effect> {
         let Some(goal) = self.goal.take() else { return Vec::new() };
         let left = goal.left.clone();
+        self.left.clone_from(&left);
         let stays = left.as_ref().map_or_else(|| "what runs".to_owned(), |left| left.version.to_string());
         // What failed its trial stays quarantined; what an operator did not want goes on.
         let from_trial = self.installed.as_ref().is_some_and(|installed| installed.release_dir == goal.to.release_dir);
@@ -131,6 +134,7 @@ impl Subscription {
             quarantine: None,
         };
         let left = goal.left.clone();
+        self.left.clone_from(&left);
         effects.extend(self.end(&goal, left, outcome));
         effects
     }
