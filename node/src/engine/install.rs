@@ -303,7 +303,7 @@ impl Subscription {
                 effects
             }
             (InstallState::RollingBack, Ok(())) => {
-                let attempts = self.goal.as_ref().map_or(0, |goal| goal.attempts);
+                let attempts = self.goal.as_ref().filter(|goal| !goal.runs).map_or(0, |goal| goal.attempts);
                 if self.trial.is_exhausted(attempts) {
                     return self.settle(Some("it was tried too often"));
                 }

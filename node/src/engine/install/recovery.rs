@@ -8,6 +8,9 @@ use super::journal::{JournalEntry, Recovered, Way};
 use super::trial::Starter;
 use super::{Goal, InstallState, Installed, Phase, Subscription, SubscriptionSpec};
 
+/// Why a release is left that somebody else left already.
+const PUT_BACK: &str = "`current` was put back while the node did not run";
+
 impl Subscription {
     /// A subscription as a node finds it at start.
     pub(crate) fn restore(spec: SubscriptionSpec, found: Recovered, now_ms: u64) -> (Self, Vec<Effect>) {
@@ -41,11 +44,13 @@ impl Subscription {
                 // Swapping the link once more does no harm.
                 subscription.arm()
             }
-            (InstallState::Quarantined, _) => {
-                subscription.state = InstallState::Quarantined;
-                Vec::new()
+            (state @ (InstallState::Quarantined | InstallState::Committed | InstallState::Idle), _) => {
+                if state == InstallState::Quarantined {
+                    subscription.state = state;
+                }
+                let current = found.current.as_deref();
+                subscription.put_back(current, journal.transaction, found.runs)
             }
-            (InstallState::Committed | InstallState::Idle, _) => Vec::new(),
             // Before Armed nothing points at what was staged: it is made again from the verified artifact.
             _ => {
                 let transaction = journal.transaction;
@@ -55,6 +60,32 @@ impl Subscription {
             }
         };
         (subscription, effects)
+    }
+
+    /// A release that had proved itself by what was asked of it, and that a launcher or a person went back
+    /// from all the same: what is told of it follows the link.
+    fn put_back(&mut self, current: Option<&str>, transaction: String, runs: bool) -> Vec<Effect> {
+        let is_current = |installed: &Installed| current == Some(&installed.release_dir);
+        let Some(left) = self.installed.clone().filter(|installed| !is_current(installed)) else { return Vec::new() };
+        let Some(back) = self.previous.take_if(|previous| is_current(previous)) else { return Vec::new() };
+        self.installed = Some(back);
+        self.goal = Some(Goal {
+            transaction,
+            to: left,
+            left: None,
+            release: None,
+            way: Way::Forward,
+            attempts: 0,
+            why: None,
+            left_ms: None,
+            runs: false,
+            phase: Phase::Working,
+        });
+        let effects = self.go_back(PUT_BACK, Way::Back);
+        if let Some(goal) = &mut self.goal {
+            goal.runs = runs;
+        }
+        effects
     }
 
     fn resume(
@@ -70,23 +101,30 @@ impl Subscription {
         let is_back = self.installed.as_ref().is_some_and(|installed| current == Some(&installed.release_dir));
         let goal = self.goal.insert(goal(journal, to));
         self.state = was;
-        let attempts = goal.attempts.saturating_add(1);
-        if self.trial.is_exhausted(attempts) {
-            let reason = format!("it was started {} times and did not prove itself", goal.attempts);
-            return self.go_back(&reason, Way::Back);
-        }
+        // The start that was counted before the link was swapped is this very one.
+        let is_the_start = runs && is_switched && was != InstallState::Probation;
+        let attempts = goal.attempts.saturating_add(u32::from(!is_the_start));
         if was != InstallState::Armed && !is_switched && is_back {
             // A launcher counted its failed starts, or a person had enough of it.
-            let effects = self.go_back("`current` was put back while the node did not run", Way::Back);
+            let effects = self.go_back(PUT_BACK, Way::Back);
             if let Some(goal) = &mut self.goal {
                 goal.runs = runs;
             }
             return effects;
         }
+        if self.trial.is_exhausted(attempts) {
+            let reason = format!("it was started {} times and did not prove itself", goal.attempts);
+            return self.go_back(&reason, Way::Back);
+        }
         if !is_switched {
             return self.arm();
         }
         goal.attempts = attempts;
+        if is_the_start {
+            // The next line says that it was made: one that comes after it counts again.
+            self.state = InstallState::Switched;
+            return self.started(now_ms);
+        }
         let mut effects = self.enter(InstallState::Switched);
         let is_unit = matches!(self.trial.activation.as_ref().map(|a| &a.starter), Some(Starter::Unit(_)));
         // systemd keeps a unit up by itself.

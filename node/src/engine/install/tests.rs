@@ -557,6 +557,62 @@ fn a_node_in_the_unit_that_it_restarts_takes_its_own_start_for_the_restart() {
     assert_eq!(subscription.state, InstallState::Probation);
 }
 
+/// What a node that is what the subscription starts finds when it was started.
+fn found_by_itself(world: &World) -> Recovered {
+    Recovered {
+        journal: world.journal.clone().map(|line| JournalEntry { outcome: None, ..line }),
+        installed: world.installed.clone(),
+        previous: world.previous.clone(),
+        current: world.current.clone(),
+        trial: world.trial.clone(),
+        runs: true,
+        ..Recovered::default()
+    }
+}
+
+/// A world in which the node is what is installed, and may be started once for each release.
+fn with_itself_installed() -> World {
+    let mut world = with_one_installed();
+    world.trial.activation = Some(Activation { starter: Starter::Node, timeout_ms: 5_000 });
+    world.trial.max_attempts = 1;
+    world.restart();
+    world
+}
+
+#[test]
+fn the_start_of_a_node_that_is_what_it_installs_is_counted_once() {
+    let mut world = with_itself_installed();
+    reach(&mut world, InstallState::Switched);
+    let (subscription, effects) = Subscription::restore(spec(), found_by_itself(&world), 0);
+    assert_eq!(subscription.state, InstallState::Probation, "{subscription:?}");
+    world.open.clear();
+    world.subscription = subscription;
+    world.carry_out(effects, usize::MAX);
+    // The next one is one too many.
+    let (subscription, _) = Subscription::restore(spec(), found_by_itself(&world), 0);
+    assert_eq!(subscription.state, InstallState::RollingBack, "{subscription:?}");
+}
+
+#[test]
+fn a_node_that_was_put_back_needs_no_start() {
+    let mut world = with_itself_installed();
+    reach(&mut world, InstallState::Switched);
+    world.open.clear();
+    world.current = world.installed.as_ref().map(|installed| installed.release_dir.clone());
+    let (subscription, effects) = Subscription::restore(spec(), found_by_itself(&world), 0);
+    world.subscription = subscription;
+    world.carry_out(effects, usize::MAX);
+    let (subscription, effects) = Subscription::restore(spec(), found_by_itself(&world), 0);
+    world.subscription = subscription;
+    world.open.clear();
+    world.carry_out(effects, usize::MAX);
+    world.answer(0, Answer::Good, usize::MAX);
+    assert_eq!(world.subscription.state, InstallState::Quarantined, "{:?}", world.subscription);
+    let text = world.subscription.ended.as_ref().map(|end| end.text.clone()).expect("it ended");
+    assert!(text.contains("was put back") && !text.contains("could not be started"), "{text}");
+    assert_eq!(world.subscription.left.as_ref().map(|left| left.artifact), Some(release(2).artifact));
+}
+
 #[test]
 fn a_link_that_was_put_back_while_the_node_was_down_is_a_verdict() {
     let mut world = with_one_installed();
@@ -567,6 +623,21 @@ fn a_link_that_was_put_back_while_the_node_was_down_is_a_verdict() {
     world.settle(Answer::Good);
     assert!(is_at(&world, 1), "it is not switched to again");
     assert!(world.quarantine.contains_key(&release(2).artifact));
+}
+
+#[test]
+fn what_a_launcher_went_back_from_after_its_probation_is_not_called_installed() {
+    let mut world = with_one_installed();
+    world.newest = 2;
+    world.plan();
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 2));
+    world.current = world.previous.as_ref().map(|previous| previous.release_dir.clone());
+    world.restart();
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 1), "{:?}", world.subscription);
+    assert!(world.quarantine.contains_key(&release(2).artifact));
+    assert_eq!(world.ends.last(), Some(&EventKind::RolledBack));
 }
 
 fn is_at(world: &World, minor: u64) -> bool {
