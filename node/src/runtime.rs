@@ -386,12 +386,12 @@ fn restore(config: &NodeConfig, opened: &Opened, me: PeerId, now: Now) -> Result
         bans: opened.state.bans(&repository.0)?,
     };
     let restored = Engine::restore(config, found, now);
-    let (mut engine, effects) = restored.map_err(|error| StartError::Open(OpenError::Catalog(error)))?;
+    let (mut engine, mut effects) = restored.map_err(|error| StartError::Open(OpenError::Catalog(error)))?;
     engine.keep_releases(keep_releases);
     engine.limit_cache(cache_limit_bytes);
     engine.set_maintenance(&maintenance);
     engine.remember_pins(opened.state.pins(&repository.0)?);
-    outcomes::restore(&mut engine, opened, is_seed)?;
+    effects.extend(outcomes::restore(&mut engine, opened, is_seed, now)?);
     Ok((engine, effects))
 }
 

@@ -76,6 +76,8 @@ pub enum OutcomeEffect {
 #[derive(Debug, Default)]
 pub(super) struct Outcomes {
     outbox: Outbox,
+    /// How installs ended that are not reported yet: the numbers that were given are not known.
+    noted: Vec<(Outcome, Product, Version, String)>,
     seek_at_ms: Option<u64>,
     ledger: Ledger,
     rates: BTreeMap<PeerId, TokenBucket>,
@@ -84,13 +86,23 @@ pub(super) struct Outcomes {
 }
 
 impl Engine {
-    /// Takes up what an earlier run left.
-    pub fn remember_outcomes(&mut self, reports: Vec<Report>, nodes: Vec<(PeerId, NodeRecord)>) {
-        self.outcomes.outbox.restore(reports);
+    /// Takes up what an earlier run left: its reports and the number of the last of them, and nodes. Returns
+    /// what follows from it: how installs ended that this start itself ended is reported now.
+    #[must_use]
+    pub fn remember_outcomes(
+        &mut self,
+        reports: Vec<Report>,
+        last_number: u64,
+        nodes: Vec<(PeerId, NodeRecord)>,
+        now: Now,
+    ) -> Vec<Effect> {
+        self.outcomes.outbox.restore(reports, last_number);
         self.outcomes.ledger.restore(nodes);
         if !self.outcomes.outbox.is_empty() {
             self.outcomes.seek_at_ms = Some(SEEK_MS.0);
         }
+        self.report_outcomes(now);
+        std::mem::take(&mut self.effects)
     }
 
     /// What is known of the nodes of the fleet; nothing at a peer.
@@ -113,8 +125,8 @@ impl Engine {
 
     // ---- a node -----------------------------------------------------------------------------
 
-    /// Reports what the effects at hand tell of installs.
-    pub(super) fn report_outcomes(&mut self, now: Now) {
+    /// Takes note of what the effects at hand tell of installs.
+    pub(super) fn note_outcomes(&mut self) {
         let told = self.effects.iter().filter_map(|effect| match effect {
             Effect::Event(event) => {
                 let outcome = match event.kind {
@@ -128,7 +140,13 @@ impl Engine {
             }
             _ => None,
         });
-        for (outcome, product, version, text) in told.collect::<Vec<_>>() {
+        self.outcomes.noted.extend(told);
+    }
+
+    /// Reports what the effects at hand tell of installs, and what was taken note of before.
+    pub(super) fn report_outcomes(&mut self, now: Now) {
+        self.note_outcomes();
+        for (outcome, product, version, text) in std::mem::take(&mut self.outcomes.noted) {
             let Some((channel, version, artifact)) = self.release_of_event(outcome, &product, version) else {
                 continue;
             };

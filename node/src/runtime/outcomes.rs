@@ -18,12 +18,15 @@ use crate::control::fleet::{FleetNode, FleetProduct, FleetView, MAX_LISTED_NODES
 use crate::control::messages::{ErrorBody, ErrorCode, Response};
 use crate::control::views::Schema;
 use crate::engine::Engine;
-use crate::engine::effect::{Event, EventKind};
+use crate::engine::effect::{Effect, Event, EventKind};
 use crate::engine::input::Now;
 use crate::engine::outcomes::OutcomeEffect;
 use crate::engine::outcomes::ledger::{MAX_NODES, NodeRecord};
 use crate::engine::policy::Change;
 use crate::store::state::StateError;
+
+/// The fact that is the number of the last report.
+const LAST_REPORT: &str = "last_report";
 
 /// A channel to pause, and why.
 #[derive(Debug)]
@@ -41,19 +44,28 @@ pub(super) struct OutcomeJob(OutcomeEffect);
 pub(super) fn work(opened: &Opened, job: OutcomeJob) -> Result<(), StateError> {
     let (state, repository) = (&opened.state, &opened.repository.0);
     match job.0 {
-        OutcomeEffect::KeepReport(report) => state.put_report(repository, &report),
+        OutcomeEffect::KeepReport(report) => {
+            // First, so that a number is never given twice.
+            state.put_fact(repository, LAST_REPORT, &report.number.to_string())?;
+            state.put_report(repository, &report)
+        }
         OutcomeEffect::DropReports { numbers } => state.remove_reports(repository, &numbers),
         OutcomeEffect::Nodes { kept, forgotten } => state.put_nodes(repository, &kept, &forgotten),
         OutcomeEffect::Halt { .. } => Ok(()),
     }
 }
 
-/// Gives the engine what an earlier run left.
-pub(super) fn restore(engine: &mut Engine, opened: &Opened, is_seed: bool) -> Result<(), StateError> {
-    let repository = &opened.repository.0;
-    let nodes = if is_seed { opened.state.nodes(repository)? } else { Vec::new() };
-    engine.remember_outcomes(opened.state.reports(repository)?, nodes);
-    Ok(())
+/// Gives the engine what an earlier run left; returns what follows.
+pub(super) fn restore(
+    engine: &mut Engine,
+    opened: &Opened,
+    is_seed: bool,
+    now: Now,
+) -> Result<Vec<Effect>, StateError> {
+    let (state, repository) = (&opened.state, &opened.repository.0);
+    let nodes = if is_seed { state.nodes(repository)? } else { Vec::new() };
+    let last = state.fact(repository, LAST_REPORT)?.and_then(|text| text.parse().ok()).unwrap_or(0);
+    Ok(engine.remember_outcomes(state.reports(repository)?, last, nodes, now))
 }
 
 impl Runtime {

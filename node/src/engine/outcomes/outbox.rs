@@ -22,8 +22,10 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Takes up what an earlier run left.
-    pub(crate) fn restore(&mut self, mut reports: Vec<Report>) {
+    /// Takes up what an earlier run left, and the number of its last report: that one may be acknowledged and
+    /// gone, and a seed takes no number twice.
+    pub(crate) fn restore(&mut self, mut reports: Vec<Report>, last: u64) {
+        self.last = self.last.max(last);
         reports.sort_by_key(|report| report.number);
         for report in reports.into_iter().rev() {
             if self.entries.len() < MAX_OUTCOMES {
@@ -144,9 +146,12 @@ mod tests {
         assert!(outbox.next_number(now) > first);
         assert!(Outbox::default().next_number(now.plus_seconds(1)) > first + 1);
         let mut restored = Outbox::default();
-        restored.restore(vec![report(first + 100, Outcome::Failed), report(first, Outcome::Began)]);
+        restored.restore(vec![report(first + 100, Outcome::Failed), report(first, Outcome::Began)], first);
         assert_eq!(restored.next_number(UtcTime::from_unix(0)), first + 101, "the clock went back");
         assert_eq!(numbers(&restored.due(0)), [first, first + 100]);
+        let mut acknowledged = Outbox::default();
+        acknowledged.restore(Vec::new(), first + 5);
+        assert_eq!(acknowledged.next_number(now), first + 6, "started again within the same second");
     }
 
     proptest! {
