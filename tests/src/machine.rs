@@ -53,7 +53,8 @@ exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin co
 pub struct Machine {
     keeper: Child,
     init: u32,
-    group: PathBuf,
+    // Removed after the others are gone: fields end in this order, and after the value itself.
+    group: Group,
 }
 
 /// A control group that is removed with the value.
@@ -121,10 +122,7 @@ impl Machine {
         command.arg(&group.0).arg(scratch).args([systemd, INSIDE]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let keeper = command.spawn().map_err(|error| format!("setpriv cannot be run: {error}"))?;
-        let machine = Self { keeper, init: 0, group: group.0.clone() };
-        // From here on the machine removes it, once nothing runs in it.
-        std::mem::forget(group);
-        machine.wait_for_boot(systemd)
+        Self { keeper, init: 0, group }.wait_for_boot(systemd)
     }
 
     fn wait_for_boot(mut self, systemd: &str) -> Result<Self, String> {
@@ -184,7 +182,7 @@ impl Machine {
 
     /// The processes of a unit, as this machine counts them.
     pub fn processes(&self, unit: &str) -> Vec<u32> {
-        let path = self.group.join("system.slice").join(unit).join("cgroup.procs");
+        let path = self.group.0.join("system.slice").join(unit).join("cgroup.procs");
         let text = fs::read_to_string(path).unwrap_or_default();
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
@@ -195,6 +193,5 @@ impl Drop for Machine {
         // The first process takes every other one with it, and the keeper the first.
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
-        drop(Group(self.group.clone()));
     }
 }

@@ -271,35 +271,81 @@ fn a_launcher_and_a_node_that_are_killed_at_any_moment_end_in_a_good_state() {
     assert_no_litter(&site.directory());
 }
 
+/// An install directory of two releases that are scripts: 1.0.0 stays up, and 1.1.0 does this.
+struct Scripts {
+    scratch: TempDir,
+}
+
+impl Scripts {
+    fn new(does: &str) -> Self {
+        let scripts = Self { scratch: tempfile::tempdir().expect("a temporary directory") };
+        for (name, does) in [("1.0.0-aa", "exec sleep 600"), ("1.1.0-bb", does)] {
+            let program = scripts.root().join("releases").join(name).join("updraft");
+            write(&program, format!("#!/bin/sh\n{does}\n"));
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("our own file");
+        }
+        scripts
+    }
+
+    fn root(&self) -> PathBuf {
+        self.scratch.path().join("app")
+    }
+
+    fn point(&self, name: &str) {
+        let next = self.root().join("next");
+        symlink(Path::new("releases").join(name), &next).expect("writable");
+        fs::rename(&next, self.root().join("current")).expect("writable");
+    }
+
+    fn until_back(&self) {
+        let current = || fs::read_link(self.root().join("current")).expect("a link");
+        until("the way back", || (current() == Path::new("releases/1.0.0-aa")).then_some(()));
+    }
+
+    fn launch(&self, ready_ms: &str) -> Running {
+        let root = self.root();
+        let root = root.to_str().expect("a plain name");
+        let flags = ["launch", "--dir", root, "--settle-ms", "100", "--ready-ms", ready_ms, "--tries", "2", "--", "x"];
+        PROGRAM.spawn(&self.scratch.path().join("data"), flags)
+    }
+}
+
+/// The program that a launcher has started.
+fn until_started(launcher: &Running) -> u32 {
+    // Before it is that program it is the launcher's own.
+    let own = fs::canonicalize(PROGRAM.0).expect("it exists");
+    let is_another = |pid: &u32| program_of(*pid).is_some_and(|program| program != own);
+    until("the program", || children_of(launcher.pid()).into_iter().find(is_another))
+}
+
 #[test]
 fn starts_are_counted_where_nothing_can_be_written_down() {
-    let scratch = tempfile::tempdir().expect("a temporary directory");
-    let root = scratch.path().join("app");
-    for (name, does) in [("1.0.0-aa", "exec sleep 600"), ("1.1.0-bb", "exit 1")] {
-        let program = root.join("releases").join(name).join("updraft");
-        write(&program, format!("#!/bin/sh\n{does}\n"));
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("our own file");
-    }
-    let point = |name: &str| {
-        let next = root.join("next");
-        symlink(Path::new("releases").join(name), &next).expect("writable");
-        fs::rename(&next, root.join("current")).expect("writable");
-    };
-    point("1.0.0-aa");
+    let scripts = Scripts::new("exit 1");
+    scripts.point("1.0.0-aa");
     // No file takes the place of a directory.
-    fs::create_dir_all(root.join("launch.json/in the way")).expect("writable");
-    let directory = root.to_str().expect("a plain name");
-    let flags = ["launch", "--dir", directory, "--settle-ms", "100", "--ready-ms", "0", "--tries", "2", "--", "peer"];
-    let launcher = PROGRAM.spawn(&scratch.path().join("data"), flags);
+    fs::create_dir_all(scripts.root().join("launch.json/in the way")).expect("writable");
+    let launcher = scripts.launch("0");
     // Twice: before the first start, and when it has settled.
     let warnings = || launcher.stderr().matches("are counted until this launcher ends").count();
     until("a first good start", || (warnings() >= 2).then_some(()));
-    point("1.1.0-bb");
-    let node = until("the program", || children_of(launcher.pid()).into_iter().next());
-    kill(node);
-    let current = || fs::read_link(root.join("current")).expect("a link");
-    until("the switch back", || launcher.stderr().contains("going back to 1.0.0-aa").then_some(()));
-    until("1.0.0", || (current() == Path::new("releases/1.0.0-aa")).then_some(()));
+    scripts.point("1.1.0-bb");
+    kill(until_started(&launcher));
+    scripts.until_back();
+}
+
+#[test]
+fn a_program_that_hangs_is_not_forgiven_because_somebody_lost_patience_with_its_launcher() {
+    let scripts = Scripts::new("exec sleep 600");
+    scripts.point("1.1.0-bb");
+    write(&scripts.root().join("launch.json"), r#"{"good":"1.0.0-aa"}"#);
+    for _ in 0..2 {
+        let mut launcher = scripts.launch("600000");
+        until_started(&launcher);
+        // As systemd does at the end of TimeoutStartSec.
+        launcher.terminate();
+    }
+    let _launcher = scripts.launch("600000");
+    scripts.until_back();
 }
 
 /// Nothing of the switches and kills is left in the install directory.

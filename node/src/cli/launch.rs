@@ -140,7 +140,12 @@ enum Ended {
     /// By itself.
     Alone(io::Result<ExitStatus>),
     /// Because this program was told to stop.
-    Told(io::Result<ExitStatus>),
+    Told {
+        /// How.
+        status: io::Result<ExitStatus>,
+        /// It had said that it runs.
+        is_ready: bool,
+    },
     /// Because it never said that it runs.
     Silent,
 }
@@ -214,9 +219,12 @@ impl Launcher<'_> {
         };
         let program = self.root.join("current").join(&self.args.program);
         match ended {
-            Ended::Told(status) => {
-                self.memory.forgive();
-                self.memory.write(&self.path);
+            Ended::Told { status, is_ready } => {
+                // One that never spoke may be why somebody lost patience.
+                if is_ready {
+                    self.memory.forgive();
+                    self.memory.write(&self.path);
+                }
                 let well = status.is_ok_and(|status| status.success());
                 return Ok(Some(if well { ExitCode::Ok } else { ExitCode::Error }));
             }
@@ -299,7 +307,7 @@ impl Launcher<'_> {
                     drop(stop(&mut child).await);
                     return Ended::Silent;
                 }
-                () = self.signals.arrive() => return Ended::Told(stop(&mut child).await),
+                () = self.signals.arrive() => return Ended::Told { status: stop(&mut child).await, is_ready },
             }
             if is_ready && is_time && !*settled {
                 *settled = true;
