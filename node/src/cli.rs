@@ -33,6 +33,7 @@ pub mod key;
 pub mod launch;
 pub mod man;
 pub mod node_flags;
+mod notify;
 pub mod output;
 pub mod passphrase;
 pub mod peer;
@@ -234,7 +235,7 @@ fn dispatch(cli: Cli, output: &mut Output) -> Result<ExitCode, CommandError> {
         Command::Gc(args) => gc::run(&args, &global, output),
         Command::Hold(args) => hold::run(args, &global, output),
         Command::Unhold(args) => unhold::run(args, &global, output),
-        Command::Launch(args) => launch::run(&args, output),
+        Command::Launch(args) => launch::run(&args, &global, output),
         Command::History(args) => history::run(args, &global, output),
         Command::Events(args) => events::run(&args, &global, output),
         Command::Key(command) => key::run(command, &global, output),

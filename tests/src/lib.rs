@@ -5,6 +5,8 @@
 //! - [`forge`], [`malicious`], [`lab`]: signed sets right and wrong, peers that do anything but forge
 //!   signatures, and the nodes that have to stand it.
 //! - [`piece_store`]: a store without bytes, for models.
+//! - [`itself`]: the program as a product of its own.
+//! - [`machine`]: a real systemd, in namespaces of its own.
 //! - [`process`]: real processes. [`relay`]: a slow link between them. [`http`]: a small client.
 //! - [`repository`]: a signed repository made in memory.
 //! - [`holder`]: an engine's repository in the hands of whoever has its keys.
@@ -20,7 +22,9 @@ pub mod decoders;
 pub mod forge;
 pub mod holder;
 pub mod http;
+pub mod itself;
 pub mod lab;
+pub mod machine;
 pub mod malicious;
 pub mod piece_store;
 pub mod process;

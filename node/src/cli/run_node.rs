@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::notify;
 use super::release_spec::FetchSpec;
 use super::{CommandError, Output};
 use crate::atomic;
@@ -114,6 +115,7 @@ pub(super) async fn stay_up(
     wish: Option<(FetchSpec, Option<PathBuf>)>,
     output: &mut Output,
 ) -> Result<(), CommandError> {
+    notify::ready();
     if let Some((spec, done_file)) = wish {
         tokio::select! {
             got = fetch(&node, &spec, done_file.as_deref()) => {

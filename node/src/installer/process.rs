@@ -12,16 +12,20 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Bytes of output that are kept, the last of them.
 pub(super) const MAX_OUTPUT_BYTES: usize = 4096;
 /// From TERM to KILL.
 const GRACE: Duration = Duration::from_secs(2);
+/// A shell ends with this and the number of the signal that ended what it ran.
+const SHELL_SIGNAL_BASE: i32 = 128;
 /// For output that is still in the pipe when the command has ended.
 const DRAIN: Duration = Duration::from_millis(100);
 /// Begins the names of the variables that are the node's own; its passphrases are among them.
 const OWN_VARIABLES: &str = "UPDRAFT_";
+/// By this the node tells whoever started it that it runs, which nobody else can tell.
+const NOTIFY_VARIABLE: &str = "NOTIFY_SOCKET";
 
 /// What is run.
 #[derive(Debug)]
@@ -117,7 +121,7 @@ pub(super) async fn run(order: &Order<'_>) -> Ended {
     command.args(arguments).current_dir(order.directory).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with(OWN_VARIABLES) {
+        if name.to_string_lossy().starts_with(OWN_VARIABLES) || name == NOTIFY_VARIABLE {
             command.env_remove(name);
         }
     }
@@ -159,6 +163,11 @@ pub(super) async fn run(order: &Order<'_>) -> Ended {
     };
     // What it started may hold the pipe open for ever.
     let _ = timeout(DRAIN, drain).await;
+    if status.as_ref().is_ok_and(|&status| was_told_to_end(status)) {
+        // Whoever stops this node signals all that it started, and they may be faster than it is: a node
+        // that is told to stop meanwhile drops the answer, and asks again when it is back.
+        sleep(GRACE).await;
+    }
     let result = match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("'{program}' {}", how(status))),
@@ -175,6 +184,15 @@ async fn end(child: &mut Child, group: &Group) {
         // One that the kernel does not let go of is not waited for.
         let _ = timeout(GRACE, child.wait()).await;
     }
+}
+
+/// Whether somebody else ended it, by a signal to it or to what its shell ran.
+fn was_told_to_end(status: ExitStatus) -> bool {
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    let signal = signal.or_else(|| status.code()?.checked_sub(SHELL_SIGNAL_BASE));
+    signal.is_some_and(|signal| {
+        [Signal::HUP, Signal::INT, Signal::KILL, Signal::TERM].map(Signal::as_raw).contains(&signal)
+    })
 }
 
 fn how(status: ExitStatus) -> String {
@@ -209,6 +227,15 @@ mod tests {
         assert_eq!(ended.result, Err("'sh' ended with status 3".to_owned()));
         assert_eq!(ended.output, "no room\n");
         assert_eq!(shell("kill -9 $$", LONG).await.result, Err("'sh' was killed by signal 9".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn that_somebody_else_ended_a_command_is_told_once_a_node_that_is_ended_too_had_time_to_know() {
+        for script in ["kill -TERM $$", "sh -c 'kill -TERM $$'; exit $?"] {
+            let told = timeout(GRACE / 4, shell(script, LONG)).await;
+            assert!(told.is_err(), "{script}: {told:?}");
+        }
+        assert!(timeout(GRACE / 2, shell("exit 1", LONG)).await.is_ok(), "it failed by itself");
     }
 
     #[tokio::test]
