@@ -248,9 +248,15 @@ pub struct EffectiveConfig {
     /// The configuration file, where there is one.
     pub file: Option<PathBuf>,
     sources: BTreeMap<&'static str, Source>,
+    warnings: Vec<String>,
 }
 
 impl EffectiveConfig {
+    /// What is allowed and may not be meant, for people, when the node starts.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// Where the value of `key` came from.
     pub fn source(&self, key: &str) -> Source {
         self.sources.get(key).copied().unwrap_or(Source::Default)
@@ -274,6 +280,7 @@ pub fn load(overrides: Overrides) -> Result<EffectiveConfig, ConfigError> {
 
 fn merge(data_dir: PathBuf, file: FileConfig, flags: Overrides) -> Result<EffectiveConfig, ConfigError> {
     let mut sources = BTreeMap::new();
+    let warnings = dropped_trials(&file, &flags);
     if let (Some(flag), Some(role)) = (flags.role, file.role)
         && flag != role
     {
@@ -341,7 +348,25 @@ fn merge(data_dir: PathBuf, file: FileConfig, flags: Overrides) -> Result<Effect
         data_dir,
     };
     check::check(&config).map_err(ConfigError::Contradiction)?;
-    Ok(EffectiveConfig { config, file: None, sources })
+    Ok(EffectiveConfig { config, file: None, sources, warnings })
+}
+
+/// A list of subscriptions on the command line drops what the file says about starting releases and proving
+/// that they work: whoever wrote that may not expect it.
+fn dropped_trials(file: &FileConfig, flags: &Overrides) -> Vec<String> {
+    let replaced = file.subscriptions.iter().filter(|_| flags.subscriptions.is_some()).flatten();
+    replaced
+        .cloned()
+        .map(Subscription::from)
+        .filter(|subscription| subscription.trial.is_set())
+        .map(|subscription| {
+            format!(
+                "--subscribe and --mirror replace every [[subscriptions]] of {CONFIG_NAME}: what it says about starting and \
+                 checking {} is not in force; leave the flags out to have it",
+                subscription.product
+            )
+        })
+        .collect()
 }
 
 /// Rates, hours, and by whose clock.

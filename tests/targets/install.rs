@@ -203,13 +203,18 @@ fn a_first_install_that_fails_stays_and_a_start_that_hangs_is_ended() {
     let status = peer.until("the way back", |status| is_back(status, "1.1.0"));
     assert!(gate(&status, "quarantine").expect("closed").reason.contains("did not end within 1 s"));
     assert_eq!(site.runs(), "1.1.0");
+    let events = peer.run(["events", "--json"]).succeeded().stdout;
+    assert!(
+        events.contains("the activation of 1.2.0 said: waiting"),
+        "what the starter said is in the events: {events}"
+    );
 }
 
 /// The program with a `systemctl` of our own before the machine's.
 fn with_systemctl(site: &Site) -> Program {
     let bin = site.path("bin");
     let script = format!(
-        "#!/bin/sh\necho \"$@\" >> {log}\ncase \"$1\" in\nshow) if test -e good; then echo ActiveState=active; else echo ActiveState=failed; fi; echo NRestarts=0;;\nesac\n",
+        "#!/bin/sh\necho \"$@\" >> {log}\ncase \"$1\" in\nshow) if test -e good; then echo ActiveState=active; else echo ActiveState=failed; fi; if test -e crashes; then echo NRestarts=2; else echo NRestarts=0; fi;;\nesac\n",
         log = site.path("starts").display()
     );
     write(&bin.join("systemctl"), script);
@@ -237,6 +242,92 @@ fn a_unit_is_restarted_by_systemd_and_must_stay_active() {
     let restarts = asked.iter().filter(|line| *line == "restart -- app.service").count();
     assert_eq!(restarts, 3, "1.0.0, 1.1.0 and 1.0.0 again: {asked:?}");
     assert_eq!(asked[0], "reset-failed -- app.service", "a unit that crashed too often starts all the same");
+
+    site.publish("1.2.0", &[("good", "yes"), ("crashes", "yes")]);
+    let crashed = |status: &StatusView| gate(status, "quarantine").is_some_and(|gate| gate.reason.contains("crashed"));
+    let status = peer.until("the way back", |status| is_back(status, "1.0.0") && crashed(status));
+    let reason = &gate(&status, "quarantine").expect("closed").reason;
+    assert!(reason.contains("systemd restarted it 2 times"), "active is not enough: {reason}");
+}
+
+#[test]
+fn an_operator_ends_a_probation_and_only_a_hold_keeps_the_release_away() {
+    let site = Site::new();
+    let health = r#"health = { command = ["test", "-e", "good"], interval = "100ms", probation = "5s" }"#;
+    let peer = site.peer(PROGRAM, "", &format!("{}\n{health}", site.starter()));
+    site.publish("1.0.0", GOOD);
+    peer.until("1.0.0", |status| has_installed(status, "1.0.0"));
+    site.publish("1.1.0", GOOD);
+    let on_probation = |status: &StatusView| is_in(status, SubscriptionState::Probation);
+    peer.until("probation", on_probation);
+    peer.run(["rollback", "app", "--yes", "--to", "0.9.0"]).failed(ERROR, "goes back to 1.0.0 only");
+    peer.run(["rollback", "app", "--yes"]).succeeded();
+    assert_eq!(site.runs(), "1.0.0");
+    let status = peer.until("the gate", |status| gate(status, "hold").is_some());
+    assert!(gate(&status, "quarantine").is_none(), "a person's word is no verdict: {status:#?}");
+    assert!(!kinds(&peer).contains(&"install_failed".to_owned()), "{:?}", kinds(&peer));
+    peer.run(["unhold", "app", "--version", "1.1.0"]).succeeded();
+
+    peer.until("probation, once nobody holds it", on_probation);
+    peer.run(["rollback", "app", "--yes", "--no-hold"]).succeeded();
+    peer.until("1.1.0, which nobody held", |status| has_installed(status, "1.1.0"));
+    assert_eq!(kinds(&peer).iter().filter(|kind| *kind == "rolled_back").count(), 2, "{:?}", kinds(&peer));
+}
+
+#[test]
+fn a_version_that_is_held_is_passed_over() {
+    let site = Site::new();
+    let peer = site.peer(PROGRAM, "", "");
+    site.publish("1.0.0", GOOD);
+    peer.until("1.0.0", |status| has_installed(status, "1.0.0"));
+    peer.run(["hold", "app", "--version", "1.1.0", "--reason", "it was slow"]).succeeded();
+    site.publish("1.1.0", GOOD);
+    let status = peer.until("the gate", |status| gate(status, "hold").is_some());
+    assert!(gate(&status, "hold").expect("closed").reason.contains("1.1.0 is held: it was slow"), "{status:#?}");
+    assert_eq!(site.runs(), "1.0.0");
+    site.publish("1.2.0", GOOD);
+    peer.until("1.2.0", |status| has_installed(status, "1.2.0"));
+    peer.run(["unhold", "app", "--version", "1.2.0"]).failed(NOTHING_TO_DO, "not held");
+    peer.run(["unhold", "app", "--version", "1.1.0"]).succeeded();
+}
+
+#[test]
+fn what_is_being_unpacked_gives_way_to_a_hold_and_to_a_newer_release() {
+    let site = Site::new();
+    let peer = site.peer(PROGRAM, "", "");
+    site.publish("1.0.0", GOOD);
+    peer.until("1.0.0", |status| has_installed(status, "1.0.0"));
+    // Enough of them that somebody can say something while they are unpacked.
+    let names: Vec<String> = (0..800).map(|number| format!("many/{}/{number}", number % 20)).collect();
+    let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
+    let unpacks = |version: &'static str| {
+        move |status: &StatusView| {
+            let state = subscription(status).state;
+            state == SubscriptionState::Verified || has_installed(status, version)
+        }
+    };
+    site.publish("1.1.0", &many);
+    peer.until("the unpacking of 1.1.0", unpacks("1.1.0"));
+    peer.run(["hold", "app"]).succeeded();
+    let rests = |status: &StatusView| is_in(status, SubscriptionState::Committed);
+    peer.until("the hold", rests);
+    let runs = site.runs();
+    let installed = peer.until("the hold", rests).subscriptions[0].installed.clone();
+    assert_eq!(installed.as_ref(), Some(&runs), "what is installed is what runs");
+
+    site.publish("1.2.0", &many);
+    peer.run(["unhold", "app"]).succeeded();
+    peer.until("the unpacking of 1.2.0", |status| {
+        subscription(status).offered.as_deref() == Some("1.2.0") && unpacks("1.2.0")(status)
+    });
+    site.publish("1.3.0", GOOD);
+    peer.until("1.3.0", |status| has_installed(status, "1.3.0"));
+    assert_eq!(site.runs(), "1.3.0");
+    until("an empty staging", || {
+        let staged = fs::read_dir(site.install_dir().join("staging")).map_or(0, Iterator::count);
+        (staged == 0).then_some(())
+    });
+    assert!(!kinds(&peer).contains(&"install_failed".to_owned()), "{:?}", kinds(&peer));
 }
 
 #[test]
@@ -332,6 +423,15 @@ fn a_full_and_a_read_only_disk_are_a_closed_gate_that_opens_by_itself() {
         has_installed(&peer.status(), "1.1.0").then_some(())
     });
     assert_eq!(kinds(&peer).iter().filter(|kind| *kind == "install_failed").count(), 0, "no release was at fault");
+
+    small.remount("ro");
+    let back = ["rollback", "app", "--yes"];
+    let mut rollback = PROGRAM.spawn(&site.path("peer"), back);
+    until("what it waits for", || rollback.stderr().contains("ead-only").then_some(()));
+    assert_eq!(site.runs(), "1.1.0");
+    small.remount("rw");
+    assert!(rollback.wait("the way back").success(), "{}", rollback.stderr());
+    assert_eq!(site.runs(), "1.0.0");
 }
 
 #[test]

@@ -188,6 +188,59 @@ fn a_stepping_stone_must_be_one_that_the_node_may_have() {
     assert_eq!(decide(&view, &Node::default(), at(5)).verdict, Verdict::Blocked, "below the floor");
 }
 
+// ---- what the machine and its operator say ------------------------------------------------------
+
+#[test]
+fn a_hold_and_a_place_without_room_keep_a_release_away_until_they_are_gone() {
+    use updraft::engine::install::Holds;
+    use updraft::engine::plan::Disk;
+
+    let (product, channel, platform) = (app(), Channel::stable(), Platform::any());
+    let (installed, windows) = (version("1.0.0"), OwnWindows::default());
+    let view = view(pointing_to("1.2.0"));
+    let artifact = Digest::of(b"1.2.0");
+    let decide = |holds: &Holds, disk: Option<&Digest>| {
+        let disk = disk.map(|artifact| Disk { artifact, reason: "there is no room", look_at: at(99) });
+        let facts = Facts {
+            product: &product,
+            channel: &channel,
+            platform: &platform,
+            installed: Some(&installed),
+            node_id: Some(b"node"),
+            quarantine: None,
+            hurry: Some(&artifact),
+            holds: Some(holds),
+            disk,
+            window: Some(&windows),
+        };
+        plan(&view, &facts, at(5))
+    };
+    let mut holds = Holds::default();
+    assert_eq!(decide(&holds, None).verdict, Verdict::Install);
+    assert_eq!(decide(&holds, Some(&Digest::of(b"1.1.0"))).verdict, Verdict::Install, "that was about another release");
+    let full = decide(&holds, Some(&artifact));
+    assert_eq!((full.verdict, full.waits_for_the_disk()), (Verdict::Blocked, true));
+    let closed = gate(&full, GateName::Disk);
+    assert!(!closed.open && closed.reason.contains("there is no room"), "{}", closed.reason);
+    assert_eq!(closed.opens_at, Some(at(99)));
+
+    holds.add(Some(&version("1.1.0")), "it was slow");
+    assert_eq!(decide(&holds, None).verdict, Verdict::Install, "that holds another release");
+    holds.add(Some(&version("1.2.0")), "it was slow");
+    let held = decide(&holds, Some(&artifact));
+    assert_eq!(
+        (held.verdict, held.waits_for_the_disk()),
+        (Verdict::Blocked, false),
+        "who is in a hurry lifts it first"
+    );
+    assert!(gate(&held, GateName::Hold).reason.contains("1.2.0 is held: it was slow"));
+    holds.lift(None);
+    holds.add(None, "fair week");
+    assert!(gate(&decide(&holds, None), GateName::Hold).reason.contains("fair week"));
+    holds.lift(None);
+    assert_eq!(decide(&holds, None).verdict, Verdict::Install);
+}
+
 #[test]
 fn nobody_steps_towards_a_release_whose_turn_has_not_come() {
     let releases = vec![release("1.5.0", None, &["stable"]), release("2.0.0", Some("1.5.0"), &["stable"])];

@@ -84,6 +84,9 @@ pub(super) fn ticket(text: &str) -> Result<Ticket, CommandError> {
 
 /// Runs the peer until it is told to stop.
 pub fn run(options: PeerOptions, output: &mut Output) -> Result<ExitCode, CommandError> {
+    for warning in options.config.warnings() {
+        output.warn(warning);
+    }
     let (config, wish) = (options.config.config, options.fetch.map(|spec| (spec, options.done_file)));
     let subscriptions = config.subscriptions.clone();
     let fingerprint =

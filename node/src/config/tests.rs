@@ -68,6 +68,21 @@ fn subscriptions_parse_with_and_without_channel() {
 }
 
 #[test]
+fn subscriptions_on_the_command_line_that_drop_a_health_check_of_the_file_are_warned_of() {
+    let file = "[[subscriptions]]\nproduct = \"editor\"\ndirectory = \"/opt/editor\"\nrestart = \"editor\"\n\n\
+                [[subscriptions]]\nproduct = \"kiosk\"\ndirectory = \"/opt/kiosk\"\n";
+    let flags = || Overrides {
+        subscriptions: Some(vec![Subscription::parse_install("editor=/opt/editor").expect("valid")]),
+        ..Overrides::default()
+    };
+    let warned = with_file(file, flags()).expect("valid");
+    assert_eq!(warned.warnings().len(), 1, "{:?}", warned.warnings());
+    assert!(warned.warnings()[0].contains("checking editor is not in force"), "{:?}", warned.warnings());
+    assert!(with_file(file, Overrides::default()).expect("valid").warnings().is_empty());
+    assert!(without_file(flags()).warnings().is_empty());
+}
+
+#[test]
 fn install_directories_keep_apart() {
     let with = |specs: &[&str]| {
         let subscriptions = specs.iter().map(|s| Subscription::parse_install(s).expect("valid")).collect();

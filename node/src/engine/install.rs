@@ -5,8 +5,8 @@
 //! node killed at any instruction goes on from its journal and the link on disk.
 //!
 //! It must never say that a release is installed before its probation has ended, never follow two goals,
-//! and never come to a state that needs a person to go on: whatever a shell answers, or does not answer,
-//! some deadline leads on to `Committed`, `Quarantined` or `Idle`.
+//! and never come to a state that needs a person to go on: whatever a shell answers, and whether or not a
+//! command of the operator is ever answered, some deadline leads on to `Committed`, `Quarantined` or `Idle`.
 
 mod hold;
 mod journal;

@@ -49,8 +49,6 @@ pub(super) fn restore(
             platform: config.platform.clone(),
             mode,
             created_at: now.wall,
-            hold: false,
-            hold_reason: None,
         })?;
     }
     let mut subscriptions = Vec::new();

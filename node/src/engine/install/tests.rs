@@ -63,6 +63,8 @@ enum Open {
     /// With the time at which it was asked.
     Activate(String, u64),
     Check(String, u32),
+    /// A step that is not taken, since the journal line before it could not be written.
+    Refused(Box<Open>),
 }
 
 /// How a shell answers.
@@ -81,6 +83,12 @@ struct World {
     newest: u64,
     now_ms: u64,
     open: Vec<Open>,
+    /// Starts whose answers are late.
+    late: Vec<Open>,
+    /// The journal cannot be written.
+    is_full: bool,
+    /// What is written to it once it can.
+    unwritten: Vec<JournalEntry>,
     current: Option<String>,
     journal: Option<JournalEntry>,
     installed: Option<Installed>,
@@ -111,6 +119,9 @@ impl World {
             newest: 0,
             now_ms: 0,
             open: Vec::new(),
+            late: Vec::new(),
+            is_full: false,
+            unwritten: Vec::new(),
             current: None,
             journal: None,
             installed: None,
@@ -131,16 +142,21 @@ impl World {
     fn carry_out(&mut self, effects: Vec<Effect>, most: usize) {
         for effect in effects.into_iter().take(most) {
             match effect {
-                Effect::Journal(line) => self.write(*line),
-                Effect::Install(InstallEffect::Stage { transaction, .. }) => self.open.push(Open::Stage(transaction)),
+                Effect::Journal(line) => {
+                    self.is_said(&line);
+                    self.unwritten.push(*line);
+                    self.make_room(!self.is_full);
+                }
+                Effect::Install(InstallEffect::Stage { transaction, .. }) => self.ask(Open::Stage(transaction)),
                 Effect::Install(InstallEffect::Switch { transaction, release_dir, .. }) => {
-                    self.open.push(Open::Switch(transaction, release_dir));
+                    self.ask(Open::Switch(transaction, release_dir));
                 }
                 Effect::Install(InstallEffect::Activate { transaction, .. }) => {
-                    if self.subscription.state == InstallState::Switched && !self.is_own {
+                    let is_counted = self.subscription.state == InstallState::Switched && !self.is_own;
+                    if is_counted && self.unwritten.is_empty() {
                         *self.starts.entry(transaction.clone()).or_default() += 1;
                     }
-                    self.open.push(Open::Activate(transaction, self.now_ms));
+                    self.ask(Open::Activate(transaction, self.now_ms));
                 }
                 Effect::Install(InstallEffect::Check { transaction, number, .. }) => {
                     self.open.push(Open::Check(transaction, number));
@@ -151,18 +167,44 @@ impl World {
         }
     }
 
-    fn write(&mut self, line: JournalEntry) {
-        let anew = self.journal.as_ref().is_none_or(|old| old.transaction != line.transaction);
-        if anew {
+    /// Nothing is done whose line is not written.
+    fn ask(&mut self, open: Open) {
+        self.open.push(if self.unwritten.is_empty() { open } else { Open::Refused(Box::new(open)) });
+    }
+
+    /// Whether the journal can be written from now on; what could not be is written first.
+    fn make_room(&mut self, there_is_room: bool) {
+        self.is_full = !there_is_room;
+        if there_is_room {
+            for line in std::mem::take(&mut self.unwritten) {
+                self.write(line);
+            }
+        }
+    }
+
+    /// Looks at what is claimed, when it is claimed.
+    fn is_said(&mut self, line: &JournalEntry) {
+        let last = self.unwritten.last().or(self.journal.as_ref());
+        if last.is_none_or(|last| last.transaction != line.transaction) {
             self.watched_ms = 0;
         }
+        let Some(outcome) = &line.outcome else { return };
+        if outcome.kind == EventKind::Installed && self.trial.health.is_some() {
+            assert!(self.watched_ms >= 10_000, "a success was reported {} ms into probation", self.watched_ms);
+            assert_eq!(self.last_check, Some(true), "a success was reported without a healthy check");
+        }
+        if outcome.kind == EventKind::RolledBack {
+            let starts = self.open.iter().find(|open| matches!(open, Open::Activate(..)));
+            assert!(starts.is_none(), "{starts:?} was not waited for");
+        }
+        if let Some((installed, _)) = &outcome.installed {
+            assert_eq!(self.current.as_ref(), Some(&installed.release_dir), "what is installed does not run");
+        }
+    }
+
+    fn write(&mut self, line: JournalEntry) {
         if let Some(outcome) = &line.outcome {
-            if outcome.kind == EventKind::Installed && self.trial.health.is_some() {
-                assert!(self.watched_ms >= 10_000, "a success was reported {} ms into probation", self.watched_ms);
-                assert_eq!(self.last_check, Some(true), "a success was reported without a healthy check");
-            }
             if let Some((installed, previous)) = &outcome.installed {
-                assert_eq!(self.current.as_ref(), Some(&installed.release_dir), "what is installed does not run");
                 self.installed = Some(installed.clone());
                 self.previous = previous.clone();
                 self.proved.retain(|release| release != installed);
@@ -197,6 +239,28 @@ impl World {
             return;
         }
         let open = self.open.remove(index % self.open.len());
+        self.deliver(open, answer, most);
+    }
+
+    /// The answer to a command is late, or lost.
+    fn delay(&mut self, index: usize) {
+        let is_command =
+            |(at, open): (usize, &Open)| matches!(open, Open::Activate(..) | Open::Check(..)).then_some(at);
+        let commands: Vec<usize> = self.open.iter().enumerate().filter_map(is_command).collect();
+        if !commands.is_empty() {
+            let at = commands[index % commands.len()];
+            let open = self.open.remove(at);
+            if matches!(open, Open::Activate(..)) {
+                self.late.push(open);
+            }
+        }
+    }
+
+    fn deliver(&mut self, open: Open, answer: Answer, most: usize) {
+        let (open, answer, was_begun) = match open {
+            Open::Refused(open) => (*open, Answer::Place, false),
+            open => (open, answer, true),
+        };
         let failure = |fault| Err(StepFailure { reason: "it broke".to_owned(), fault });
         let result = match answer {
             Answer::Good => Ok(()),
@@ -218,6 +282,7 @@ impl World {
             Open::Activate(..) if self.is_own && answer == Answer::Good => return self.restart(),
             Open::Activate(transaction, _) => {
                 if answer == Answer::Place
+                    && was_begun
                     && let Some(count) = self.starts.get_mut(&transaction)
                 {
                     // Its line could not be written, so it was not started.
@@ -230,6 +295,7 @@ impl World {
                 let result = result.map_err(|failure| failure.reason);
                 self.subscription.checked(&transaction, number, result, self.now_ms)
             }
+            Open::Refused(_) => Vec::new(),
         };
         self.carry_out(effects, most);
         if most < usize::MAX {
@@ -261,6 +327,10 @@ impl World {
     /// Kills the node and starts it again: what shells were busy with is over, done or not.
     fn restart(&mut self) {
         self.restarts += 1;
+        self.late.clear();
+        // A start that no line could be written about is counted by nobody here: that is a launcher's to do.
+        let was_noted = self.unwritten.is_empty();
+        self.unwritten.clear();
         for open in std::mem::take(&mut self.open) {
             if let Open::Switch(_, release_dir) = open
                 && self.restarts.is_multiple_of(2)
@@ -284,7 +354,7 @@ impl World {
         };
         let on_trial = found.journal.as_ref().filter(|line| !line.way.is_back() && line.state.is_committed_to());
         let starts = on_trial.filter(|line| line.to.as_ref().map(|to| &to.release_dir) == found.current.as_ref());
-        if let Some(line) = starts.filter(|_| found.runs) {
+        if let Some(line) = starts.filter(|_| found.runs && was_noted) {
             *self.starts.entry(line.transaction.clone()).or_default() += 1;
         }
         let (subscription, effects) = Subscription::restore(spec(), found, self.now_ms);
@@ -293,14 +363,16 @@ impl World {
     }
 
     fn check(&self) {
-        let working = self.open.iter().filter(|open| !matches!(open, Open::Stage(_) | Open::Check(..))).count();
+        let is_start = |open: &&Open| matches!(open, Open::Switch(..) | Open::Activate(..));
+        let working = self.open.iter().filter(is_start).count();
         assert!(working <= 1, "two goals at once: {:?}", self.open);
         // A node that is the release itself must be started once more to see that it was started too often.
         let most = self.trial.max_attempts + u32::from(self.is_own);
         for (transaction, count) in &self.starts {
             assert!(*count <= most, "{transaction} was started {count} times");
         }
-        if let Some(installed) = self.installed.as_ref().filter(|_| !self.subscription.is_busy()) {
+        let is_known = self.unwritten.is_empty() && !self.subscription.is_busy();
+        if let Some(installed) = self.installed.as_ref().filter(|_| is_known) {
             let runs = self.current.as_ref() == Some(&installed.release_dir);
             let armed = self.subscription.state == InstallState::Verified;
             assert!(
@@ -314,6 +386,7 @@ impl World {
 
     /// Lets everything come to rest, with shells that answer so.
     fn settle(&mut self, answer: Answer) {
+        self.make_room(true);
         for _ in 0..2_000 {
             self.plan();
             while let Some(open) = self.open.first() {
@@ -344,6 +417,12 @@ enum Turn {
     Answer(usize, Answer),
     CrashIn(usize, Answer, usize),
     Pass(u64),
+    /// The journal can be written from now on, or cannot.
+    Room(bool),
+    /// An answer is late.
+    Delay(usize),
+    /// It comes.
+    Late(usize, Answer),
     Restart,
     PutBack,
     RollBack,
@@ -359,6 +438,9 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
         12 => (0_usize..4, answer()).prop_map(|(index, answer)| Turn::Answer(index, answer)),
         2 => (0_usize..4, answer(), 0_usize..4).prop_map(|(index, answer, most)| Turn::CrashIn(index, answer, most)),
         8 => time.prop_map(Turn::Pass),
+        2 => any::<bool>().prop_map(Turn::Room),
+        2 => (0_usize..4).prop_map(Turn::Delay),
+        2 => (0_usize..4, answer()).prop_map(|(index, answer)| Turn::Late(index, answer)),
         1 => Just(Turn::Restart),
         1 => Just(Turn::PutBack),
         1 => Just(Turn::RollBack),
@@ -375,6 +457,14 @@ fn play(world: &mut World, turns: Vec<Turn>) {
             Turn::Answer(index, answer) => world.answer(index, answer, usize::MAX),
             Turn::CrashIn(index, answer, most) => world.answer(index, answer, most),
             Turn::Pass(ms) => world.pass(ms),
+            Turn::Room(there_is_room) => world.make_room(there_is_room),
+            Turn::Delay(index) => world.delay(index),
+            Turn::Late(index, answer) if !world.late.is_empty() => {
+                let open = world.late.remove(index % world.late.len());
+                // What is answered late was begun.
+                world.deliver(open, if answer == Answer::Place { Answer::Moment } else { answer }, usize::MAX);
+            }
+            Turn::Late(..) => {}
             Turn::Restart => world.restart(),
             Turn::PutBack => world.put_back(),
             Turn::RollBack => {
@@ -753,6 +843,22 @@ fn a_node_in_the_unit_that_it_restarts_takes_its_own_start_for_the_restart() {
     };
     let (subscription, _) = Subscription::restore(spec(), found, 0);
     assert_eq!(subscription.state, InstallState::Probation);
+}
+
+#[test]
+fn a_way_back_that_another_version_of_the_node_began_is_gone_on_with() {
+    let mut world = with_one_installed();
+    reach(&mut world, InstallState::Switched);
+    world.answer(0, Answer::Bad, usize::MAX);
+    // An older node reads no word before the name of the attempt, and knows but one way back.
+    let line = world.journal.as_mut().expect("written");
+    line.way = Way::Forward;
+    line.transaction = format!("failure-{}", line.transaction);
+    world.restart();
+    assert_eq!(world.subscription.state, InstallState::RollingBack);
+    world.settle(Answer::Good);
+    assert!(is_at(&world, 1));
+    assert!(world.quarantine.contains_key(&release(2).artifact), "what it had written of the release holds");
 }
 
 #[test]

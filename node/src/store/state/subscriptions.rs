@@ -37,10 +37,6 @@ pub struct Subscription {
     pub mode: Mode,
     /// When it was made; an update keeps it.
     pub created_at: UtcTime,
-    /// The operator stopped updates.
-    pub hold: bool,
-    /// Why, in the operator's words.
-    pub hold_reason: Option<String>,
 }
 
 impl Mode {
@@ -87,11 +83,10 @@ impl StateDb {
             }
             transaction.execute(
                 "INSERT INTO subscriptions
-                     (repository, product, directory, channel, platform, mode, created_at, hold, hold_reason)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                     (repository, product, directory, channel, platform, mode, created_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                  ON CONFLICT (repository, product, directory) DO UPDATE SET
-                     channel = excluded.channel, platform = excluded.platform, mode = excluded.mode,
-                     hold = excluded.hold, hold_reason = excluded.hold_reason",
+                     channel = excluded.channel, platform = excluded.platform, mode = excluded.mode",
                 params![
                     repository,
                     product,
@@ -100,8 +95,6 @@ impl StateDb {
                     subscription.platform.as_str(),
                     subscription.mode.name(),
                     subscription.created_at.unix(),
-                    subscription.hold,
-                    subscription.hold_reason,
                 ],
             )?;
             Ok(None)
@@ -117,7 +110,7 @@ impl StateDb {
     pub fn subscriptions(&self) -> Result<Vec<Subscription>, StateError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT repository, product, directory, channel, platform, mode, created_at, hold, hold_reason
+                "SELECT repository, product, directory, channel, platform, mode, created_at
                  FROM subscriptions WHERE mode IN ('install', 'mirror')
                  ORDER BY created_at, repository, product, directory",
             )?;
@@ -151,7 +144,5 @@ fn read_row(row: &Row<'_>) -> rusqlite::Result<Subscription> {
         platform: parsed(row, "platform")?,
         mode,
         created_at: time(row, "created_at")?,
-        hold: row.get("hold")?,
-        hold_reason: row.get("hold_reason")?,
     })
 }

@@ -37,8 +37,6 @@ fn subscription(name: &str, mode: Mode) -> Subscription {
         platform: Platform::any(),
         mode,
         created_at: at(100),
-        hold: false,
-        hold_reason: None,
     }
 }
 
@@ -97,15 +95,15 @@ fn a_repository_keeps_its_first_date_and_its_last_ticket() {
 fn a_subscription_is_one_for_each_product_and_directory() {
     let (_directory, database) = database();
     let first = subscription("editor", into("/srv/a"));
-    let held =
-        Subscription { hold: true, hold_reason: Some("fair week".to_owned()), created_at: at(999), ..first.clone() };
+    let beta: Channel = "beta".parse().expect("a name");
+    let moved = Subscription { channel: beta, created_at: at(999), ..first.clone() };
     let mirror = subscription("editor", Mode::Mirror);
-    for row in [&first, &held, &mirror, &mirror, &subscription("editor", into("/srv/b"))] {
+    for row in [&first, &moved, &mirror, &mirror, &subscription("editor", into("/srv/b"))] {
         database.put_subscription(row).expect("put");
     }
     let rows = database.subscriptions().expect("read");
     assert_eq!(rows.len(), 3);
-    assert!(rows.contains(&Subscription { created_at: at(100), ..held }));
+    assert!(rows.contains(&Subscription { created_at: at(100), ..moved }));
     assert!(database.remove_subscription(&repository(), &product("editor"), &Mode::Mirror).expect("removed"));
     assert!(!database.remove_subscription(&repository(), &product("editor"), &Mode::Mirror).expect("gone"));
     assert_eq!(database.subscriptions().expect("read").len(), 2);
@@ -277,11 +275,11 @@ fn an_older_node_reads_and_writes_a_newer_file_and_spoils_nothing() {
     drop(newer);
 
     let older = StateDb::open(&path).expect("a newer file opens");
-    let held = Subscription { hold: true, ..subscription("editor", into("/srv/a")) };
-    older.put_subscription(&held).expect("put");
+    let beta = Subscription { channel: "beta".parse().expect("a name"), ..subscription("editor", into("/srv/a")) };
+    older.put_subscription(&beta).expect("put");
     older.journal(&install_row("verified"), Some(&happened("fetched", "editor"))).expect("journalled");
     older.put_subscription(&subscription("kiosk", into("/srv/b"))).expect("put");
-    assert_eq!(older.subscriptions().expect("read"), [held, subscription("kiosk", into("/srv/b"))]);
+    assert_eq!(older.subscriptions().expect("read"), [beta, subscription("kiosk", into("/srv/b"))]);
     assert_eq!(older.installs().expect("read"), [install_row("verified")]);
     drop(older);
 
