@@ -264,7 +264,7 @@ impl Engine {
         }
         engine.watch(now);
         engine.review(now);
-        engine.report_outcomes(now);
+        engine.note_outcomes();
         let effects = std::mem::take(&mut engine.effects);
         Ok((engine, effects))
     }

@@ -16,7 +16,7 @@ use updraft::engine::install::{
 use updraft::engine::limits::{Window, Zone};
 use updraft::engine::maintenance::{Maintenance, OwnWindows};
 use updraft::engine::memory::Memory;
-use updraft::engine::outcomes::OutcomeEffect;
+use updraft::engine::outcomes::{OutcomeEffect, Remembered};
 use updraft::engine::plan::{Decision, Facts, Gate, GateName, Verdict, plan};
 use updraft::engine::policy::{Change, Changed, Refused, Setting, Settings, apply};
 use updraft::engine::{Engine, EngineConfig, MetadataReader, Restored, TargetReader};
@@ -660,8 +660,8 @@ fn report(number: u64, product: &str) -> Report {
         number,
         product: product.parse().expect("a name"),
         channel: Channel::stable(),
-        version: version("1.2.0"),
-        artifact: Digest::of(b"1.2.0"),
+        version: version("1.0.0"),
+        artifact: Digest::of(b"1.0.0"),
         outcome: Outcome::Failed,
         at: at(0),
         text: "it did not start".to_owned(),
@@ -830,6 +830,63 @@ fn a_seed_believes_what_a_node_signed_of_itself_and_nothing_else() {
 }
 
 #[test]
+fn a_seed_keeps_words_about_what_there_is_and_no_others() {
+    let mut seed = Machine::new(true);
+    let repository = seed.repository.id.0;
+    seed.connect(2, false);
+    let invented = Report { version: version("9.9.9"), ..report(1, "app") };
+    assert!(seed.hear(2, invented.sign(&repository, &key(2))), "it need not come again");
+    let other_bytes = Report { artifact: Digest::of(b"other"), ..report(2, "app") };
+    assert!(seed.hear(2, other_bytes.sign(&repository, &key(2))));
+    let nightly = Report { channel: "nightly".parse().expect("a name"), ..report(3, "app") };
+    assert!(seed.hear(2, nightly.sign(&repository, &key(2))));
+    assert!(seed.engine.fleet()[&peer(2)].products.is_empty());
+    let retired = Report { version: version("0.1.0"), outcome: Outcome::Runs, ..report(0, "app") };
+    seed.hear(2, retired.sign(&repository, &key(2)));
+    let record = &seed.engine.fleet()[&peer(2)].products[&(app(), Channel::stable())];
+    assert_eq!((record.runs.clone(), record.last.clone()), (None, None), "it follows the channel, and that is all");
+}
+
+#[test]
+fn a_node_that_starts_with_a_slow_clock_outdoes_its_own_last_report() {
+    let (mut node, mut effects) = Machine::found(false, on_probation(3));
+    let last_number = 9_000_000_000_000;
+    node.engine.remember_outcomes(Remembered { last_number, ..Remembered::default() }, node.now);
+    effects.extend(node.engine.handle(Input::Tick, node.now));
+    let numbers: Vec<u64> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Outcome(OutcomeEffect::KeepReport(report)) => Some(report.number),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(numbers, [last_number + 1]);
+}
+
+#[test]
+fn what_a_node_runs_is_its_last_word_when_it_meets_its_seed() {
+    let (mut node, _) = Machine::found(false, on_probation(3));
+    let effects = node.engine.handle(Input::Tick, node.now);
+    assert_eq!(reports(&effects).len(), 1, "nobody is there to tell yet");
+    let said = node.connect(1, true).into_iter().filter_map(|(_, message)| match message {
+        Control::Report(report) => Some((report.outcome, report.version.to_string())),
+        _ => None,
+    });
+    let expected = [(Outcome::Failed, "1.1.0".to_owned()), (Outcome::Runs, "1.0.0".to_owned())];
+    assert_eq!(said.collect::<Vec<_>>(), expected);
+    node.now.mono_ms += 29_000;
+    assert_eq!(reports_sent(&node.engine.handle(Input::Tick, node.now)), 0);
+    node.now.mono_ms += 2_000;
+    assert_eq!(reports_sent(&node.engine.handle(Input::Tick, node.now)), 1, "nobody acknowledged it");
+}
+
+fn reports_sent(effects: &[Effect]) -> usize {
+    let is_report =
+        |effect: &&Effect| matches!(effect, Effect::Swarm(SwarmEffect::Control { message: Control::Report(_), .. }));
+    effects.iter().filter(is_report).count()
+}
+
+#[test]
 fn a_flood_of_reports_is_not_looked_at() {
     let mut seed = Machine::new(true);
     let repository = seed.repository.id.0;
@@ -857,11 +914,22 @@ fn a_node_tells_the_seed_of_its_ticket_what_it_runs_and_nobody_else() {
     assert!(!node.hear(3, report(1, "app").sign(&node.repository.id.0, &key(3))), "it is no seed");
 }
 
+/// The end of the switch that `effects` ask for.
+fn switched(effects: &[Effect]) -> Input {
+    let found = effects.iter().find_map(|effect| match effect {
+        Effect::Install(InstallEffect::Switch { directory, transaction, .. }) => {
+            Some((directory.clone(), transaction.clone()))
+        }
+        _ => None,
+    });
+    let (directory, transaction) = found.expect("it goes back");
+    Input::Switched { directory, transaction, result: Ok(()) }
+}
+
 #[test]
 fn a_release_that_is_left_is_what_every_report_of_it_is_about() {
     let (mut node, mut effects) = Machine::found(false, on_probation(3));
-    let switched = Input::Switched { directory: "/virtual".to_owned(), transaction: "t1".to_owned(), result: Ok(()) };
-    effects.extend(node.engine.handle(switched, node.now));
+    effects.extend(node.engine.handle(switched(&effects), node.now));
     let failed = |outcome| (outcome, "1.1.0".to_owned(), Digest::of(b"1.1.0"));
     assert_eq!(reports(&effects), [failed(Outcome::Failed), failed(Outcome::RolledBack)]);
 }
@@ -869,6 +937,8 @@ fn a_release_that_is_left_is_what_every_report_of_it_is_about() {
 #[test]
 fn a_trial_that_an_operator_ends_is_reported() {
     let (mut node, _) = Machine::found(false, on_probation(1));
-    let effects = node.engine.roll_back(&app(), None, true, &|_| Vec::new(), node.now).expect("granted");
-    assert_eq!(reports(&effects), [(Outcome::Failed, "1.1.0".to_owned(), Digest::of(b"1.1.0"))]);
+    let mut effects = node.engine.roll_back(&app(), None, true, &|_| Vec::new(), node.now).expect("granted");
+    assert_eq!(reports(&effects), [], "nothing has ended yet, and a person's word is no verdict");
+    effects.extend(node.engine.handle(switched(&effects), node.now));
+    assert_eq!(reports(&effects), [(Outcome::RolledBack, "1.1.0".to_owned(), Digest::of(b"1.1.0"))]);
 }

@@ -31,7 +31,7 @@ pub struct FleetView {
 pub struct VersionRow {
     /// Of which product.
     pub product: Product,
-    /// Which.
+    /// Which; `older` for all those together that have no row of their own.
     pub version: String,
     /// Nodes that run it.
     pub running: u64,

@@ -6,12 +6,15 @@
 //! that has none goes and finds it, some time later, so that a fleet does not come all at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use rand::RngExt as _;
+use semver::Version;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::outcome::{Outcome, Report, fitting};
 use updraft_protocol::peer::PeerId;
+use updraft_protocol::release::Release;
 use updraft_protocol::rollout::ChannelPolicy;
 use updraft_protocol::time::UtcTime;
 use updraft_protocol::transfer::Control;
@@ -21,7 +24,7 @@ use self::halt::{Question, Tally};
 use self::ledger::Ledger;
 use self::outbox::Outbox;
 use self::record::NodeRecord;
-use self::told::told;
+use self::told::{Told, told};
 use super::Engine;
 use super::bucket::{Rate, TokenBucket};
 use super::effect::{Effect, SwarmEffect};
@@ -45,8 +48,11 @@ const LOOK_MS: u64 = 2_000;
 const WRITE_NODES: usize = 512;
 /// What a node says that it runs, in one go: one for each of its subscriptions up to here.
 const MAX_RUNS: usize = 16;
-/// Milliseconds until a pause that did not come true is tried again.
+/// Milliseconds until a pause that did not come true is tried again, doubled each time: a locked key is told of
+/// when it is news, and not every minute for ever.
 const HALT_AGAIN_MS: u64 = 60_000;
+/// Longest such pause.
+const MAX_HALT_AGAIN_MS: u64 = 6 * 3_600_000;
 
 /// What the runtime does about reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,8 +77,12 @@ pub enum OutcomeEffect {
         product: Product,
         /// Of which channel.
         channel: Channel,
+        /// While it points to this version: another has not failed.
+        version: Version,
         /// Why, for everybody to read.
         reason: String,
+        /// What one of the nodes said, for whoever runs the seed.
+        words: Option<String>,
     },
 }
 
@@ -93,14 +103,34 @@ pub(super) struct Outcomes {
     attention: Attention,
     meetings: BTreeMap<PeerId, Meeting>,
     look_at_ms: u64,
-    halts_asked_ms: BTreeMap<(Product, Channel), u64>,
+    halts_asked: BTreeMap<(Product, Channel), HaltAsked>,
+    /// What is to be reported and has no number yet.
+    untold: Vec<Told>,
+}
+
+/// A pause that was asked for and is not in force yet.
+#[derive(Debug, Clone, Copy)]
+struct HaltAsked {
+    again_ms: u64,
+    times: u32,
+}
+
+/// What an earlier run left.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// Reports that no seed has acknowledged.
+    pub reports: Vec<Report>,
+    /// The highest number that a report had.
+    pub last_number: u64,
+    /// The fleet.
+    pub nodes: Vec<(PeerId, NodeRecord)>,
 }
 
 impl Engine {
     /// Takes up what an earlier run left.
-    pub fn remember_outcomes(&mut self, reports: Vec<Report>, nodes: Vec<(PeerId, NodeRecord)>) {
-        self.outcomes.outbox.restore(reports);
-        self.outcomes.ledger.restore(nodes);
+    pub fn remember_outcomes(&mut self, before: Remembered, now: Now) {
+        self.outcomes.outbox.restore(before.reports, before.last_number);
+        self.outcomes.ledger.restore(before.nodes, now.wall);
         if !self.outcomes.outbox.is_empty() {
             self.outcomes.seek_at_ms = Some(SEEK_MS.0);
         }
@@ -121,7 +151,7 @@ impl Engine {
 
     fn builds(&self, product: &Product, policy: &ChannelPolicy) -> BTreeSet<Digest> {
         let Some(view) = self.catalog.view() else { return BTreeSet::new() };
-        let of = |release: &&std::sync::Arc<updraft_protocol::release::Release>| {
+        let of = |release: &&Arc<Release>| {
             release.id.product == *product && Some(&release.id.version) == policy.version.as_ref()
         };
         view.releases.iter().filter(of).map(|release| release.artifact).collect()
@@ -129,13 +159,20 @@ impl Engine {
 
     // ---- a node -----------------------------------------------------------------------------
 
-    /// Reports what the effects at hand tell of installs.
-    pub(super) fn report_outcomes(&mut self, now: Now) {
+    /// Notes what the effects at hand tell of installs. Numbers come with [`Engine::report_outcomes`]: a node that
+    /// starts does not know yet which it has used.
+    pub(super) fn note_outcomes(&mut self) {
         let lines = self.effects.iter().filter_map(|effect| match effect {
             Effect::Journal(line) => told(line),
             _ => None,
         });
-        for told in lines.collect::<Vec<_>>() {
+        self.outcomes.untold.extend(lines);
+    }
+
+    /// Reports what was noted, and what the effects at hand tell of installs.
+    pub(super) fn report_outcomes(&mut self, now: Now) {
+        self.note_outcomes();
+        for told in std::mem::take(&mut self.outcomes.untold) {
             let found = self.subscriptions.iter().find(|s| s.spec.directory.as_deref() == Some(&told.directory));
             let Some(channel) = found.map(|subscription| subscription.spec.channel.clone()) else { continue };
             let report = Report {
@@ -201,8 +238,9 @@ impl Engine {
             let _has_room = self.outcomes.ledger.seen(peer, now.wall);
         }
         if self.confidant().as_ref() == Some(peer) {
-            self.tell_what_runs(peer, now);
+            // What runs is the last word.
             self.send_reports(now);
+            self.tell_what_runs(peer, now);
         }
     }
 
@@ -275,21 +313,46 @@ impl Engine {
             self.fault(peer, "sent a report that it did not sign", now);
             return;
         }
-        // Only of what there is: names cost nothing.
-        let known = self.catalog.view().is_some_and(|view| view.products().contains(&report.product));
-        if known && self.outcomes.ledger.seen(peer, now.wall) {
-            let followed = (report.product.clone(), report.channel.clone());
-            if self.outcomes.ledger.take(peer, report, now.wall)
-                && matches!(report.outcome, Outcome::Runs | Outcome::Installed)
-                && let Some(meeting) = self.outcomes.meetings.get_mut(peer)
-            {
-                meeting.named.insert(followed);
-            }
+        if self.is_known(report) && !self.take_report(peer, report, now) {
+            // There is no room for it now: it comes again.
+            return;
         }
         if report.number > 0 {
             let message = Control::Reported { numbers: vec![report.number] };
             self.push(SwarmEffect::Control { peer: peer.clone(), message });
         }
+    }
+
+    /// Whether what it speaks of exists here: names cost nothing. What is not known to exist need not come again.
+    fn is_known(&self, report: &Report) -> bool {
+        let followed = (report.product.clone(), report.channel.clone());
+        self.catalog.view().is_some_and(|view| view.channels.contains_key(&followed))
+            && (self.is_release(report) || report.outcome == Outcome::Runs)
+    }
+
+    fn is_release(&self, report: &Report) -> bool {
+        let is_it = |release: &Arc<Release>| {
+            release.artifact == report.artifact
+                && release.id.product == report.product
+                && release.id.version == report.version
+        };
+        self.catalog.view().is_some_and(|view| view.releases.iter().any(is_it))
+    }
+
+    /// Keeps a node's word; false where there is no room for it.
+    fn take_report(&mut self, peer: &PeerId, report: &Report, now: Now) -> bool {
+        let followed = (report.product.clone(), report.channel.clone());
+        let is_release = self.is_release(report);
+        let ledger = &mut self.outcomes.ledger;
+        let taken = ledger.seen(peer, now.wall)
+            && if is_release { ledger.take(peer, report, now.wall) } else { ledger.runs_another(peer, &followed) };
+        if taken
+            && matches!(report.outcome, Outcome::Runs | Outcome::Installed)
+            && let Some(meeting) = self.outcomes.meetings.get_mut(peer)
+        {
+            meeting.named.insert(followed);
+        }
+        taken
     }
 
     /// Sends again what was not acknowledged; at a seed, looks at what became of the releases.
@@ -302,11 +365,10 @@ impl Engine {
         if !self.config.is_seed {
             return;
         }
-        let here = self.peers.ready();
+        let mut here = self.peers.ready();
         self.outcomes.attention.look(!here.is_empty(), now);
-        for peer in &here {
-            self.outcomes.ledger.is_here(peer, now.wall);
-        }
+        here.push(self.config.me.clone());
+        self.outcomes.ledger.look(&here, now.wall);
         let written = self.outcomes.ledger.take_changes(WRITE_NODES);
         if !written.kept.is_empty() || !written.forgotten.is_empty() {
             let effect = OutcomeEffect::Nodes { kept: written.kept, forgotten: written.forgotten };
@@ -317,7 +379,7 @@ impl Engine {
 
     /// Everything about the fleet that is not written yet: the node stops.
     pub fn settle_outcomes(&mut self) -> Vec<Effect> {
-        let written = self.outcomes.ledger.take_changes(ledger::MAX_NODES);
+        let written = self.outcomes.ledger.take_all();
         if written.kept.is_empty() && written.forgotten.is_empty() {
             return Vec::new();
         }
@@ -331,18 +393,25 @@ impl Engine {
         }
         for (key, policy) in &view.channels {
             if policy.halt.is_none() || policy.paused {
-                self.outcomes.halts_asked_ms.remove(key);
+                self.outcomes.halts_asked.remove(key);
                 continue;
             }
-            let asked_ms = self.outcomes.halts_asked_ms.get(key);
-            if asked_ms.is_some_and(|asked_ms| now.mono_ms.saturating_sub(*asked_ms) < HALT_AGAIN_MS) {
+            let tally = self.tally(key, policy, now.wall);
+            let (Some(reason), Some(version)) = (halt::judge(policy, &tally), &policy.version) else {
+                self.outcomes.halts_asked.remove(key);
+                continue;
+            };
+            let asked = self.outcomes.halts_asked.get(key).copied();
+            if asked.is_some_and(|asked| now.mono_ms < asked.again_ms) {
                 continue;
             }
-            if let Some(reason) = halt::judge(policy, &self.tally(key, policy, now.wall)) {
-                self.outcomes.halts_asked_ms.insert(key.clone(), now.mono_ms);
-                let (product, channel) = key.clone();
-                self.push(Effect::Outcome(OutcomeEffect::Halt { product, channel, reason }));
-            }
+            let times = asked.map_or(0, |asked| asked.times);
+            let pause_ms = HALT_AGAIN_MS.saturating_mul(1 << times.min(16)).min(MAX_HALT_AGAIN_MS);
+            let again_ms = now.mono_ms.saturating_add(pause_ms);
+            let asked = HaltAsked { again_ms, times: times.saturating_add(1) };
+            self.outcomes.halts_asked.insert(key.clone(), asked);
+            let ((product, channel), version, words) = (key.clone(), version.clone(), tally.last_words);
+            self.push(Effect::Outcome(OutcomeEffect::Halt { product, channel, version, reason, words }));
         }
     }
 }

@@ -9,6 +9,7 @@ use updraft_protocol::time::UtcTime;
 use super::Runtime;
 use super::inspect;
 use super::open::{Opened, wall_clock};
+use super::outcomes::Told;
 use crate::config::Role;
 use crate::control::channels::{ChannelChangeView, ChannelRequest, ChannelRow, ChannelsView, OutcomeCounts};
 use crate::control::messages::{ErrorBody, ErrorCode, Response};
@@ -174,11 +175,11 @@ impl Runtime {
         reply.finish(end.map(|view| Response::ChannelChange(Box::new(view))));
     }
 
-    /// The same; `kind` is what is told of it where it is not an operator's doing.
+    /// The same; `told` says how it is told of where it is not an operator's doing.
     pub(super) async fn try_change(
         &mut self,
         request: ChannelRequest,
-        kind: Option<EventKind>,
+        told: Option<Told>,
     ) -> Result<ChannelChangeView, ErrorBody> {
         if self.config.role != Role::Seed {
             let body = error("this node is a peer; only a seed changes channels");
@@ -205,11 +206,13 @@ impl Runtime {
             return Err(body.with_hint("updraft events shows why"));
         }
         let (product, channel) = (request.product, request.channel);
+        let told = told.unwrap_or(Told { kind: EventKind::ChannelChanged, words: None });
+        let words = told.words.map(|words| format!("; one said: {words}")).unwrap_or_default();
         self.tell(Event {
-            kind: kind.unwrap_or(EventKind::ChannelChanged),
+            kind: told.kind,
             version: changed_version(&done),
             peer: None,
-            text: format!("{product}:{channel}: {}", done.changes.join("; ")),
+            text: format!("{product}:{channel}: {}{words}", done.changes.join("; ")),
             product: Some(product),
         })
         .await;

@@ -101,7 +101,7 @@ pub(super) fn restore(
     engine.limit_cache(cache_limit_bytes);
     engine.set_maintenance(&maintenance);
     engine.remember_pins(opened.state.pins(&repository.0)?);
-    outcomes::restore(&mut engine, opened, is_seed)?;
+    outcomes::restore(&mut engine, opened, is_seed, now)?;
     Ok((engine, effects))
 }
 

@@ -104,16 +104,16 @@ fn has_vote(peer: &PeerId, node: &NodeRecord, policy: &ChannelPolicy, last: &Att
     was_known && counts && turn == Opens::Now
 }
 
-/// Why the channel is to pause; none: it goes on.
+/// Why the channel is to pause; none: it goes on. Counts, and nobody's words: everybody is to read it, and what
+/// nodes say is said to their seed only.
 pub fn judge(policy: &ChannelPolicy, tally: &Tally) -> Option<String> {
     let halt = policy.halt.filter(|_| !policy.paused)?;
     let version = policy.version.as_ref()?;
     if !halt.is_passed(tally.votes_failed, tally.votes) {
         return None;
     }
-    let words = tally.last_words.as_ref().map(|words| format!("; one said: {words}")).unwrap_or_default();
     Some(format!(
-        "paused by itself: {version} failed on {} of {} nodes (or they fell silent), and {} % are too many{words}",
+        "paused by itself: {version} failed on {} of {} nodes (or they fell silent), and {} % are too many",
         tally.votes_failed, tally.votes, halt.failures_percent
     ))
 }
@@ -172,6 +172,20 @@ mod tests {
         }
     }
 
+    fn report() -> Report {
+        Report {
+            number: 1,
+            product: app().0,
+            channel: app().1,
+            version: Version::new(1, 1, 0),
+            artifact: artifact(),
+            outcome: Outcome::Installed,
+            at: at(0),
+            text: String::new(),
+            signature: Vec::new(),
+        }
+    }
+
     fn tally(policy: &ChannelPolicy, nodes: &[NodeRecord], now: i64) -> Tally {
         let named: Vec<(PeerId, &NodeRecord)> = (0..).map(peer).zip(nodes).collect();
         let nodes = named.iter().map(|(peer, node)| (peer, *node));
@@ -185,13 +199,15 @@ mod tests {
     }
 
     #[test]
-    fn failures_beyond_the_threshold_halt_and_the_reason_has_their_words() {
+    fn failures_beyond_the_threshold_halt_and_everybody_reads_counts_and_no_words() {
         let mut nodes = vec![node(-10, Outcome::Installed, 5); 8];
         nodes.push(node(-10, Outcome::RolledBack, 5));
         assert!(!halts(&policy(), &nodes, 10), "1 of 9");
         nodes.push(node(-10, Outcome::Failed, 5));
-        let reason = judge(&policy(), &tally(&policy(), &nodes, 10)).expect("2 of 10");
-        assert!(reason.contains("2 of 10 nodes") && reason.contains("it broke"), "{reason}");
+        let tally = tally(&policy(), &nodes, 10);
+        let reason = judge(&policy(), &tally).expect("2 of 10");
+        assert!(reason.contains("2 of 10 nodes") && !reason.contains("it broke"), "{reason}");
+        assert_eq!(tally.last_words.as_deref(), Some("it broke"), "for the seed's own events");
         assert!(!halts(&ChannelPolicy { halt: None, ..policy() }, &nodes, 10));
         assert!(!halts(&ChannelPolicy { paused: true, ..policy() }, &nodes, 10), "there is nothing left to halt");
         assert!(!halts(&ChannelPolicy { since: Some(at(-20)), ..policy() }, &nodes, 10), "nobody was known before");
@@ -297,19 +313,11 @@ mod tests {
         #[test]
         fn a_node_that_reports_a_thousand_times_counts_once(others in 0..20_u32, failing in 1..1_000_u64) {
             let mut ledger = Ledger::default();
-            let report = |number, outcome| Report {
-                number,
-                product: app().0,
-                channel: app().1,
-                version: Version::new(1, 1, 0),
-                artifact: artifact(),
-                outcome,
-                at: at(0),
-                text: String::new(),
-                signature: Vec::new(),
-            };
+            let report = |number, outcome| Report { number, outcome, ..report() };
             for number in 0..=others {
                 let _room = ledger.seen(&peer(number), at(-10));
+                ledger.take(&peer(number), &report(0, Outcome::Runs), at(-10));
+                ledger.look(&[peer(number)], at(-10));
                 ledger.take(&peer(number), &report(1, Outcome::Installed), at(1));
             }
             for number in 2..2 + failing {
@@ -328,9 +336,13 @@ mod tests {
         #[test]
         fn nodes_invented_beforehand_have_few_votes(invented in 1..500_u32) {
             let mut ledger = Ledger::default();
+            let runs = Report { outcome: Outcome::Runs, number: 0, ..report() };
             for number in 0..invented {
                 let _room = ledger.seen(&peer(number), at(-100));
+                ledger.take(&peer(number), &runs, at(-100));
             }
+            let here: Vec<PeerId> = ledger.nodes().keys().cloned().collect();
+            ledger.look(&here, at(-100));
             let voices = ledger.nodes().values().filter(|node| node.voice_since.is_some()).count();
             prop_assert!(voices <= 16);
         }

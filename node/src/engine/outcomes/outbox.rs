@@ -22,8 +22,10 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Takes up what an earlier run left.
-    pub(crate) fn restore(&mut self, mut reports: Vec<Report>) {
+    /// Takes up what an earlier run left. `last` is the highest number that it gave: what was acknowledged is
+    /// not among `reports`, and must not be outdone by a machine whose clock is slow after its start.
+    pub(crate) fn restore(&mut self, mut reports: Vec<Report>, last: u64) {
+        self.last = self.last.max(last);
         reports.sort_by_key(|report| report.number);
         for report in reports.into_iter().rev() {
             if self.entries.len() < MAX_OUTCOMES {
@@ -144,9 +146,18 @@ mod tests {
         assert!(outbox.next_number(now) > first);
         assert!(Outbox::default().next_number(now.plus_seconds(1)) > first + 1);
         let mut restored = Outbox::default();
-        restored.restore(vec![report(first + 100, Outcome::Failed), report(first, Outcome::Began)]);
+        restored.restore(vec![report(first + 100, Outcome::Failed), report(first, Outcome::Began)], 0);
         assert_eq!(restored.next_number(UtcTime::from_unix(0)), first + 101, "the clock went back");
         assert_eq!(numbers(&restored.due(0)), [first, first + 100]);
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_outdone_whatever_the_clock_says() {
+        let mut outbox = Outbox::default();
+        let acknowledged = outbox.next_number(UtcTime::from_unix(1_800_000_000));
+        let mut restored = Outbox::default();
+        restored.restore(Vec::new(), acknowledged);
+        assert!(restored.next_number(UtcTime::from_unix(0)) > acknowledged);
     }
 
     proptest! {

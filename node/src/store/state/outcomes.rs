@@ -13,6 +13,9 @@ use crate::engine::outcomes::record::NodeRecord;
 /// Bytes of the length in front of a message.
 const FRAME_HEADER: usize = 4;
 
+/// The fact that says which numbers were used.
+const LAST_NUMBER: &str = "last_report_number";
+
 impl StateDb {
     /// Keeps a report until it is acknowledged.
     pub fn put_report(&self, repository: &Digest, report: &Report) -> Result<(), StateError> {
@@ -24,9 +27,20 @@ impl StateDb {
                 "INSERT INTO report_outbox (repository, number, body) VALUES (?1, ?2, ?3)
                  ON CONFLICT (repository, number) DO UPDATE SET body = excluded.body",
                 params![id(repository), number, body],
+            )?;
+            transaction.execute(
+                "INSERT INTO facts (repository, key, value) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (repository, key) DO UPDATE
+                 SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))",
+                params![id(repository), LAST_NUMBER, number.to_string()],
             )
         })?;
         Ok(())
+    }
+
+    /// The highest number that a report had, acknowledged or not; 0 where there was none.
+    pub fn last_report_number(&self, repository: &Digest) -> Result<u64, StateError> {
+        Ok(self.fact(repository, LAST_NUMBER)?.and_then(|number| number.parse().ok()).unwrap_or(0))
     }
 
     /// Forgets reports.
@@ -154,6 +168,9 @@ mod tests {
         let state = StateDb::open(&directory.path().join("state.db")).expect("opens");
         assert_eq!(state.reports(&repository).expect("read"), [report(1), report(3)]);
         assert_eq!(state.reports(&other).expect("read"), []);
+        state.remove_reports(&repository, &[1, 3]).expect("written");
+        assert_eq!(state.last_report_number(&repository).expect("read"), 3, "though all are acknowledged");
+        assert_eq!(state.last_report_number(&other).expect("read"), 0);
     }
 
     #[test]
