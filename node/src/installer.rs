@@ -116,7 +116,9 @@ impl InstallError {
 
     /// What to do where the system refused: its own words only say that it did.
     fn advice(&self) -> Option<&'static str> {
-        let (Self::Io { source, .. } | Self::Archive(ArchiveError::Io { cause: source, .. })) = self else { return None };
+        let (Self::Io { source, .. } | Self::Archive(ArchiveError::Io { cause: source, .. })) = self else {
+            return None;
+        };
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some("make room there"),
             io::ErrorKind::ReadOnlyFilesystem => Some("mount it writable; `dmesg` says whether the disk fails"),

@@ -68,7 +68,8 @@ fn judge(all: &[Seen], tally: &Tally, least: usize, words: &[&str]) {
 fn a_disk_that_fills_at_any_step_is_waited_for_without_a_restart() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let tally = Tally::default();
-    let shares = [vec![Scene::Upgrade, Scene::Return], vec![Scene::First, Scene::Unhold], vec![Scene::Ill, Scene::Trial]];
+    let shares =
+        [vec![Scene::Upgrade, Scene::Return], vec![Scene::First, Scene::Unhold], vec![Scene::Ill, Scene::Trial]];
     let all: Vec<Seen> = std::thread::scope(|scope| {
         let workers: Vec<_> = shares
             .iter()

@@ -26,9 +26,7 @@ use crate::process::{DEADLINE, Node, Program, differences, run_to_end, seed, wri
 
 use super::scene::{ILL, LOOPING, MAX_ATTEMPTS, Scene, VERSIONS};
 use super::trouble::Trouble;
-use super::{
-    KILL_AT, KILL_ON_TOUCH, RECORD, Recorded, STATE, TROUBLE, TROUBLE_AT, TROUBLE_IN, WATCH, state_files,
-};
+use super::{KILL_AT, KILL_ON_TOUCH, RECORD, Recorded, STATE, TROUBLE, TROUBLE_AT, TROUBLE_IN, WATCH, state_files};
 
 /// Names the file to which the starter adds a line for each start: the version that it was told.
 pub const STARTS: &str = "CRASH_STARTS";
@@ -495,7 +493,8 @@ impl Site {
         if installed.is_some() && installed != current && !steps_aside {
             violations.push(format!("the journal ({}) says {installed:?}, `current` says {current:?}", found.journal));
         }
-        if let Some(row) = state.installed.as_ref().filter(|row| [ILL, LOOPING].contains(&&*row.release.version.to_string()))
+        if let Some(row) =
+            state.installed.as_ref().filter(|row| [ILL, LOOPING].contains(&&*row.release.version.to_string()))
         {
             violations.push(format!("{} never proved itself and is called installed", row.release.version));
         }

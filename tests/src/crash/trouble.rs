@@ -62,12 +62,9 @@ impl Trouble {
     pub fn is_there(self, directory: &Path) -> bool {
         match self {
             Self::Full => directory.join(FILLER).exists(),
-            Self::ReadOnly => {
-                rustix::fs::statvfs(directory).is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
-            }
-            Self::Forbidden => {
-                fs::metadata(directory).is_ok_and(|found| found.permissions().mode() & 0o200 == 0)
-            }
+            Self::ReadOnly => rustix::fs::statvfs(directory)
+                .is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY)),
+            Self::Forbidden => fs::metadata(directory).is_ok_and(|found| found.permissions().mode() & 0o200 == 0),
         }
     }
 
@@ -139,7 +136,11 @@ impl Site {
         loop {
             living.require_alive();
             let waited = began.elapsed();
-            assert!(waited < DEADLINE, "{scene:?}, {trouble:?} at step {step}: the node hangs: {seen:?}\n{}", living.log());
+            assert!(
+                waited < DEADLINE,
+                "{scene:?}, {trouble:?} at step {step}: the node hangs: {seen:?}\n{}",
+                living.log()
+            );
             std::thread::sleep(PAUSE);
             if since.is_none() && trouble.is_there(directory) {
                 since = Some(Instant::now());
