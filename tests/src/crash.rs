@@ -8,6 +8,7 @@ pub mod campaign;
 pub mod power;
 pub mod scene;
 pub mod site;
+pub mod trouble;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -19,18 +20,20 @@ use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
 use updraft::atomic::steps::{self, Step};
 
+use self::trouble::Trouble;
+
 /// Names the directory whose steps count.
 pub const WATCH: &str = "CRASH_WATCH";
 /// SIGKILL once so many steps were taken, 1 being the first.
 pub const KILL_AT: &str = "CRASH_KILL_AT";
 /// SIGKILL at the first step that touches [`WATCH`] itself, if set at all.
 pub const KILL_ON_TOUCH: &str = "CRASH_KILL_ON_TOUCH";
-/// Fill the disk of [`WATCH`] once so many steps were taken, by a file of the name [`FILLER`] in [`FILL_IN`].
-pub const FILL_AT: &str = "CRASH_FILL_AT";
-/// Names the directory that the filler is made in.
-pub const FILL_IN: &str = "CRASH_FILL_IN";
-/// What fills a disk.
-pub const FILLER: &str = "filler";
+/// Make [`TROUBLE`] once so many steps were taken.
+pub const TROUBLE_AT: &str = "CRASH_TROUBLE_AT";
+/// Names what kind of trouble: see [`trouble::Trouble`].
+pub const TROUBLE: &str = "CRASH_TROUBLE";
+/// Names the directory that is in trouble.
+pub const TROUBLE_IN: &str = "CRASH_TROUBLE_IN";
 /// Names the file to which every step is added, one JSON object a line.
 pub const RECORD: &str = "CRASH_RECORD";
 /// Names the state database; with [`RECORD`], its files are copied next to the record at each transaction.
@@ -75,8 +78,9 @@ struct Plan {
     watch: PathBuf,
     kill_at: Option<u64>,
     kill_on_touch: bool,
-    fill_at: Option<u64>,
-    fill_in: PathBuf,
+    trouble_at: Option<u64>,
+    trouble: Option<Trouble>,
+    trouble_in: PathBuf,
     record: Option<PathBuf>,
     state: Option<PathBuf>,
 }
@@ -102,8 +106,9 @@ pub fn listen() {
         watch,
         kill_at: number(KILL_AT),
         kill_on_touch: std::env::var_os(KILL_ON_TOUCH).is_some(),
-        fill_at: number(FILL_AT),
-        fill_in: path(FILL_IN).unwrap_or_default(),
+        trouble_at: number(TROUBLE_AT),
+        trouble: std::env::var(TROUBLE).ok().and_then(|name| Trouble::from_name(&name)),
+        trouble_in: path(TROUBLE_IN).unwrap_or_default(),
         record: path(RECORD),
         state: path(STATE),
     };
@@ -134,8 +139,8 @@ impl Plan {
             line.push(b'\n');
             record.write_all(&line).expect("the record can be written");
         }
-        if self.fill_at == Some(progress.steps) {
-            fill(&self.fill_in.join(FILLER));
+        if let Some(trouble) = self.trouble.filter(|_| self.trouble_at == Some(progress.steps)) {
+            trouble.make(&self.trouble_in);
         }
         if self.kill_at == Some(progress.steps) || self.kill_on_touch && !matches!(step, Step::Committed) {
             // Nothing of this process runs on: not this thread, nor any other.
@@ -164,13 +169,4 @@ pub fn state_files(state: &Path) -> [PathBuf; 2] {
     let mut wal = state.as_os_str().to_owned();
     wal.push("-wal");
     [state.to_owned(), wal.into()]
-}
-
-/// Writes until the disk takes no more.
-pub fn fill(path: &Path) {
-    let Ok(mut file) = OpenOptions::new().create(true).append(true).open(path) else { return };
-    let block = vec![0xA5_u8; 1 << 16];
-    while file.write_all(&block).is_ok() {}
-    // What is left is less than a block; the last bytes go one page at a time.
-    while file.write_all(&block[..512]).is_ok() {}
 }

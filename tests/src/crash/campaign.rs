@@ -131,6 +131,13 @@ impl<'a> Story<'a> {
         }
     }
 
+    /// The peer came to the end of the scene, and was killed there.
+    pub fn ended(mut self) {
+        self.look();
+        self.tally.recoveries.fetch_add(1, Ordering::Relaxed);
+        self.require_the_end();
+    }
+
     /// All is as it must be at the end of the scene.
     fn require_the_end(&mut self) {
         let found = self.site.inspect(self.scene);

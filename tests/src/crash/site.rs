@@ -6,14 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use semver::Version;
-use updraft::control::client::Client;
+use updraft::control::client::{Client, Conversation};
 use updraft::control::garbage::GcView;
 use updraft::control::messages::Request;
 use updraft::control::views::{StatusView, SubscriptionState};
@@ -24,7 +25,8 @@ use crate::cluster::tree;
 use crate::process::{DEADLINE, Node, Program, differences, run_to_end, seed, write};
 
 use super::scene::{ILL, LOOPING, MAX_ATTEMPTS, Scene, VERSIONS};
-use super::{FILL_AT, FILL_IN, KILL_AT, KILL_ON_TOUCH, RECORD, Recorded, STATE, WATCH, state_files};
+use super::trouble::Trouble;
+use super::{KILL_AT, KILL_ON_TOUCH, RECORD, Recorded, STATE, TROUBLE, TROUBLE_AT, TROUBLE_IN, WATCH, state_files};
 
 /// Names the file to which the starter adds a line for each start: the version that it was told.
 pub const STARTS: &str = "CRASH_STARTS";
@@ -48,10 +50,8 @@ pub enum Death {
 pub struct Extra {
     /// Write every step to this file.
     pub record: Option<PathBuf>,
-    /// Fill the disk of this directory at this step.
-    pub fill: Option<(u64, PathBuf)>,
-    /// Give up waiting after so long, without blame.
-    pub patience: Option<Duration>,
+    /// Make this trouble in this directory at this step.
+    pub trouble: Option<(u64, Trouble, PathBuf)>,
 }
 
 /// How a node's life ended.
@@ -61,8 +61,48 @@ pub enum Life {
     Killed,
     /// It did what it was about to do, and was killed then.
     Done,
-    /// It was not done when patience ended; why it waits, in its words.
-    Waiting(String),
+}
+
+/// A peer that runs. It ends with the value.
+#[derive(Debug)]
+pub(super) struct Living {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Living {
+    /// What it has said.
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Whether it was killed.
+    ///
+    /// # Panics
+    /// Where it ended by itself.
+    fn is_dead(&mut self) -> bool {
+        let Some(status) = self.child.try_wait().expect("a child of this process") else { return false };
+        assert_eq!(status.signal(), Some(9), "the node ended by itself ({status}): {}", self.log());
+        true
+    }
+
+    /// # Panics
+    /// Where it ended.
+    pub(super) fn require_alive(&mut self) {
+        assert!(!self.is_dead(), "the node was killed: {}", self.log());
+    }
+
+    /// SIGKILL, unless it died in this very moment.
+    pub(super) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Living {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 /// What a crash left.
@@ -154,13 +194,14 @@ impl Site {
             site.restore(Scene::Rollback);
             site.come_to(scene);
         }
+        // From here on it is offline: what is newest would take the place of what it is about to install.
+        seed.terminate();
         self_kills(&site);
         site.keep(Scene::GivenUp);
         // Three trees, of which two are to stay.
         site.finish(Scene::Ill);
         site.keep(Scene::Collect);
-        seed.terminate();
-        // From here on it is offline. What it left by hand is held, and waits for a word.
+        // What it left by hand is held, and waits for a word.
         site.finish(Scene::Return);
         site.keep(Scene::Unhold);
         site
@@ -218,14 +259,18 @@ impl Site {
         for part in ["peer", "apps"] {
             let from = self.templates.join(scene.template()).join(part);
             if from.exists() {
-                copy(&from, &self.home.join(part));
+                // It may be there, as a mount.
+                let to = self.home.join(part);
+                fs::create_dir_all(&to).expect("writable");
+                copy(&from.join("."), &to);
             }
         }
     }
 
     /// Where the starter of this scene writes its lines.
     fn starts(&self) -> PathBuf {
-        self.home.join(format!("starts-{}", self.restores.load(Ordering::Relaxed)))
+        // Beside the templates: where the peer's disk is full, its starter works all the same.
+        self.templates.with_file_name(format!("starts-{}", self.restores.load(Ordering::Relaxed)))
     }
 
     /// How many steps a peer takes in a scene until the release is unpacked and in its place.
@@ -250,6 +295,9 @@ impl Site {
 
     fn command(&self, scene: Scene, death: Death, extra: &Extra, on_touch: bool) -> Command {
         write(&self.data_dir().join("updraft.toml"), scene.configuration(&self.install_dir()));
+        // Whoever owns the place above runs the peer.
+        let owner = fs::metadata(&self.home).expect("it was made");
+        std::os::unix::fs::chown(self.data_dir(), Some(owner.uid()), Some(owner.gid())).expect("our own");
         let mut command = Command::new(self.program.0);
         command.arg("--data-dir").arg(self.data_dir());
         command.args(["peer", "--join", &self.ticket, "--listen", "/ip4/127.0.0.1/tcp/0"]);
@@ -264,8 +312,8 @@ impl Site {
         if let Some(record) = &extra.record {
             command.env(RECORD, record);
         }
-        if let Some((step, directory)) = &extra.fill {
-            command.env(FILL_AT, step.to_string()).env(FILL_IN, directory);
+        if let Some((step, trouble, directory)) = &extra.trouble {
+            command.env(TROUBLE_AT, step.to_string()).env(TROUBLE, trouble.name()).env(TROUBLE_IN, directory);
         }
         command
     }
@@ -278,66 +326,68 @@ impl Site {
         self.live(scene, death, extra, false)
     }
 
-    fn live(&self, scene: Scene, death: Death, extra: &Extra, on_touch: bool) -> Life {
-        let log = self.home.join("log");
+    pub(super) fn start(&self, scene: Scene, death: Death, extra: &Extra, on_touch: bool) -> Living {
+        let log = self.templates.with_file_name("log");
         let errors = fs::File::create(&log).expect("writable");
-        let mut child = self
+        let child = self
             .command(scene, death, extra, on_touch)
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
             .stderr(errors)
             .spawn()
             .expect("the program is there");
+        Living { child, log }
+    }
+
+    fn live(&self, scene: Scene, death: Death, extra: &Extra, on_touch: bool) -> Life {
+        let mut living = self.start(scene, death, extra, on_touch);
         let started = Instant::now();
         let mut asked = None;
-        let life = loop {
-            if let Some(status) = child.try_wait().expect("a child of this process") {
-                let text = || fs::read_to_string(&log).unwrap_or_default();
-                assert_eq!(status.signal(), Some(9), "the node ended by itself ({status}): {}", text());
+        loop {
+            if living.is_dead() {
                 return Life::Killed;
             }
             if let Death::After(instant) = death
                 && started.elapsed() >= instant
             {
-                break Life::Killed;
+                return Life::Killed;
             }
             let status = self.status();
             if let Some(status) = &status {
                 self.check_report(status);
-                if scene == Scene::Collect {
-                    if is_done(status, scene) && self.collect_garbage() {
-                        break Life::Done;
-                    }
-                } else if is_done(status, scene) {
-                    break Life::Done;
-                } else if asked.is_none()
-                    && let Some((before, request)) = scene.request()
-                    && installed(status) == Some(before)
-                {
-                    asked = self.ask(&request);
+                if self.is_done(status, scene) {
+                    return Life::Done;
                 }
+                self.ask_once(scene, status, &mut asked);
             }
             let waited = started.elapsed();
-            if extra.patience.is_some_and(|patience| waited >= patience) {
-                break Life::Waiting(
-                    status.and_then(|status| status.subscriptions.first()?.reason.clone()).unwrap_or_default(),
-                );
-            }
-            assert!(waited < DEADLINE, "the node hangs: {status:#?}\n{}", fs::read_to_string(&log).unwrap_or_default());
+            assert!(waited < DEADLINE, "the node hangs: {status:#?}\n{}", living.log());
             let left = if let Death::After(instant) = death { instant.saturating_sub(waited) } else { PAUSE };
             std::thread::sleep(left.min(PAUSE));
-        };
-        // It may have died at its step in this very moment.
-        let _ = child.kill();
-        let _ = child.wait();
-        life
+        }
     }
 
-    fn status(&self) -> Option<StatusView> {
+    /// Whether a scene is over.
+    pub(super) fn is_done(&self, status: &StatusView, scene: Scene) -> bool {
+        let state = status.subscriptions.first().map(|subscription| subscription.state);
+        let rests = state.is_some_and(|state| scene.ends_in(state)) && installed(status) == Some(scene.target());
+        rests && (scene != Scene::Collect || self.collect_garbage())
+    }
+
+    /// Asks for what the scene is about, once it can be asked for.
+    pub(super) fn ask_once(&self, scene: Scene, status: &StatusView, asked: &mut Option<Conversation>) {
+        if let (None, Some((before, request))) = (&asked, scene.request())
+            && installed(status) == Some(before)
+        {
+            *asked = self.ask(&request);
+        }
+    }
+
+    pub(super) fn status(&self) -> Option<StatusView> {
         Client::connect(&self.data_dir()).ok()?.send(&Request::Status { explain: false }).ok()?.finish().ok()
     }
 
-    fn ask(&self, request: &Request) -> Option<updraft::control::client::Conversation> {
+    fn ask(&self, request: &Request) -> Option<Conversation> {
         Client::connect(&self.data_dir()).ok()?.send(request).ok()
     }
 
@@ -490,16 +540,13 @@ fn installed(status: &StatusView) -> Option<&str> {
     status.subscriptions.first()?.installed.as_deref()
 }
 
-fn is_done(status: &StatusView, scene: Scene) -> bool {
-    let state = status.subscriptions.first().map(|subscription| subscription.state);
-    state.is_some_and(|state| scene.ends_in(state)) && installed(status) == Some(scene.target())
-}
-
 /// Lets a release take the node with it as often as it may.
 fn self_kills(site: &Site) {
     site.restore(Scene::Looping);
     for life in 1..=MAX_ATTEMPTS {
-        assert_eq!(site.run(Scene::Looping, Death::WhenDone, &Extra::default()), Life::Killed, "life {life}");
+        let ended = site.run(Scene::Looping, Death::WhenDone, &Extra::default());
+        let log = || fs::read_to_string(site.templates.with_file_name("log")).unwrap_or_default();
+        assert_eq!(ended, Life::Killed, "life {life}: {}", log());
     }
 }
 
@@ -518,6 +565,12 @@ fn clear(directory: &Path) {
         let path = entry.path();
         let removed =
             if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.unwrap_or_else(|error| panic!("{} cannot be removed: {error}", path.display()));
+        match removed {
+            // A mount in it stays, and is empty.
+            Err(error) if error.kind() != std::io::ErrorKind::ResourceBusy => {
+                panic!("{} cannot be removed: {error}", path.display())
+            }
+            _ => {}
+        }
     }
 }
