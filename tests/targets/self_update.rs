@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -12,7 +13,7 @@ use updraft::control::messages::Request;
 use updraft::control::views::{StatusView, SubscriptionState, SubscriptionView};
 use updraft_tests::cluster::has_installed;
 use updraft_tests::itself::{Own, ask, children_of, program_of, publish, status, stripped, until_status};
-use updraft_tests::process::{Node, Program, Running, seed, until, write};
+use updraft_tests::process::{Node, Program, Running, say, seed, until, write};
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_updraft"));
 
@@ -138,7 +139,7 @@ impl Drop for Site {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.launcher.as_ref().map(Running::stderr).unwrap_or_default();
-            updraft_tests::process::say(&format!("---- the launcher and its nodes\n{log}"));
+            say(&format!("---- the launcher and its nodes\n{log}"));
         }
     }
 }
@@ -269,6 +270,26 @@ fn a_launcher_and_a_node_that_are_killed_at_any_moment_end_in_a_good_state() {
     site.publish("1.5.0", Own::Program, GOOD);
     arrives(&site, "1.5.0");
     assert_no_litter(&site.directory());
+}
+
+#[test]
+fn a_kill_at_any_instant_of_an_update_costs_no_update() {
+    let mut site = Site::new("500ms", &["--settle-ms", "300", "--tries", "3"]);
+    for version in ["1.1.0", "1.2.0", "1.3.0", "1.4.0"] {
+        let (wait_ms, both) = (rand::random::<u64>() % 3_000, rand::random::<bool>());
+        say(&format!("{version}: a kill of {} after {wait_ms} ms", if both { "both" } else { "the node" }));
+        site.publish(version, Own::Program, GOOD);
+        std::thread::sleep(Duration::from_millis(wait_ms));
+        if both {
+            site.kill_launcher();
+            site.launch();
+        } else if let Some((pid, _)) = site.node() {
+            kill(pid);
+        }
+        site.until(version, |status| has_installed(status, version));
+        until("the release as a process", || site.runs(version).then_some(()));
+        assert_eq!(site.current(), version);
+    }
 }
 
 /// An install directory of two releases that are scripts: 1.0.0 stays up, and 1.1.0 does this.
