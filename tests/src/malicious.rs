@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use updraft::engine::effect::{GossipVerdict, SwarmEffect};
 use updraft::engine::input::{BlockOutcome, SwarmInput};
-use updraft::swarm::{self, BlockIo, Written, Identity, SwarmConfig, SwarmHandle};
+use updraft::swarm::{self, BlockIo, Identity, SwarmConfig, SwarmHandle, Written};
 use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::manifest::Manifest;

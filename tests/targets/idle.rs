@@ -153,7 +153,9 @@ fn measure_idle(transport: &str, listen: &str) {
         let rate = |bytes: u64| bytes / node_seconds.max(1);
         let sessions = sessions(&cluster).await;
         let seconds = window.as_secs();
-        println!("{count} nodes over {transport} that have nothing to do, for {seconds} s; bytes sent a second and node");
+        println!(
+            "{count} nodes over {transport} that have nothing to do, for {seconds} s; bytes sent a second and node"
+        );
         println!("  sessions of a node            median {}, most {}", sessions[count / 2], sessions[count - 1]);
         println!("  written to connections        {:>6}", rate(traffic.written));
         println!("  with headers of IP and above  {:>6}", rate(traffic.wire));

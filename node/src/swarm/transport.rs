@@ -79,8 +79,8 @@ pub(super) fn build(
         .timeout(HANDSHAKE_DEADLINE)
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
 
-    let over_quic =
-        quic::tokio::Transport::new(quic_config(keypair)).map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+    let over_quic = quic::tokio::Transport::new(quic_config(keypair))
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
 
     let both = OrTransport::new(over_tcp, over_quic).map(|either, _| match either {
         Either::Left(connection) | Either::Right(connection) => connection,

@@ -315,8 +315,7 @@ impl Run {
             return;
         }
         let Asked { of, object, block, .. } = self.asked.remove(pending[number % pending.len()]);
-        let Kept { outcome, liars, .. } =
-            self.pieces.write(&world().manifest, &mut self.have, block, &of, !rotten);
+        let Kept { outcome, liars, .. } = self.pieces.write(&world().manifest, &mut self.have, block, &of, !rotten);
         let piece = match outcome {
             BlockOutcome::PieceVerified(piece) | BlockOutcome::PieceRejected(piece) => Some(piece),
             _ => None,

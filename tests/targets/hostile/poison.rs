@@ -155,7 +155,7 @@ async fn what_was_right_before_its_sender_lied_is_not_fetched_again() {
 }
 
 /// Pieces, at most, that one liar spoils before it is found out. Those count that were under way by then.
-const MOST_SPOILT: u64 = 64;
+const MOST_SPOILT: u64 = 32;
 
 /// Whoever spoilt anything at a node is banned there, and spoilt little.
 async fn assert_is_found_out(victim: &Victim, liar: &Peer) {

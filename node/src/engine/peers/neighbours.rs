@@ -292,9 +292,8 @@ impl Peers {
         if self.sessions.iter().any(is_seed) {
             return Vec::new();
         }
-        let is_due = |known: &Known| {
-            known.from_ticket && !(names_seed && known.is_no_seed) && now_ms >= known.due_ms(true)
-        };
+        let is_due =
+            |known: &Known| known.from_ticket && !(names_seed && known.is_no_seed) && now_ms >= known.due_ms(true);
         let due: Vec<PeerId> =
             self.candidates().filter(|(_, known)| is_due(known)).map(|(peer, _)| peer.clone()).collect();
         due.into_iter().filter_map(|peer| self.dial(peer, now_ms)).collect()

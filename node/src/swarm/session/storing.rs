@@ -15,8 +15,8 @@ use updraft_protocol::transfer::{BlockRange, ObjectId};
 
 use super::{Common, Handle, lock};
 use crate::engine::input::{BlockOutcome, SwarmInput};
-use crate::swarm::{BlockIo, Written};
 use crate::swarm::buffers::Buffer;
+use crate::swarm::{BlockIo, Written};
 
 /// Bytes stored in one go, unless a single block is longer.
 const GO_BYTES: usize = MAX_BLOCK_BYTES as usize;

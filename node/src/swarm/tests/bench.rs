@@ -28,7 +28,7 @@ use super::harness::{MIB, OBJECT, QUIC, TCP, block, config, identity};
 use crate::engine::effect::SwarmEffect;
 use crate::engine::input::{BlockOutcome, SwarmInput};
 use crate::swarm::read_ahead::ReadAhead;
-use crate::swarm::{BlockIo, Written, SwarmHandle, muxer, spawn, tls};
+use crate::swarm::{BlockIo, SwarmHandle, Written, muxer, spawn, tls};
 
 /// Reads zeros, writes nowhere.
 #[derive(Debug, Default)]

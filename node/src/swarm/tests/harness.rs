@@ -15,7 +15,7 @@ use updraft_protocol::transfer::{BlockRange, Control, Hello, ObjectId, ObjectKin
 
 use crate::engine::effect::SwarmEffect;
 use crate::engine::input::{BlockOutcome, SwarmInput};
-use crate::swarm::{BlockIo, Written, Counters, Identity, Kad, SwarmConfig, SwarmHandle, spawn, streams, transport};
+use crate::swarm::{BlockIo, Counters, Identity, Kad, SwarmConfig, SwarmHandle, Written, spawn, streams, transport};
 
 pub(super) const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 pub(super) const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";

@@ -102,7 +102,8 @@ fn who_had_a_part_in_wrong_pieces_is_asked_for_whole_ones_until_they_are_right()
     let begun: BTreeSet<u32> =
         bed.parts.keys().copied().chain(bed.open.iter().map(|(_, block)| bed.piece(*block))).collect();
     let mut alone = 0;
-    while wrong.iter().any(|piece| bed.parts.contains_key(piece) || !bed.fetch.transfers[&bed.object].have.get(*piece)) {
+    while wrong.iter().any(|piece| bed.parts.contains_key(piece) || !bed.fetch.transfers[&bed.object].have.get(*piece))
+    {
         let (piece, senders) = bed.next_piece(true);
         assert!(senders.len() == 1 || begun.contains(&piece), "piece {piece} is of several again");
         alone += u32::from(senders.len() == 1);

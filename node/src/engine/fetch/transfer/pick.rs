@@ -59,7 +59,9 @@ impl Transfer {
         let watched = self.suspects.is_watched(peer);
         let block = self
             .pick_begun(peer, leaves)
-            .or_else(|| self.pick_wrong(peer).or_else(|| self.pick_rarest(peer, rng)).and_then(|p| self.begin(p, leaves)))
+            .or_else(|| {
+                self.pick_wrong(peer).or_else(|| self.pick_rarest(peer, rng)).and_then(|p| self.begin(p, leaves))
+            })
             .or_else(|| if watched { self.pick_abandoned(peer, leaves) } else { None });
         let (block, instead_of) = match block {
             Some(block) => (block, None),
