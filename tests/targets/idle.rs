@@ -6,7 +6,7 @@
 //!     cargo test --release -p updraft --test idle -- --ignored --nocapture --test-threads 1'
 //! ```
 //!
-//! Bytes are counted in two ways. What nodes wrote to their connections, encryption and framing included,
+//! Bytes are counted in two ways. What nodes wrote to their TCP connections, encryption and framing included,
 //! they count themselves. What that became on the wire, with the headers of TCP and IP and with packets that
 //! only acknowledge, the system counts for the loopback interface: exactly these nodes' packets in a network
 //! namespace of their own, as above, and an upper bound elsewhere. To each packet come [`ETHERNET_BYTES`].
@@ -119,11 +119,23 @@ fn number(name: &str, otherwise: u64) -> u64 {
 #[test]
 #[ignore = "a measurement of a quarter of an hour, run by name"]
 fn a_swarm_that_has_nothing_to_do() {
+    measure_idle("TCP", "/ip4/127.0.0.1/tcp/0");
+}
+
+#[test]
+#[ignore = "a measurement of a quarter of an hour, run by name"]
+fn a_swarm_that_has_nothing_to_do_over_quic_alone() {
+    measure_idle("QUIC", "/ip4/127.0.0.1/udp/0/quic-v1");
+}
+
+/// What nodes cost each other that listen at `listen` and have nothing to do.
+fn measure_idle(transport: &str, listen: &str) {
     let count = usize::try_from(number("UPDRAFT_IDLE_NODES", 32)).expect("a few");
     let window = Duration::from_secs(number("UPDRAFT_IDLE_SECONDS", 900));
     runtime(count).block_on(async {
-        let mut cluster = Cluster::start_seed(|_| {}).await;
-        cluster.add_mirrors(count.saturating_sub(1), |_| {}).await;
+        let listen = || vec![listen.to_owned()];
+        let mut cluster = Cluster::start_seed(|config| config.listen = listen()).await;
+        cluster.add_mirrors(count.saturating_sub(1), |config| config.listen = listen()).await;
         let source = cluster.scratch().join("release.bin");
         fs::write(&source, noise("idle", 100_000)).expect("writable");
         cluster.publish(&source, "1.0.0").await.expect("published");
@@ -140,10 +152,13 @@ fn a_swarm_that_has_nothing_to_do() {
         let node_seconds = clock.elapsed().as_secs() * u64::try_from(count).expect("a few");
         let rate = |bytes: u64| bytes / node_seconds.max(1);
         let sessions = sessions(&cluster).await;
-        println!("{count} nodes that have nothing to do, for {} s; bytes sent a second and node", window.as_secs());
+        let seconds = window.as_secs();
+        println!(
+            "{count} nodes over {transport} that have nothing to do, for {seconds} s; bytes sent a second and node"
+        );
         println!("  sessions of a node            median {}, most {}", sessions[count / 2], sessions[count - 1]);
         println!("  written to connections        {:>6}", rate(traffic.written));
-        println!("  with headers of TCP and IP    {:>6}", rate(traffic.wire));
+        println!("  with headers of IP and above  {:>6}", rate(traffic.wire));
         println!("  with those of Ethernet, too   {:>6}", rate(traffic.framed()));
         println!("  packets in a hundred seconds  {:>6}", rate(100 * traffic.packets));
         println!("  control messages in an hour   {:>6}", rate(3_600 * traffic.messages));

@@ -24,6 +24,11 @@ fn crowd(peers: usize, length: u64, seed_rate: u64, peer_rate: u64, budget_perce
     (model, bound_us(length, seed_rate, &vec![peer_rate; peers], None))
 }
 
+/// A number from the environment, for longer runs.
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+}
+
 fn assert_good(report: &Report, ratio: f64, copies: f64) {
     assert!(report.complete, "{report:?}");
     assert!(report.ratio() <= ratio, "{:.3} bounds: {report:?}", report.ratio());
@@ -190,6 +195,27 @@ fn honest_neighbours_of_spoilers_lose_little_speed() {
     let (spoilt, honest) = (took_us(true), took_us(false));
     // What the four could have brought is missing, a third of all uplinks; hardly anything else is.
     assert!(spoilt * 4 <= honest * 5, "{spoilt} us with spoilers, {honest} us with as many honest ones");
+}
+
+#[test]
+fn a_few_honest_ones_among_liars_of_all_kinds_finish() {
+    let (length, rate) = (34 * MIB, 20 * MBIT);
+    let honest = Host::new(rate);
+    let (rotten, spoils, silent) =
+        (Host { rotten: true, ..honest }, Host { spoils: true, ..honest }, Host { silent: true, ..honest });
+    for random_seed in 1..=number("UPDRAFT_LIARS_RUNS", 3) {
+        let mut world = plain(length, random_seed);
+        world.neighbours = 6;
+        let mut model = SwarmModel::new(world, honest);
+        let liars: Vec<usize> = [rotten, spoils, spoils, silent].map(|host| model.keeper(host)).into();
+        let crowd: Vec<usize> = (0..5).map(|_| model.join(honest, 0)).collect();
+        model.join(spoils, 500_000);
+        assert!(model.run_until(120_000_000, SwarmModel::all_done), "with {random_seed}");
+        for peer in crowd {
+            let banned = model.bans(peer);
+            assert!(banned.iter().all(|banned| liars.contains(banned) || *banned == 10), "{peer}: {banned:?}");
+        }
+    }
 }
 
 #[test]

@@ -29,6 +29,13 @@ const QUIC_STREAM_WINDOW_BYTES: u32 = 12 * 1024 * 1024;
 /// Bytes in flight that one QUIC connection is granted.
 const QUIC_CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
+/// A QUIC connection on which nothing is said says so after this long: routers forget the way of a datagram after
+/// 30 s, many of them. A neighbour with a shorter patience than [`QUIC_PATIENCE`] asks oftener itself.
+const QUIC_KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// A QUIC connection on which nothing arrived for this long is lost. Two signs of life may be lost before.
+const QUIC_PATIENCE: Duration = Duration::from_secs(60);
+const _: () = assert!(QUIC_KEEP_ALIVE.as_secs() < 30 && QUIC_PATIENCE.as_secs() >= 3 * QUIC_KEEP_ALIVE.as_secs());
+
 /// The system asks a connection's other end for a sign of life after a silence of this length. That costs two
 /// empty packets and wakes no program; it keeps routers from forgetting the connection, too.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
@@ -72,18 +79,24 @@ pub(super) fn build(
         .timeout(HANDSHAKE_DEADLINE)
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
 
-    let mut config = quic::Config::new(keypair);
-    config.handshake_timeout = HANDSHAKE_DEADLINE;
-    config.max_concurrent_stream_limit = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
-    config.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
-    config.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;
-    let over_quic =
-        quic::tokio::Transport::new(config).map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
+    let over_quic = quic::tokio::Transport::new(quic_config(keypair))
+        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
 
     let both = OrTransport::new(over_tcp, over_quic).map(|either, _| match either {
         Either::Left(connection) | Either::Right(connection) => connection,
     });
     with_dns(both)
+}
+
+fn quic_config(keypair: &identity::Keypair) -> quic::Config {
+    let mut config = quic::Config::new(keypair);
+    config.handshake_timeout = HANDSHAKE_DEADLINE;
+    config.keep_alive_interval = QUIC_KEEP_ALIVE;
+    config.max_idle_timeout = u32::try_from(QUIC_PATIENCE.as_millis()).unwrap_or(u32::MAX);
+    config.max_concurrent_stream_limit = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
+    config.max_stream_data = QUIC_STREAM_WINDOW_BYTES;
+    config.max_connection_data = QUIC_CONNECTION_WINDOW_BYTES;
+    config
 }
 
 /// Adds name resolution by the system's configuration.

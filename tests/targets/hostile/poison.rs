@@ -1,5 +1,7 @@
 //! Wrong blocks among right ones: who sent them is found out, and nobody else is blamed.
 
+use std::collections::BTreeMap;
+
 use updraft_protocol::transfer::{BlockRange, ObjectId};
 use updraft_tests::forge::Set;
 use updraft_tests::lab::{Lab, Truth, Victim};
@@ -152,6 +154,48 @@ async fn what_was_right_before_its_sender_lied_is_not_fetched_again() {
     victim.is_unharmed(&Truth::of(&[&set]), &[]).await;
 }
 
+/// Pieces, at most, that one liar spoils before it is found out. Those count that were under way by then.
+const MOST_SPOILT: u64 = 32;
+
+/// Whoever spoilt anything at a node is banned there, and spoilt little.
+async fn assert_is_found_out(victim: &Victim, liar: &Peer) {
+    let rejected = victim.status().await.transfer.bytes_rejected;
+    assert!(rejected == 0 || victim.banned(&liar.id).await, "{rejected} bytes were spoilt, and nobody was banned");
+    assert!(rejected <= MOST_SPOILT * PIECE_BYTES, "{rejected} bytes were wasted");
+}
+
+/// Lies in the last leaf of a piece, unless it was asked for all of it before: alone it tells the truth.
+struct NeverAlone {
+    paced: Paced,
+    served: BTreeMap<u64, u64>,
+}
+
+impl Behaviour for NeverAlone {
+    fn block(&mut self, _: &ObjectId, block: BlockRange) -> Serve {
+        let pause = self.paced.pause(block);
+        let served = self.served.entry(block.offset / PIECE_BYTES).or_default();
+        *served += u64::from(block.length);
+        let is_alone = *served >= PIECE_BYTES;
+        if last_leaf(block) && !is_alone { Serve::RottenLater(pause) } else { Serve::Later(pause) }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_never_alone_with_a_lie_is_banned_all_the_same() {
+    let lab = Lab::new();
+    let (forge, set) = repository_of("never alone", MIXED_BYTES);
+    assert_eq!(piece_bytes(&set), PIECE_BYTES);
+    let honest = holders(&set, 2).await;
+    let liar = Peer::start(&set, NeverAlone { paced: Paced::honest(SLOW), served: BTreeMap::new() }).await;
+    let addresses: Vec<String> = honest.iter().chain([&liar]).map(|peer| peer.address.clone()).collect();
+    let victim = lab.victim(&forge.ticket(&addresses)).await;
+    victim.reaches(&set, "1.0.0").await;
+    are_not_blamed(&victim, &honest).await;
+    assert_is_found_out(&victim, &liar).await;
+    assert!(victim.status().await.transfer.bytes_rejected > 0, "nothing was spoilt");
+    victim.is_unharmed(&Truth::of(&[&set]), &[]).await;
+}
+
 /// Spoils one leaf of each piece, and is too busy for all the others: no piece ever has it for its only source.
 struct Stealthy(Paced);
 
@@ -173,8 +217,6 @@ async fn who_spoils_single_blocks_and_serves_no_others_cannot_go_on_for_ever() {
     let victim = lab.victim(&forge.ticket(&addresses)).await;
     victim.reaches(&set, "1.0.0").await;
     are_not_blamed(&victim, &honest).await;
-    let transfer = victim.status().await.transfer;
-    let bytes = u64::try_from(MIXED_BYTES).expect("small");
-    assert!(transfer.bytes_rejected <= bytes / 2, "{} bytes were wasted", transfer.bytes_rejected);
+    assert_is_found_out(&victim, &stealthy).await;
     victim.is_unharmed(&Truth::of(&[&set]), &[]).await;
 }

@@ -62,7 +62,7 @@ impl Transfer {
             .or_else(|| {
                 self.pick_wrong(peer).or_else(|| self.pick_rarest(peer, rng)).and_then(|p| self.begin(p, leaves))
             })
-            .or_else(|| if watched { self.pick_abandoned(peer, leaves) } else { None });
+            .or_else(|| if watched { self.pick_abandoned(peer, leaves, now_ms) } else { None });
         let (block, instead_of) = match block {
             Some(block) => (block, None),
             None => self.take_over(peer, now_ms)?,
@@ -105,9 +105,10 @@ impl Transfer {
         if let Some(sole) = progress.and_then(|progress| progress.sole_source.as_ref()) {
             return sole == peer;
         }
-        let is_mixed = progress.is_some_and(|progress| !progress.is_untouched());
-        (!is_mixed || !self.suspects.is_watched(peer))
-            && (!self.suspects.contains(piece) || self.is_best_for(peer, piece))
+        if self.suspects.contains(piece) {
+            return self.is_best_for(peer, piece);
+        }
+        !self.suspects.is_watched(peer) || progress.is_none_or(PieceProgress::is_untouched)
     }
 
     /// Whether nobody is more suitable to be asked for a piece that was wrong.
@@ -123,12 +124,16 @@ impl Transfer {
     }
 
     /// Something of a piece that others had a part in, for a neighbour that is asked for whole ones only: where
-    /// nobody else can bring it.
-    fn pick_abandoned(&self, peer: &PeerId, leaves: usize) -> Option<BlockRange> {
+    /// nobody else can bring it now.
+    fn pick_abandoned(&self, peer: &PeerId, leaves: usize, now_ms: u64) -> Option<BlockRange> {
         let holder = self.holders.get(peer)?;
         let is_abandoned = |piece: u32, progress: &PieceProgress| {
-            let others = || self.holders.iter().filter(|(other, _)| !self.suspects.is_watched(other));
-            progress.sole_source.is_none() && !others().any(|(other, holder)| self.is_source(other, holder, piece))
+            let can_bring = |other: &PeerId, holder: &Holder| {
+                !self.suspects.is_watched(other)
+                    && now_ms >= holder.rest_until_ms
+                    && self.is_source(other, holder, piece)
+            };
+            progress.sole_source.is_none() && !self.holders.iter().any(|(other, holder)| can_bring(other, holder))
         };
         self.missing
             .iter()
