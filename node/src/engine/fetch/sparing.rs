@@ -19,6 +19,7 @@ use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::manifest::Manifest;
 use updraft_protocol::peer::PeerId;
 
+use super::availability::Availability;
 use super::departed::Departed;
 
 /// Bytes under offer while the rate is unknown, and at least.
@@ -93,7 +94,7 @@ pub(super) struct Uplink {
 pub(super) struct Surroundings<'a> {
     pub(super) manifest: &'a Manifest,
     /// Neighbours that hold each piece.
-    pub(super) availability: &'a [u32],
+    pub(super) availability: &'a Availability,
     pub(super) departed: &'a Departed,
     pub(super) uplink: Uplink,
 }
@@ -220,7 +221,7 @@ impl Sparing {
     pub(super) fn serves(&self, peer: &PeerId, piece: u32, around: &Surroundings<'_>) -> bool {
         let Some(offered) = self.offered.get(peer) else { return true };
         offered.told.get(piece)
-            || (around.availability[piece as usize] == 0 && self.open_of[piece as usize] == 0)
+            || (around.availability.all(piece) == 0 && self.open_of[piece as usize] == 0)
             || self.may_repeat(offered, around)
     }
 
@@ -275,9 +276,8 @@ impl Sparing {
     }
 
     fn choose(&mut self, peer: &PeerId, have: &Bitmap, around: &Surroundings<'_>, rng: &mut SmallRng) -> Option<u32> {
-        let untouched = |sparing: &Self, piece: u32| {
-            around.availability[piece as usize] == 0 && sparing.open_of[piece as usize] == 0
-        };
+        let untouched =
+            |sparing: &Self, piece: u32| around.availability.all(piece) == 0 && sparing.open_of[piece as usize] == 0;
         while let Some(piece) = self.fresh.pop() {
             if !around.departed.has_begun(piece) && untouched(self, piece) {
                 return Some(piece);
@@ -292,7 +292,7 @@ impl Sparing {
             if offered.open.contains_key(&piece) || offered.landing.contains_key(&piece) {
                 continue;
             }
-            let copies = around.availability[piece as usize] + u32::from(self.open_of[piece as usize]);
+            let copies = around.availability.all(piece) + u32::from(self.open_of[piece as usize]);
             if copies == 0 {
                 return Some(piece);
             }

@@ -10,6 +10,7 @@ use updraft_protocol::transfer::ObjectKind;
 use super::*;
 
 mod lying;
+mod near;
 mod pushed;
 
 /// A node that began to want something at 0 asks for it by now.

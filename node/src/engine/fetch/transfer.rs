@@ -19,7 +19,7 @@ use super::availability::Availability;
 use super::counts::ByteCounts;
 use super::departed::Departed;
 use super::holder::Holder;
-use super::locality::{Locality, Standing, rank};
+use super::locality::{Locality, PATIENCE_MS, Standing, rank};
 use super::progress::PieceProgress;
 use super::sparing::{Sparing, Surroundings, Uplink};
 
@@ -154,7 +154,7 @@ impl Transfer {
     /// Takes over what a neighbour says it has; replaces what it said before.
     pub(super) fn announce(&mut self, peer: &PeerId, standing: Standing, have: Bitmap, wants: bool, now_ms: u64) {
         if let Some(holder) = self.holders.get_mut(peer) {
-            self.availability.remove(&holder.have, holder.standing.is_near);
+            self.availability.remove(&holder.have, holder.supplies_site());
             holder.standing = standing;
             holder.have = have;
             holder.wants = wants;
@@ -163,7 +163,7 @@ impl Transfer {
             self.holders.insert(peer.clone(), Holder::new(standing, rank, have, wants));
         }
         let holder = &self.holders[peer];
-        self.availability.add(&holder.have, standing.is_near);
+        self.availability.add(&holder.have, holder.supplies_site());
         if let Some(sparing) = &mut self.sparing {
             if wants && !holder.have.is_full() {
                 sparing.wanted_by(peer, &Bitmap::empty(self.manifest.piece_count()), now_ms);
@@ -175,16 +175,14 @@ impl Transfer {
 
     /// A neighbour is near, or is not.
     pub(super) fn set_near(&mut self, peer: &PeerId, is_near: bool) {
-        if let Some(holder) = self.holders.get_mut(peer).filter(|holder| holder.standing.is_near != is_near) {
-            self.availability.remove(&holder.have, holder.standing.is_near);
-            holder.standing.is_near = is_near;
-            self.availability.add(&holder.have, is_near);
+        if let Some(holder) = self.holders.get_mut(peer) {
+            weigh(&mut self.availability, holder, |holder| holder.standing.is_near = is_near);
         }
     }
 
     /// Looks at where its neighbours are again.
     pub(super) fn look_around(&mut self, now_ms: u64) {
-        self.locality.look(&self.holders, now_ms);
+        self.locality.look(&self.holders, &self.have, now_ms);
     }
 
     /// A neighbour has one more piece.
@@ -192,7 +190,7 @@ impl Transfer {
         if let Some(holder) = self.holders.get_mut(peer)
             && holder.have.set(piece)
         {
-            self.availability.gain(piece, holder.standing.is_near);
+            self.availability.gain(piece, holder.supplies_site());
             if let Some(sparing) = &mut self.sparing {
                 sparing.gained(peer, piece, now_ms);
             }
@@ -229,15 +227,13 @@ impl Transfer {
     pub(super) fn offers(&mut self, uplink: Uplink, rng: &mut SmallRng) -> Vec<(PeerId, u32)> {
         let Self { sparing, manifest, availability, departed, holders, .. } = self;
         let Some(sparing) = sparing else { return Vec::new() };
-        let availability = availability.all();
         let around = Surroundings { manifest, availability, departed, uplink };
         sparing.offers(&around, |peer| holders.get(peer).map(|holder| &holder.have), rng)
     }
 
     /// Whether a request of `peer` for a piece is served now.
     pub(super) fn serves(&self, peer: &PeerId, piece: u32, uplink: Uplink) -> bool {
-        let Self { manifest, departed, .. } = self;
-        let availability = self.availability.all();
+        let Self { manifest, departed, availability, .. } = self;
         let around = Surroundings { manifest, availability, departed, uplink };
         self.sparing.as_ref().is_none_or(|sparing| sparing.serves(peer, piece, &around))
     }
@@ -264,7 +260,7 @@ impl Transfer {
             sparing.forget(peer);
         }
         let Some(holder) = self.holders.remove(peer) else { return Vec::new() };
-        self.availability.remove(&holder.have, holder.standing.is_near);
+        self.availability.remove(&holder.have, holder.supplies_site());
         let open: Vec<BlockRange> = holder.outstanding.keys().copied().collect();
         for block in &open {
             self.release(peer, *block);
@@ -339,7 +335,7 @@ impl Transfer {
     fn arrived(&mut self, peer: &PeerId, block: BlockRange, now_ms: u64) {
         self.duplicates.remove(&(peer.clone(), block));
         if let Some(holder) = self.holders.get_mut(peer) {
-            holder.arrived(block, now_ms);
+            weigh(&mut self.availability, holder, |holder| holder.arrived(block, now_ms));
             holder.settle(block);
         }
     }
@@ -400,6 +396,7 @@ impl Transfer {
             } else {
                 holder.rate.settle(now_ms);
             }
+            weigh(&mut self.availability, holder, |holder| holder.look(PATIENCE_MS, now_ms));
         }
         self.look_around(now_ms);
         self.outdated.retain(|_, until_ms| now_ms < *until_ms);
@@ -450,7 +447,7 @@ impl Transfer {
     pub(super) fn refused(&mut self, peer: &PeerId, block: BlockRange, rest_until_ms: u64) -> bool {
         let Some(holder) = self.holders.get_mut(peer) else { return false };
         holder.rest_until_ms = holder.rest_until_ms.max(rest_until_ms);
-        let asked = holder.settle(block);
+        let asked = holder.refused(block);
         if asked {
             self.release(peer, block);
         }
@@ -481,7 +478,11 @@ impl Transfer {
             .flat_map(|(peer, holder)| holder.outstanding.keys().map(|block| (peer.clone(), *block)))
             .collect();
         for (peer, block) in &open {
-            self.refused(peer, *block, 0);
+            // Nobody is to blame that it does not come.
+            if let Some(holder) = self.holders.get_mut(peer) {
+                holder.settle(*block);
+            }
+            self.release(peer, *block);
         }
         open
     }
@@ -499,5 +500,15 @@ impl Transfer {
     /// Bytes per second from all neighbours together.
     pub(super) fn rate_bytes_per_second(&self) -> u64 {
         self.holders.values().map(|holder| holder.rate.bytes_per_second()).sum()
+    }
+}
+
+/// Changes a neighbour in a way that may change whether it supplies this node's site.
+fn weigh(availability: &mut Availability, holder: &mut Holder, change: impl FnOnce(&mut Holder)) {
+    let before = holder.supplies_site();
+    change(holder);
+    if holder.supplies_site() != before {
+        availability.remove(&holder.have, before);
+        availability.add(&holder.have, !before);
     }
 }

@@ -15,7 +15,7 @@ struct Seed {
     manifest: Manifest,
     sparing: Sparing,
     departed: Departed,
-    availability: Vec<u32>,
+    availability: Availability,
     holders: BTreeMap<PeerId, Bitmap>,
     budget_percent: Option<u32>,
     now_ms: u64,
@@ -37,7 +37,7 @@ impl Seed {
             sparing: Sparing::new(&manifest, &mut rng),
             manifest,
             departed: Departed::default(),
-            availability: vec![0; PIECES as usize],
+            availability: Availability::new(PIECES),
             holders: BTreeMap::new(),
             budget_percent,
             now_ms: 0,
@@ -54,8 +54,7 @@ impl Seed {
     /// A neighbour asks for a piece, and gets it where it is served.
     fn asks(&mut self, peer: &PeerId, piece: u32) -> bool {
         let Self { manifest, availability, departed, budget_percent, now_ms, .. } = self;
-        let uplink =
-            Uplink { rate_bytes_per_second: 1 << 20, budget_percent: *budget_percent, now_ms: *now_ms };
+        let uplink = Uplink { rate_bytes_per_second: 1 << 20, budget_percent: *budget_percent, now_ms: *now_ms };
         let around = Surroundings { manifest, availability, departed, uplink };
         let served = self.sparing.serves(peer, piece, &around);
         if served {
@@ -72,8 +71,7 @@ impl Seed {
     /// Pieces that are offered now, and to whom.
     fn offers(&mut self) -> Vec<(PeerId, u32)> {
         let Self { manifest, availability, departed, budget_percent, now_ms, sparing, holders, rng } = self;
-        let uplink =
-            Uplink { rate_bytes_per_second: 1 << 20, budget_percent: *budget_percent, now_ms: *now_ms };
+        let uplink = Uplink { rate_bytes_per_second: 1 << 20, budget_percent: *budget_percent, now_ms: *now_ms };
         let around = Surroundings { manifest, availability, departed, uplink };
         sparing.offers(&around, |peer| holders.get(peer), rng)
     }
@@ -81,7 +79,7 @@ impl Seed {
     /// A neighbour announces a piece.
     fn gains(&mut self, peer: &PeerId, piece: u32) {
         if self.holders.get_mut(peer).is_some_and(|have| have.set(piece)) {
-            self.availability[piece as usize] += 1;
+            self.availability.gain(piece, false);
             self.sparing.gained(peer, piece, self.now_ms);
         }
     }
