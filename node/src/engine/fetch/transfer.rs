@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use updraft_protocol::bitmap::Bitmap;
-use updraft_protocol::manifest::Manifest;
+use updraft_protocol::manifest::{Manifest, PieceIndex};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, ObjectId};
 
@@ -168,7 +168,7 @@ impl Transfer {
             if wants && !holder.have.is_full() {
                 sparing.wanted_by(peer, &Bitmap::empty(self.manifest.piece_count()), now_ms);
             } else {
-                sparing.forget(peer);
+                sparing.rest(peer, holder.have.is_full());
             }
         }
     }
@@ -197,7 +197,7 @@ impl Transfer {
             if holder.have.is_full() {
                 holder.wants = false;
                 if let Some(sparing) = &mut self.sparing {
-                    sparing.forget(peer);
+                    sparing.rest(peer, true);
                 }
             }
         }
@@ -231,11 +231,18 @@ impl Transfer {
         sparing.offers(&around, |peer| holders.get(peer).map(|holder| &holder.have), rng)
     }
 
-    /// Whether a request of `peer` for a piece is served now.
-    pub(super) fn serves(&self, peer: &PeerId, piece: u32, uplink: Uplink) -> bool {
-        let Self { manifest, departed, availability, .. } = self;
+    /// Whether a request of `peer` for a block of a piece is served now.
+    pub(super) fn grants(&mut self, peer: &PeerId, piece: PieceIndex, block: BlockRange, uplink: Uplink) -> bool {
+        let Self { manifest, departed, availability, sparing, .. } = self;
         let around = Surroundings { manifest, availability, departed, uplink };
-        self.sparing.as_ref().is_none_or(|sparing| sparing.serves(peer, piece, &around))
+        sparing.as_mut().is_none_or(|sparing| sparing.grants(peer, piece, block, &around))
+    }
+
+    /// A block that `peer` asked for does not leave.
+    pub(super) fn withdrawn(&mut self, peer: &PeerId, block: BlockRange) {
+        if let Some(sparing) = &mut self.sparing {
+            sparing.withdrawn(peer, block);
+        }
     }
 
     /// A block left for `peer`.
@@ -245,8 +252,7 @@ impl Transfer {
         self.departed.add(&self.manifest, piece, block.length);
         self.bytes.sent_first = self.departed.first();
         if let Some(sparing) = &mut self.sparing {
-            let length = u64::from(self.manifest.length_of(piece));
-            sparing.sent(peer, piece.get(), u64::from(block.length), length, now_ms);
+            sparing.sent(peer, &self.manifest, piece, block, now_ms);
             if self.departed.whole() == self.manifest.piece_count() {
                 sparing.is_out(now_ms);
             }
