@@ -367,7 +367,8 @@ impl Fetch {
         let mut outcome = Outcome::default();
         self.uploads.ended(peer, object, block, false, now_ms);
         self.serve(now_ms, &mut outcome);
-        if let Some(transfer) = self.transfers.get(&object) {
+        if let Some(transfer) = self.transfers.get_mut(&object) {
+            transfer.withdrawn(peer, block);
             let message = Control::Busy { handle: transfer.handle, block, retry_after_ms: 0, ask: Vec::new() };
             outcome.effects.push(SwarmEffect::Control { peer: peer.clone(), message });
         }

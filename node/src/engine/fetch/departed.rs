@@ -30,6 +30,11 @@ impl Departed {
         self.once.get(piece as usize).is_some_and(|once| *once > 0)
     }
 
+    /// Bytes of a piece that left once.
+    pub(super) fn of(&self, piece: PieceIndex) -> u64 {
+        self.once.get(piece.slot()).copied().map_or(0, u64::from)
+    }
+
     /// Pieces that left whole.
     pub(super) fn whole(&self) -> u32 {
         self.whole

@@ -53,6 +53,10 @@ impl Fetch {
                 self.serve(now_ms, &mut outcome);
             }
             Control::Cancel { handle, block } => {
+                let object = self.links.get(peer).and_then(|link| link.theirs.get(&handle));
+                if let Some(transfer) = object.and_then(|object| self.transfers.get_mut(object)) {
+                    transfer.withdrawn(peer, block);
+                }
                 if self.uploads.withdraw(peer, handle, block) == Withdrawn::Sending {
                     outcome.effects.push(SwarmEffect::DropBlock { peer: peer.clone(), handle, block });
                 }
@@ -135,17 +139,23 @@ impl Fetch {
             outcome.news.push(News::Misbehaved { peer: peer.clone(), what: "used a handle that it never announced" });
             return;
         };
-        let transfer = self.transfers.get(&object);
-        let piece = transfer.and_then(|transfer| {
+        let mut transfer = self.transfers.get_mut(&object);
+        let piece = transfer.as_deref().and_then(|transfer| {
             let piece = transfer.manifest.piece_at(block.offset)?;
             let end = transfer.manifest.offset_of(piece) + u64::from(transfer.manifest.length_of(piece));
             (block.end() <= end && transfer.have.get(piece.get())).then_some(piece)
         });
-        let spared = piece.zip(transfer).is_some_and(|(piece, transfer)| !transfer.serves(peer, piece.get(), uplink));
-        if piece.is_some() && !spared && self.uploads.push(peer, Upload { handle, object, block }) != Queued::Full {
-            return;
+        let mut spared = false;
+        if let (Some(transfer), Some(piece)) = (&mut transfer, piece) {
+            spared = !transfer.grants(peer, piece, block, uplink);
+            if !spared {
+                if self.uploads.push(peer, Upload { handle, object, block }) != Queued::Full {
+                    return;
+                }
+                transfer.withdrawn(peer, block);
+            }
         }
-        let ask = match (transfer, piece) {
+        let ask = match (&transfer, piece) {
             (Some(transfer), Some(piece)) => {
                 let mut ask = transfer.holders_of(piece.get(), MAX_ASK + 1);
                 ask.retain(|other| other != peer);

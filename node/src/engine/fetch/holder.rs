@@ -51,6 +51,13 @@ pub(super) struct Holder {
     /// Not asked before this time: it said busy, or let a block become late.
     pub(super) rest_until_ms: u64,
     last_arrival_ms: u64,
+    /// Since when a block is awaited from it. What it refuses, or lets become late, is awaited still.
+    awaited_since_ms: Option<u64>,
+    /// It was asked and brought nothing for a while, and has brought nothing since.
+    is_mute: bool,
+    /// Bytes per second of the block that came last, by itself. All that is known of a neighbour that is
+    /// asked for a block now and then.
+    block_rate: u64,
     /// Pieces of ours that it was not told of yet.
     pub(super) untold: Vec<u32>,
     /// When it was told last.
@@ -70,6 +77,9 @@ impl Holder {
             delay_ms: None,
             rest_until_ms: 0,
             last_arrival_ms: 0,
+            awaited_since_ms: None,
+            is_mute: false,
+            block_rate: 0,
             untold: Vec::new(),
             told_ms: 0,
         }
@@ -107,12 +117,22 @@ impl Holder {
             self.rate.resume(now_ms);
             self.last_arrival_ms = now_ms;
         }
+        self.awaited_since_ms.get_or_insert(now_ms);
         self.outstanding.insert(block, now_ms);
         self.outstanding_bytes += u64::from(block.length);
     }
 
     /// The request for `block` is over; false where there was none.
     pub(super) fn settle(&mut self, block: BlockRange) -> bool {
+        let asked = self.refused(block);
+        if self.outstanding.is_empty() {
+            self.awaited_since_ms = None;
+        }
+        asked
+    }
+
+    /// The same where it did not bring the block, and should have.
+    pub(super) fn refused(&mut self, block: BlockRange) -> bool {
         let asked = self.outstanding.remove(&block).is_some();
         if asked {
             self.outstanding_bytes -= u64::from(block.length);
@@ -125,9 +145,35 @@ impl Holder {
         if let Some(asked_ms) = self.outstanding.get(&block) {
             let took_ms = now_ms.saturating_sub(*asked_ms);
             self.delay_ms = Some(self.delay_ms.map_or(took_ms, |least_ms| least_ms.min(took_ms)));
+            self.block_rate = u64::from(block.length) * 1_000 / took_ms.max(1);
         }
+        self.is_mute = false;
+        self.awaited_since_ms = Some(now_ms);
         self.rate.add(u64::from(block.length), now_ms);
         self.last_arrival_ms = now_ms;
+    }
+
+    /// Bytes per second that it brings, as far as that is known: 0 where nothing is.
+    pub(super) fn pace(&self) -> u64 {
+        match self.rate.bytes_per_second() {
+            0 => self.block_rate,
+            rate => rate,
+        }
+    }
+
+    /// Time passed: a neighbour from which a block was awaited for so long, in vain, brings nothing.
+    pub(super) fn look(&mut self, patience_ms: u64, now_ms: u64) {
+        self.is_mute |= self.awaited_since_ms.is_some_and(|since_ms| now_ms.saturating_sub(since_ms) >= patience_ms);
+    }
+
+    /// Whether it was asked after a pause, or brought something, since then.
+    pub(super) fn was_heard_since(&self, since_ms: u64) -> bool {
+        self.last_arrival_ms > since_ms
+    }
+
+    /// Whether what it holds is to be had at this node's site. Of one that brings nothing it is not.
+    pub(super) fn supplies_site(&self) -> bool {
+        self.standing.is_near && !self.is_mute
     }
 
     /// Milliseconds until everything that it was asked for should be here, and `more` bytes. Of a
@@ -158,3 +204,6 @@ impl Holder {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,10 @@
 //! - or where nobody who is connected holds the piece.
 //!
 //! An egress budget caps all repeats but the last kind.
+//!
+//! All that is for the polite and for the others alike: who asks without saying that it wants anything is
+//! from then on somebody who does, and what left whole for a neighbour is a repeat for it, whatever it was
+//! told.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,9 +20,11 @@ use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use updraft_protocol::bitmap::Bitmap;
-use updraft_protocol::manifest::Manifest;
+use updraft_protocol::manifest::{Manifest, PieceIndex};
 use updraft_protocol::peer::PeerId;
+use updraft_protocol::transfer::BlockRange;
 
+use super::availability::Availability;
 use super::departed::Departed;
 
 /// Bytes under offer while the rate is unknown, and at least.
@@ -58,9 +64,50 @@ struct Offered {
     landing: BTreeMap<u32, u64>,
     /// When it last announced a piece, or began to want.
     gained_ms: u64,
+    past: Past,
+    /// Blocks that it is to get still.
+    due: BTreeMap<BlockRange, Due>,
     /// It starved: it is served until it announces a piece that it did not get here.
     alone: bool,
     turn: u64,
+}
+
+/// Why a block is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// It was offered, or nobody else has it.
+    First,
+    Repeat,
+}
+
+impl Due {
+    /// Bytes of a block that are a repeat.
+    fn repeated(self, block: BlockRange) -> u64 {
+        if self == Self::Repeat { u64::from(block.length) } else { 0 }
+    }
+}
+
+/// What is remembered of a neighbour as long as it is connected, whether it wants anything or not.
+#[derive(Debug, Default)]
+struct Past {
+    left: Departed,
+    /// It said that it holds everything: all that it asks for is a repeat.
+    had_all: bool,
+    /// Bytes that left again before that.
+    again: u64,
+}
+
+impl Past {
+    /// Bytes that left again.
+    fn again(&self) -> u64 {
+        let first = if self.had_all { self.left.first() } else { 0 };
+        self.again + first + self.left.repeats()
+    }
+
+    /// It holds everything now, as it says: what it got piece by piece is of no interest any more.
+    fn is_over(&mut self) {
+        *self = Self { left: Departed::default(), had_all: true, again: self.again() };
+    }
 }
 
 /// The offers of one object.
@@ -75,6 +122,10 @@ pub(super) struct Sparing {
     /// Where to look first for pieces that never left, in random order.
     fresh: Vec<u32>,
     offered: BTreeMap<PeerId, Offered>,
+    /// Neighbours that want nothing, to whom something left or was offered.
+    resting: BTreeMap<PeerId, (Bitmap, Past)>,
+    /// Bytes of repeats that are to leave still.
+    due_repeats: u64,
     turns: u64,
     began_ms: Option<u64>,
     out_ms: Option<u64>,
@@ -93,9 +144,27 @@ pub(super) struct Uplink {
 pub(super) struct Surroundings<'a> {
     pub(super) manifest: &'a Manifest,
     /// Neighbours that hold each piece.
-    pub(super) availability: &'a [u32],
+    pub(super) availability: &'a Availability,
     pub(super) departed: &'a Departed,
     pub(super) uplink: Uplink,
+}
+
+impl Offered {
+    /// Whether as many bytes of a piece as it has left for this neighbour, or are about to.
+    fn had(&self, manifest: &Manifest, index: PieceIndex) -> bool {
+        let length = u64::from(manifest.length_of(index));
+        let start = manifest.offset_of(index);
+        let from = BlockRange { offset: start, length: 0 };
+        let due = self.due.range(from..).take_while(|(block, _)| block.offset < start + length);
+        let due: u64 = due.map(|(block, _)| u64::from(block.length)).sum();
+        self.past.had_all || self.past.left.of(index) + due >= length
+    }
+
+    /// Bytes that left for it again, or are about to.
+    fn again(&self) -> u64 {
+        let due: u64 = self.due.iter().map(|(block, due)| due.repeated(*block)).sum();
+        self.past.again() + due
+    }
 }
 
 impl Sparing {
@@ -109,6 +178,8 @@ impl Sparing {
             quiet_until_ms: 0,
             fresh,
             offered: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            due_repeats: 0,
             turns: 0,
             began_ms: None,
             out_ms: None,
@@ -117,28 +188,68 @@ impl Sparing {
 
     /// What `peer` is told that this node has.
     pub(super) fn told(&self, peer: &PeerId, count: u32) -> Bitmap {
-        self.offered.get(peer).map_or_else(|| Bitmap::empty(count), |offered| offered.told.clone())
+        let resting = || self.resting.get(peer).map(|(told, _)| told);
+        let told = self.offered.get(peer).map(|offered| &offered.told).or_else(resting);
+        told.cloned().unwrap_or_else(|| Bitmap::empty(count))
     }
 
     /// A neighbour wants the object (again). It was `told` of these pieces before.
     pub(super) fn wanted_by(&mut self, peer: &PeerId, told: &Bitmap, now_ms: u64) {
+        if self.offered.contains_key(peer) {
+            return;
+        }
+        let (told, past) = self.resting.remove(peer).unwrap_or_else(|| (told.clone(), Past::default()));
         self.turns += 1;
-        self.offered.entry(peer.clone()).or_insert_with(|| Offered {
-            told: told.clone(),
+        let offered = Offered {
+            told,
             open: BTreeMap::new(),
             landing: BTreeMap::new(),
             gained_ms: now_ms,
+            past,
+            due: BTreeMap::new(),
             alone: false,
             turn: self.turns,
-        });
+        };
+        self.offered.insert(peer.clone(), offered);
     }
 
-    /// A neighbour is gone, or wants nothing any more.
+    /// A neighbour is gone.
     pub(super) fn forget(&mut self, peer: &PeerId) {
-        let Some(offered) = self.offered.remove(peer) else { return };
+        let _ = self.end(peer);
+        self.resting.remove(peer);
+    }
+
+    /// A neighbour wants nothing any more, perhaps because it has everything.
+    pub(super) fn rest(&mut self, peer: &PeerId, has_all: bool) {
+        if let Some(Offered { told, mut past, .. }) = self.end(peer) {
+            if has_all {
+                past.is_over();
+            }
+            self.resting.insert(peer.clone(), (told, past));
+        } else if has_all && let Some((_, past)) = self.resting.get_mut(peer) {
+            past.is_over();
+        }
+    }
+
+    /// Nothing is offered to a neighbour, and nothing due to it.
+    fn end(&mut self, peer: &PeerId) -> Option<Offered> {
+        let mut offered = self.offered.remove(peer)?;
         self.open -= offered.open.len() as u64;
-        for piece in offered.open.into_keys().chain(offered.landing.into_keys()) {
+        for (block, due) in std::mem::take(&mut offered.due) {
+            self.due_repeats -= due.repeated(block);
+        }
+        for piece in
+            std::mem::take(&mut offered.open).into_keys().chain(std::mem::take(&mut offered.landing).into_keys())
+        {
             self.lost(piece);
+        }
+        Some(offered)
+    }
+
+    /// A block that a neighbour was to get is not due any more.
+    pub(super) fn withdrawn(&mut self, peer: &PeerId, block: BlockRange) {
+        if let Some(due) = self.offered.get_mut(peer).and_then(|offered| offered.due.remove(&block)) {
+            self.due_repeats -= due.repeated(block);
         }
     }
 
@@ -172,15 +283,25 @@ impl Sparing {
         }
     }
 
-    /// Bytes of a piece left for a neighbour.
-    pub(super) fn sent(&mut self, peer: &PeerId, piece: u32, bytes: u64, length: u64, now_ms: u64) {
+    /// A block left for a neighbour.
+    pub(super) fn sent(
+        &mut self,
+        peer: &PeerId,
+        manifest: &Manifest,
+        index: PieceIndex,
+        block: BlockRange,
+        now_ms: u64,
+    ) {
         // Not every copy begins with an offer: who did not say that it wants the object may ask for it, too.
         self.began_ms.get_or_insert(now_ms);
+        self.withdrawn(peer, block);
         let Some(offered) = self.offered.get_mut(peer) else { return };
+        offered.past.left.add(manifest, index, block.length);
+        let piece = index.get();
         if let Some(offer) = offered.open.get_mut(&piece) {
             offer.since_ms = now_ms;
-            offer.bytes += bytes;
-            if offer.bytes >= length {
+            offer.bytes += u64::from(block.length);
+            if offer.bytes >= u64::from(manifest.length_of(index)) {
                 offered.open.remove(&piece);
                 offered.landing.insert(piece, now_ms);
                 self.open -= 1;
@@ -197,7 +318,7 @@ impl Sparing {
     fn within_budget(&self, around: &Surroundings<'_>) -> bool {
         let Some(percent) = around.uplink.budget_percent else { return true };
         let open = self.open * u64::from(around.manifest.piece_length());
-        let spent = around.departed.first() + around.departed.repeats() + open;
+        let spent = around.departed.first() + around.departed.repeats() + open + self.due_repeats;
         u128::from(spent) * u128::from(WIRE_PERCENT) < u128::from(around.manifest.length()) * u128::from(percent)
     }
 
@@ -205,7 +326,8 @@ impl Sparing {
     fn may_repeat(&self, offered: &Offered, around: &Surroundings<'_>) -> bool {
         let starved_ms = around.uplink.now_ms.saturating_sub(offered.gained_ms);
         if !self.within_budget(around) {
-            return starved_ms >= CUT_OFF_MS;
+            // Who got everything, and says nothing of it, got it.
+            return starved_ms >= CUT_OFF_MS && offered.again() < around.manifest.length();
         }
         if offered.alone || starved_ms >= STARVED_MS {
             return true;
@@ -216,12 +338,35 @@ impl Sparing {
             || around.uplink.now_ms.saturating_sub(out_ms) >= out_ms.saturating_sub(began_ms)
     }
 
-    /// Whether a request for a piece that was not offered is served.
-    pub(super) fn serves(&self, peer: &PeerId, piece: u32, around: &Surroundings<'_>) -> bool {
-        let Some(offered) = self.offered.get(peer) else { return true };
-        offered.told.get(piece)
-            || (around.availability[piece as usize] == 0 && self.open_of[piece as usize] == 0)
-            || self.may_repeat(offered, around)
+    /// Whether a request is served. Counts the block as due where it is.
+    pub(super) fn grants(
+        &mut self,
+        peer: &PeerId,
+        index: PieceIndex,
+        block: BlockRange,
+        around: &Surroundings<'_>,
+    ) -> bool {
+        let untold = Bitmap::empty(around.manifest.piece_count());
+        self.wanted_by(peer, &untold, around.uplink.now_ms);
+        let Some(offered) = self.offered.get(peer) else { return false };
+        if offered.due.contains_key(&block) {
+            return true;
+        }
+        let piece = index.get();
+        let is_unique = || around.availability.all(piece) == 0 && self.open_of[piece as usize] == 0;
+        let is_first = !offered.had(around.manifest, index) && (offered.told.get(piece) || is_unique());
+        let due = if is_first {
+            Due::First
+        } else if self.may_repeat(offered, around) {
+            Due::Repeat
+        } else {
+            return false;
+        };
+        self.due_repeats += due.repeated(block);
+        if let Some(offered) = self.offered.get_mut(peer) {
+            offered.due.insert(block, due);
+        }
+        true
     }
 
     /// The next offers: to whom, and of what. `have_of` says what a neighbour holds.
@@ -275,9 +420,8 @@ impl Sparing {
     }
 
     fn choose(&mut self, peer: &PeerId, have: &Bitmap, around: &Surroundings<'_>, rng: &mut SmallRng) -> Option<u32> {
-        let untouched = |sparing: &Self, piece: u32| {
-            around.availability[piece as usize] == 0 && sparing.open_of[piece as usize] == 0
-        };
+        let untouched =
+            |sparing: &Self, piece: u32| around.availability.all(piece) == 0 && sparing.open_of[piece as usize] == 0;
         while let Some(piece) = self.fresh.pop() {
             if !around.departed.has_begun(piece) && untouched(self, piece) {
                 return Some(piece);
@@ -292,7 +436,7 @@ impl Sparing {
             if offered.open.contains_key(&piece) || offered.landing.contains_key(&piece) {
                 continue;
             }
-            let copies = around.availability[piece as usize] + u32::from(self.open_of[piece as usize]);
+            let copies = around.availability.all(piece) + u32::from(self.open_of[piece as usize]);
             if copies == 0 {
                 return Some(piece);
             }

@@ -10,6 +10,7 @@ use updraft_protocol::transfer::ObjectKind;
 use super::*;
 
 mod lying;
+mod near;
 mod pushed;
 mod watched;
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use updraft_protocol::bitmap::Bitmap;
-use updraft_protocol::manifest::Manifest;
+use updraft_protocol::manifest::{Manifest, PieceIndex};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, ObjectId};
 
@@ -19,7 +19,7 @@ use super::availability::Availability;
 use super::counts::ByteCounts;
 use super::departed::Departed;
 use super::holder::Holder;
-use super::locality::{Locality, Standing, rank};
+use super::locality::{Locality, PATIENCE_MS, Standing, rank};
 use super::progress::PieceProgress;
 use super::sparing::{Sparing, Surroundings, Uplink};
 use super::suspects::Suspects;
@@ -153,7 +153,7 @@ impl Transfer {
         let spreads = !self.publishers.contains(peer);
         if let Some(holder) = self.holders.get_mut(peer) {
             if spreads {
-                self.availability.remove(&holder.have, holder.standing.is_near);
+                self.availability.remove(&holder.have, holder.supplies_site());
             }
             holder.standing = standing;
             holder.have = have;
@@ -164,34 +164,28 @@ impl Transfer {
         }
         let holder = &self.holders[peer];
         if spreads {
-            self.availability.add(&holder.have, standing.is_near);
+            self.availability.add(&holder.have, holder.supplies_site());
         }
         if let Some(sparing) = &mut self.sparing {
             if wants && !holder.have.is_full() {
                 sparing.wanted_by(peer, &Bitmap::empty(self.manifest.piece_count()), now_ms);
             } else {
-                sparing.forget(peer);
+                sparing.rest(peer, holder.have.is_full());
             }
         }
     }
 
     /// A neighbour is near, or is not.
     pub(super) fn set_near(&mut self, peer: &PeerId, is_near: bool) {
-        if let Some(holder) = self.holders.get_mut(peer).filter(|holder| holder.standing.is_near != is_near) {
-            let spreads = !self.publishers.contains(peer);
-            if spreads {
-                self.availability.remove(&holder.have, holder.standing.is_near);
-            }
-            holder.standing.is_near = is_near;
-            if spreads {
-                self.availability.add(&holder.have, is_near);
-            }
+        let spreads = !self.publishers.contains(peer);
+        if let Some(holder) = self.holders.get_mut(peer) {
+            weigh(&mut self.availability, holder, spreads, |holder| holder.standing.is_near = is_near);
         }
     }
 
     /// Looks at where its neighbours are again.
     pub(super) fn look_around(&mut self, now_ms: u64) {
-        self.locality.look(&self.holders, now_ms);
+        self.locality.look(&self.holders, &self.have, now_ms);
     }
 
     /// A neighbour has one more piece.
@@ -200,7 +194,7 @@ impl Transfer {
             && holder.have.set(piece)
         {
             if !self.publishers.contains(peer) {
-                self.availability.gain(piece, holder.standing.is_near);
+                self.availability.gain(piece, holder.supplies_site());
             }
             if let Some(sparing) = &mut self.sparing {
                 sparing.gained(peer, piece, now_ms);
@@ -208,7 +202,7 @@ impl Transfer {
             if holder.have.is_full() {
                 holder.wants = false;
                 if let Some(sparing) = &mut self.sparing {
-                    sparing.forget(peer);
+                    sparing.rest(peer, true);
                 }
             }
         }
@@ -249,17 +243,22 @@ impl Transfer {
     pub(super) fn offers(&mut self, uplink: Uplink, rng: &mut SmallRng) -> Vec<(PeerId, u32)> {
         let Self { sparing, manifest, availability, departed, holders, .. } = self;
         let Some(sparing) = sparing else { return Vec::new() };
-        let availability = availability.all();
         let around = Surroundings { manifest, availability, departed, uplink };
         sparing.offers(&around, |peer| holders.get(peer).map(|holder| &holder.have), rng)
     }
 
-    /// Whether a request of `peer` for a piece is served now.
-    pub(super) fn serves(&self, peer: &PeerId, piece: u32, uplink: Uplink) -> bool {
-        let Self { manifest, departed, .. } = self;
-        let availability = self.availability.all();
+    /// Whether a request of `peer` for a block of a piece is served now.
+    pub(super) fn grants(&mut self, peer: &PeerId, piece: PieceIndex, block: BlockRange, uplink: Uplink) -> bool {
+        let Self { manifest, departed, availability, sparing, .. } = self;
         let around = Surroundings { manifest, availability, departed, uplink };
-        self.sparing.as_ref().is_none_or(|sparing| sparing.serves(peer, piece, &around))
+        sparing.as_mut().is_none_or(|sparing| sparing.grants(peer, piece, block, &around))
+    }
+
+    /// A block that `peer` asked for does not leave.
+    pub(super) fn withdrawn(&mut self, peer: &PeerId, block: BlockRange) {
+        if let Some(sparing) = &mut self.sparing {
+            sparing.withdrawn(peer, block);
+        }
     }
 
     /// A block left for `peer`.
@@ -269,8 +268,7 @@ impl Transfer {
         self.departed.add(&self.manifest, piece, block.length);
         self.bytes.sent_first = self.departed.first();
         if let Some(sparing) = &mut self.sparing {
-            let length = u64::from(self.manifest.length_of(piece));
-            sparing.sent(peer, piece.get(), u64::from(block.length), length, now_ms);
+            sparing.sent(peer, &self.manifest, piece, block, now_ms);
             if self.departed.whole() == self.manifest.piece_count() {
                 sparing.is_out(now_ms);
             }
@@ -285,7 +283,7 @@ impl Transfer {
         }
         let Some(holder) = self.holders.remove(peer) else { return Vec::new() };
         if !self.publishers.contains(peer) {
-            self.availability.remove(&holder.have, holder.standing.is_near);
+            self.availability.remove(&holder.have, holder.supplies_site());
         }
         let open: Vec<BlockRange> = holder.outstanding.keys().copied().collect();
         for block in &open {
@@ -362,7 +360,8 @@ impl Transfer {
     fn arrived(&mut self, peer: &PeerId, block: BlockRange, now_ms: u64) {
         self.duplicates.remove(&(peer.clone(), block));
         if let Some(holder) = self.holders.get_mut(peer) {
-            holder.arrived(block, now_ms);
+            let spreads = !self.publishers.contains(peer);
+            weigh(&mut self.availability, holder, spreads, |holder| holder.arrived(block, now_ms));
             holder.settle(block);
         }
     }
@@ -417,12 +416,14 @@ impl Transfer {
 
     /// Time passed.
     pub(super) fn tick(&mut self, now_ms: u64) {
-        for holder in self.holders.values_mut() {
+        for (peer, holder) in &mut self.holders {
             if holder.outstanding.is_empty() {
                 holder.rate.resume(now_ms);
             } else {
                 holder.rate.settle(now_ms);
             }
+            let spreads = !self.publishers.contains(peer);
+            weigh(&mut self.availability, holder, spreads, |holder| holder.look(PATIENCE_MS, now_ms));
         }
         self.look_around(now_ms);
         self.outdated.retain(|_, until_ms| now_ms < *until_ms);
@@ -469,7 +470,7 @@ impl Transfer {
     pub(super) fn refused(&mut self, peer: &PeerId, block: BlockRange, rest_until_ms: u64) -> bool {
         let Some(holder) = self.holders.get_mut(peer) else { return false };
         holder.rest_until_ms = holder.rest_until_ms.max(rest_until_ms);
-        let asked = holder.settle(block);
+        let asked = holder.refused(block);
         if asked {
             self.release(peer, block);
         }
@@ -506,7 +507,11 @@ impl Transfer {
             .flat_map(|(peer, holder)| holder.outstanding.keys().map(|block| (peer.clone(), *block)))
             .collect();
         for (peer, block) in &open {
-            self.refused(peer, *block, 0);
+            // Nobody is to blame that it does not come.
+            if let Some(holder) = self.holders.get_mut(peer) {
+                holder.settle(*block);
+            }
+            self.release(peer, *block);
         }
         open
     }
@@ -524,5 +529,16 @@ impl Transfer {
     /// Bytes per second from all neighbours together.
     pub(super) fn rate_bytes_per_second(&self) -> u64 {
         self.holders.values().map(|holder| holder.rate.bytes_per_second()).sum()
+    }
+}
+
+/// Changes a neighbour in a way that may change whether it supplies this node's site. One that does not
+/// spread what it holds is not counted.
+fn weigh(availability: &mut Availability, holder: &mut Holder, spreads: bool, change: impl FnOnce(&mut Holder)) {
+    let before = holder.supplies_site();
+    change(holder);
+    if spreads && holder.supplies_site() != before {
+        availability.remove(&holder.have, before);
+        availability.add(&holder.have, !before);
     }
 }

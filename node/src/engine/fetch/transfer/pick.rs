@@ -85,6 +85,7 @@ impl Transfer {
             self.missing.remove(&piece.get());
         }
         self.holders.get_mut(peer)?.ask(block, now_ms);
+        self.locality.asked(standing, self.availability.near(piece.get()), now_ms);
         Some(Ask { block, instead_of })
     }
 
@@ -159,7 +160,7 @@ impl Transfer {
         let mut ties = 0_u32;
         let candidates = holder.have.without(&self.taken, start).filter(|piece| self.usable(peer, *piece));
         for piece in candidates.take(MAX_CANDIDATES) {
-            let availability = self.availability.all()[piece as usize];
+            let availability = self.availability.all(piece);
             match best {
                 Some((least, _)) if availability > least => {}
                 Some((least, _)) if availability == least => {
