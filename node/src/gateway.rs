@@ -28,7 +28,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::State;
@@ -93,6 +93,9 @@ pub struct TargetFile {
     pub length: u64,
     /// Its SHA-256.
     pub sha256: Digest,
+    /// When it was last written to, where somebody else may write to it: then it is served only for as long
+    /// as that stays so.
+    pub modified: Option<SystemTime>,
 }
 
 /// Whether the node is well.

@@ -154,8 +154,16 @@ impl InstallDir {
         self.root.join("current")
     }
 
-    /// The name below `releases/` that `current` points at.
+    /// The name below `releases/` that `current` points at, however it was made to.
     pub fn current(&self) -> Option<String> {
+        self.current_as_switched().or_else(|| {
+            let target = fs::canonicalize(self.current_link()).ok()?;
+            let is_tree = target.parent() == Some(&fs::canonicalize(self.releases()).ok()?) && target.is_dir();
+            is_tree.then(|| target.file_name()?.to_str().map(str::to_owned)).flatten()
+        })
+    }
+
+    fn current_as_switched(&self) -> Option<String> {
         let target = fs::read_link(self.current_link()).ok()?;
         let mut parts = target.components();
         match (parts.next(), parts.next(), parts.next()) {

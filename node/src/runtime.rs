@@ -22,6 +22,7 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::Control;
 
 use self::calls::Pending;
+use self::delivery::Damaged;
 use self::events::Events;
 use self::face::NodeFace;
 use self::installs::{Installs, Step};
@@ -208,6 +209,7 @@ struct Runtime {
     backlog: VecDeque<Input>,
     prepared_sender: mpsc::Sender<Prepared>,
     pending: Vec<Pending>,
+    damaged: Damaged,
     /// Something came that somebody may wait for.
     look_now: bool,
     /// Publications that are packed and wait until this seed may sign.
@@ -303,6 +305,7 @@ pub async fn start(config: NodeConfig) -> Result<RunningNode, StartError> {
         backlog: VecDeque::new(),
         prepared_sender,
         pending: Vec::new(),
+        damaged: Damaged::default(),
         look_now: false,
         unsigned: VecDeque::new(),
         push: None,
@@ -373,6 +376,7 @@ impl Runtime {
                 _ = quick.tick(), if self.engine.is_busy() => self.input(Input::Tick).await,
                 _ = tick.tick() => {
                     self.input(Input::Tick).await;
+                    self.mend().await;
                     self.poll_pending();
                     self.sign_waiting().await;
                     self.poll_push().await;

@@ -10,6 +10,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
 use tempfile::TempDir;
 use updraft_tests::cluster::has_installed;
+use updraft_tests::http::get;
 use updraft_tests::process::{Ended, Node, Program, installing_peer, seed, until, write};
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_updraft"));
@@ -488,6 +489,51 @@ fn an_artifact_that_rotted_on_the_disk_is_not_handed_out() {
     let output = scratch.path().join("fetched");
     seed.run(["fetch", "app", "--output", plain(&output)]).failed(VERIFICATION_FAILED, "damaged");
     assert!(!output.exists());
+}
+
+/// Changes a byte in the middle of a file, in place, as root or the owner can.
+fn scribble(path: &Path) {
+    // Times of files are kept to a few milliseconds.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).expect("ours");
+    let file = fs::OpenOptions::new().write(true).open(path).expect("writable");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"?", 400_000).expect("written");
+}
+
+#[test]
+fn a_fetched_file_that_was_changed_in_place_is_fetched_again_and_served_to_nobody() {
+    let scratch = scratch();
+    let seed = seed(PROGRAM, scratch.path());
+    let file = scratch.path().join("app.bin");
+    write(&file, "artifact".repeat(100_000));
+    let good = fs::read(&file).expect("readable");
+    publish(&seed.data_dir, &file, "1.0.0", &[]).succeeded();
+    let arguments = ["peer", "--http", "127.0.0.1:0", "--join", &seed.ticket(&[])];
+    let peer = Node::start(PROGRAM, &scratch.path().join("peer"), arguments);
+    peer.until("the head", |status| status.repositories.iter().any(|repository| repository.head.is_some()));
+    let fetch = |name: &str| {
+        let output = scratch.path().join(name);
+        peer.json(["fetch", "app", "--output", plain(&output)]);
+        assert!(fs::read(&output).expect("written") == good, "{name}");
+        output
+    };
+    let first = fetch("first");
+    let offer = get(&peer.http(), "/update?product=app&version=0.0.1", &[]).json();
+    let url = offer["url"].as_str().expect("the contract says so");
+    let served = || get(&peer.http(), url, &[]);
+    assert!(served().body == good);
+
+    scribble(&first);
+    let answer = served();
+    assert_eq!(answer.status, 404, "wrong bytes were served: {}", answer.body == good);
+    let second = fetch("second");
+    assert!(served().body == good, "it has a file of its own by now");
+    // Nobody read in between: the delivery itself finds it out.
+    scribble(&second);
+    fetch("third");
+    for changed in [first, second] {
+        assert_eq!(fs::read(&changed).expect("left alone")[400_000], b'?', "{}", changed.display());
+    }
 }
 
 #[test]

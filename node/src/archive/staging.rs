@@ -1,7 +1,7 @@
 //! Placing checked entries in the staging directory.
 //!
-//! Every name is created relative to the open descriptor of its directory, and directories are opened
-//! by [`beneath`], which leaves the staging directory through nothing. So a tree stays inside even where
+//! Every name is created relative to the descriptor of its directory, which [`beneath`] opens for it, and
+//! which leaves the staging directory through nothing. So a tree stays inside even where
 //! the guard had a hole or somebody else writes there at the same time: what exists already is an error,
 //! never overwritten, and links are created after everything else.
 
@@ -32,8 +32,9 @@ const DATA_MODE: Mode = Mode::from_raw_mode(0o644);
 pub(super) struct Staging {
     path: PathBuf,
     root: OwnedFd,
-    /// The directories from the root down to the one used last: entries come in runs.
-    open: Vec<(Box<[u8]>, OwnedFd)>,
+    /// Names of the directories from the root down to the one used last, which were made: entries come in
+    /// runs. Only names: an open directory may have been moved out.
+    made: Vec<Box<[u8]>>,
     links: Vec<(RelPath, Box<[u8]>)>,
     block: Vec<u8>,
     placed: u64,
@@ -52,7 +53,7 @@ impl Staging {
             }
         }
         let block = vec![0; BLOCK_BYTES];
-        Ok(Self { path: path.into(), root, open: Vec::new(), links: Vec::new(), block, placed: 0 })
+        Ok(Self { path: path.into(), root, made: Vec::new(), links: Vec::new(), block, placed: 0 })
     }
 
     /// Creates the symbolic links, and returns once the whole tree is on stable storage.
@@ -64,7 +65,6 @@ impl Staging {
             made.map_err(|errno| self.error("create link", &path, errno))?;
             tell(|| Step::Symlink { path: self.full(path.as_bytes()), target: target.into() });
         }
-        self.open.clear();
         fs::fchmod(&self.root, OPEN_MODE).map_err(|errno| ArchiveError::io("set the mode of", &self.path, errno))?;
         super::durable::sync_tree(&self.root, self.placed)
             .map_err(|error| ArchiveError::io("write to stable storage", &self.path, error))?;
@@ -75,16 +75,16 @@ impl Staging {
     /// Makes the directory at `path` if it is missing.
     fn directory(&mut self, path: &[u8]) -> Result<(), ArchiveError> {
         let wanted: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
-        let shared = self.open.iter().zip(&wanted).take_while(|((open, _), name)| **open == ***name).count();
-        self.open.truncate(shared);
+        let shared = self.made.iter().zip(&wanted).take_while(|(made, name)| ***made == ***name).count();
+        self.made.truncate(shared);
         // The names and the slashes between them.
         let mut end = wanted[..shared].iter().map(|name| name.len() + 1).sum::<usize>().saturating_sub(1);
         for (at, name) in wanted.iter().enumerate().skip(shared) {
+            let parent = &path[..end];
             end += name.len() + usize::from(at > 0);
-            let descriptor = self
-                .open_directory(&path[..end], name)
+            self.make_directory(parent, &path[..end], name)
                 .map_err(|errno| self.path_error("create directory", path, errno))?;
-            self.open.push(((*name).into(), descriptor));
+            self.made.push((*name).into());
         }
         Ok(())
     }
@@ -93,7 +93,6 @@ impl Staging {
         self.directory(path.split().0)?;
         let mode = if executable { OPEN_MODE } else { DATA_MODE };
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        // From the root again, as the kernel finds it now: an open directory may have been moved out.
         let created = beneath::open(self.root.as_fd(), path.as_bytes(), flags, mode);
         let mut file = File::from(created.map_err(|errno| self.error("create", path, errno))?);
         tell(|| Step::CreateFile(self.full(path.as_bytes())));
@@ -118,33 +117,34 @@ impl Staging {
         Ok(())
     }
 
-    /// The directory that `path` lies in, which exists, as it is found from the root now.
+    /// The directory that `path` lies in, which exists.
     fn parent(&self, path: &RelPath) -> Result<OwnedFd, ArchiveError> {
-        let directory = path.split().0;
-        let opened = if directory.is_empty() {
-            self.root.try_clone().map_err(|error| self.error("open the directory of", path, error))?
-        } else {
-            beneath::open(self.root.as_fd(), directory, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
-                .map_err(|errno| self.error("open the directory of", path, errno))?
-        };
-        Ok(opened)
+        self.find(path.split().0).map_err(|errno| self.error("open the directory of", path, errno))
     }
 
-    /// Makes the directory called `name` at `path` in the directory opened last, and opens it.
-    fn open_directory(&self, path: &[u8], name: &[u8]) -> Result<OwnedFd, Errno> {
-        let parent = self.open.last().map_or(self.root.as_fd(), |(_, descriptor)| descriptor.as_fd());
-        let made = match fs::mkdirat(parent, name, OPEN_MODE) {
+    /// The directory at `path`, as it is found from the root now: one that somebody moved out is not found.
+    fn find(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        if path.is_empty() {
+            return fs::openat(&self.root, ".", flags | OFlags::CLOEXEC, Mode::empty());
+        }
+        beneath::open(self.root.as_fd(), path, flags, Mode::empty())
+    }
+
+    /// Makes the directory called `name` at `path`, in `parent`, unless it is there.
+    fn make_directory(&self, parent: &[u8], path: &[u8], name: &[u8]) -> Result<(), Errno> {
+        let made = match fs::mkdirat(self.find(parent)?, name, OPEN_MODE) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
             Err(errno) => return Err(errno),
         };
-        // From the root: a directory that somebody moved out meanwhile is not found any more.
-        let descriptor = beneath::open(self.root.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let directory = beneath::open(self.root.as_fd(), path, flags, Mode::empty())?;
         if made {
             tell(|| Step::MakeDir(self.full(path)));
-            fs::fchmod(&descriptor, OPEN_MODE)?;
+            fs::fchmod(&directory, OPEN_MODE)?;
         }
-        Ok(descriptor)
+        Ok(())
     }
 
     /// The path of an entry, for people and for [`Step`]s only.

@@ -1,16 +1,17 @@
 //! `/metadata/*` and `/targets/*`: bodies with a strong entity tag, whole or one range of them.
 
-use std::io::{self, SeekFrom};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
+use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, Response as HttpResponse, StatusCode, Uri, header};
 use axum::response::Response;
+use bytes::Bytes;
+use futures::stream;
 use percent_encoding::percent_decode_str;
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
-use tokio_util::io::ReaderStream;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::limits::MAX_TARGET_PATH_BYTES;
 
@@ -64,28 +65,70 @@ pub(super) async fn target(State(repository): State<Shared>, method: Method, uri
     match meta.plan(&headers) {
         Plan::Answer(response) => *response,
         Plan::Send(status, _, builder) if method == Method::HEAD => finish(status, builder, Body::empty()),
-        Plan::Send(status, range, builder) => match open(&target, range).await {
-            Ok(body) => finish(status, builder, body),
-            Err(error) => {
-                tracing::error!(file = %target.path.display(), %error, "a target cannot be served");
+        Plan::Send(status, range, builder) => match off_thread(move || Reading::open(target, range)).await {
+            Ok(Ok(reading)) => finish(status, builder, reading.body()),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a target cannot be served");
                 refusal(StatusCode::INTERNAL_SERVER_ERROR, "the target cannot be read here; see the node's log")
             }
+            Err(response) => *response,
         },
     }
 }
 
-/// Streams `range` of a target's file in bounded chunks.
-async fn open(target: &TargetFile, range: Range<u64>) -> io::Result<Body> {
-    let mut file = File::open(&target.path).await?;
-    let found = file.metadata().await?.len();
-    if found != target.length {
-        return Err(io::Error::other(format!("it has {found} bytes instead of {}", target.length)));
+/// A target's file on its way to a client.
+struct Reading {
+    file: File,
+    left: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Reading {
+    fn open(target: TargetFile, range: Range<u64>) -> io::Result<Self> {
+        let at_path = |error: io::Error| io::Error::other(format!("{}: {error}", target.path.display()));
+        let mut file = File::open(&target.path).map_err(at_path)?;
+        let found = file.metadata().map_err(at_path)?.len();
+        if found != target.length {
+            return Err(at_path(io::Error::other(format!("it has {found} bytes instead of {}", target.length))));
+        }
+        file.seek(SeekFrom::Start(range.start)).map_err(at_path)?;
+        let reading = Self { file, left: range.end - range.start, modified: target.modified };
+        reading.require_unchanged().map_err(at_path)?;
+        Ok(reading)
     }
-    if range.start > 0 {
-        file.seek(SeekFrom::Start(range.start)).await?;
+
+    /// The next bytes, which were those of the verified file when they were read.
+    fn next(&mut self) -> io::Result<Bytes> {
+        let wanted = usize::try_from(self.left).map_or(CHUNK_BYTES, |left| left.min(CHUNK_BYTES));
+        let mut chunk = vec![0; wanted];
+        self.file.read_exact(&mut chunk)?;
+        self.require_unchanged()?;
+        self.left -= chunk.len() as u64;
+        Ok(chunk.into())
     }
-    file.set_max_buf_size(CHUNK_BYTES);
-    Ok(Body::from_stream(ReaderStream::with_capacity(file.take(range.end - range.start), CHUNK_BYTES)))
+
+    fn require_unchanged(&self) -> io::Result<()> {
+        match self.modified {
+            Some(modified) if self.file.metadata()?.modified()? != modified => {
+                Err(io::Error::other("it was written to by its name outside the store"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Streams it in bounded chunks, each read off the threads that serve connections. A body that cannot go
+    /// on breaks off: the client sees that it is cut short.
+    fn body(self) -> Body {
+        Body::from_stream(stream::try_unfold(self, |mut reading| async move {
+            if reading.left == 0 {
+                return Ok(None);
+            }
+            let read = tokio::task::spawn_blocking(move || reading.next().map(|chunk| (chunk, reading)));
+            read.await.map_err(io::Error::other)?.map(Some).inspect_err(|error| {
+                tracing::error!(%error, "a target could not be served to its end");
+            })
+        }))
+    }
 }
 
 /// The path behind `prefix`, percent-decoded once; `None` where no repository could have it.

@@ -23,6 +23,10 @@ impl Fake {
         std::fs::write(dir.path().join("artifact"), BODY).expect("writes");
         Self { dir, problems: Vec::new() }
     }
+
+    fn modified(&self, name: &str) -> Option<SystemTime> {
+        std::fs::metadata(self.dir.path().join(name)).ok()?.modified().ok()
+    }
 }
 
 impl Repository for Fake {
@@ -35,7 +39,14 @@ impl Repository for Fake {
         let large = path == "large";
         let length = if large { 64 * 1024 * 1024 } else { BODY.len() as u64 };
         let file = self.dir.path().join(if large { "large" } else { "artifact" });
-        (large || path == "cut-short" || path == artifact_name()).then(|| TargetFile {
+        let modified = match path {
+            "large" => self.modified("large"),
+            "changed" => self.modified("artifact").map(|modified| modified - Duration::from_nanos(1)),
+            _ => None,
+        };
+        let known = ["large", "cut-short", "changed", &artifact_name()].contains(&path);
+        known.then(|| TargetFile {
+            modified,
             path: file,
             length: if path == "cut-short" { length + 1 } else { length },
             sha256: Digest::of(BODY),
@@ -217,6 +228,30 @@ async fn a_file_that_is_not_what_was_signed_is_not_served() {
     let (status, _, body) = get_once("GET /targets/cut-short HTTP/1.1").await;
     assert_eq!(status, 500);
     assert!(!body.contains('/'), "no path of this machine leaves it: {body}");
+}
+
+#[tokio::test]
+async fn a_file_that_was_written_to_is_not_served() {
+    assert_eq!(get_once("GET /targets/changed HTTP/1.1").await.0, 500);
+    assert_eq!(get_once("GET /targets/changed HTTP/1.1\r\nRange: bytes=2-4").await.0, 500);
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_to_while_it_is_served_breaks_off() {
+    let fake = Fake::new();
+    let path = fake.dir.path().join("large");
+    let large = std::fs::File::create(&path).expect("creates");
+    large.set_len(64 * 1024 * 1024).expect("grows");
+    let (gateway, _shutdown) = start(fake, Face::Full).await;
+    let mut stream = TcpStream::connect(gateway.address).await.expect("connects");
+    stream.write_all(b"GET /targets/large HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("sends");
+    let mut some = vec![0; 1024 * 1024];
+    stream.read_exact(&mut some).await.expect("reads");
+    large.set_modified(SystemTime::now() + Duration::from_secs(9)).expect("ours");
+    let mut rest = Vec::new();
+    // It ends in a reset or early, as the system likes.
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(rest.len() < 60 * 1024 * 1024, "{} bytes more were sent", rest.len());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! picks, what stands in `releases/` is whole. Never removed is what `current` points at, what the caller
 //! names, and what a process runs from.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -63,31 +64,26 @@ impl InstallDir {
             trees.push(Tree { name, stays });
         }
         if trees.iter().any(|tree| tree.stays.is_none()) {
-            let used = in_use(&self.releases());
-            for tree in trees.iter_mut().filter(|tree| tree.stays.is_none()) {
-                tree.stays = match &used {
-                    Ok(used) => used.get(&tree.name).copied().map(Stays::Running),
-                    Err(error) => Some(Stays::Unknown(error.to_string())),
-                };
-            }
+            spare(&mut trees, &in_use(&self.releases(), &self.current_link()));
         }
         Ok(trees)
     }
 
-    /// Removes what [`InstallDir::survey`] says goes, and every attempt. Nothing may be unpacking in this
-    /// directory meanwhile.
+    /// Removes what [`InstallDir::survey`] says goes, and every attempt. What cannot be removed keeps nothing
+    /// else: the error is the first of several. Nothing may be unpacking in this directory meanwhile.
     pub fn collect(&self, keep: &[String], at_least: u32) -> Result<(), InstallError> {
+        let mut outcome = Ok(());
         for tree in self.survey(keep, at_least)?.into_iter().filter(|tree| tree.stays.is_none()) {
-            self.retire(&tree.name)?;
+            outcome = outcome.and(self.retire(&tree.name));
         }
-        for name in names(&self.root.join("staging"))? {
-            Self::remove_tree(&self.staging(&name))?;
+        for name in directories(&self.root.join("staging"))? {
+            outcome = outcome.and(Self::remove_tree(&self.staging(&name)));
         }
         // Of a switch that was cut short.
-        match atomic::remove_leftovers(&self.root) {
+        outcome.and(match atomic::remove_leftovers(&self.root) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(InstallError::io("tidy", &self.root)(error)),
             _ => Ok(()),
-        }
+        })
     }
 
     /// Removes `releases/<name>`, which is whole there until it is gone from there.
@@ -120,9 +116,10 @@ impl InstallDir {
         bytes
     }
 
-    /// The names below `releases/`, in no order.
+    /// The names of the trees below `releases/`, in no order. What is no directory was put there by somebody
+    /// else, and is his.
     pub fn names(&self) -> Result<Vec<String>, InstallError> {
-        names(&self.releases())
+        directories(&self.releases())
     }
 
     /// The names below `releases/`, newest first.
@@ -138,15 +135,26 @@ impl InstallDir {
     }
 }
 
-/// The names in a directory, which need not exist. Names that are no text are nobody's here.
-fn names(directory: &Path) -> Result<Vec<String>, InstallError> {
+/// Keeps those that would go and are in use, or may be.
+fn spare(trees: &mut [Tree], used: &io::Result<BTreeMap<String, u32>>) {
+    for tree in trees.iter_mut().filter(|tree| tree.stays.is_none()) {
+        tree.stays = match used {
+            Ok(used) => used.get(&tree.name).copied().map(Stays::Running),
+            Err(error) => Some(Stays::Unknown(error.to_string())),
+        };
+    }
+}
+
+/// The names of the directories in a directory, which need not exist. Names that are no text are nobody's here.
+fn directories(directory: &Path) -> Result<Vec<String>, InstallError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(InstallError::io("read", directory)(error)),
     };
-    let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().ok()));
-    let names: io::Result<Vec<Option<String>>> = names.collect();
+    let name =
+        |entry: fs::DirEntry| Ok(entry.file_type()?.is_dir().then(|| entry.file_name().into_string().ok()).flatten());
+    let names: io::Result<Vec<Option<String>>> = entries.map(|entry| entry.and_then(name)).collect();
     Ok(names.map_err(InstallError::io("read", directory))?.into_iter().flatten().collect())
 }
 
@@ -167,10 +175,16 @@ mod tests {
         (scratch, directory)
     }
 
+    fn all(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).expect("readable");
+        let name = |entry: io::Result<fs::DirEntry>| entry.expect("readable").file_name().into_string().expect("text");
+        let mut names: Vec<String> = entries.map(name).collect();
+        names.sort();
+        names
+    }
+
     fn left(directory: &InstallDir) -> Vec<String> {
-        let mut left = names(&directory.releases()).expect("readable");
-        left.sort();
-        left
+        all(&directory.releases())
     }
 
     #[test]
@@ -216,10 +230,48 @@ mod tests {
         fs::create_dir_all(scratch.path().join("staging/7/deep")).expect("writable");
         symlink("releases/9", scratch.path().join(".updraft-tmp-1-1")).expect("writable");
         directory.collect(&[], 2).expect("removable");
-        let mut names = names(scratch.path()).expect("readable");
-        names.sort();
-        assert_eq!(names, ["current", "releases", "staging"]);
+        assert_eq!(all(scratch.path()), ["current", "releases", "staging"]);
         assert_eq!(fs::read_dir(scratch.path().join("staging")).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn one_tree_that_cannot_go_keeps_no_other() {
+        let (scratch, directory) = installed(&["1-a", "2-b", "3-c"]);
+        directory.switch("3-c").expect("it exists");
+        fs::create_dir_all(scratch.path().join("staging/7")).expect("writable");
+        // Where the first has to pass through.
+        fs::write(scratch.path().join("staging/leaving-2-b"), b"in the way").expect("writable");
+        fs::write(scratch.path().join("releases/README"), b"an operator's").expect("writable");
+        let error = directory.collect(&[], 1).expect_err("somebody is told").to_string();
+        assert!(error.contains("leaving-2-b"), "{error}");
+        assert_eq!(left(&directory), ["2-b", "3-c", "README"]);
+        assert!(!scratch.path().join("staging/7").exists());
+    }
+
+    #[test]
+    fn a_tree_of_which_nobody_knows_stays() {
+        let mut trees = vec![
+            Tree { name: "1-a".to_owned(), stays: None },
+            Tree { name: "2-b".to_owned(), stays: Some(Stays::Current) },
+        ];
+        spare(&mut trees, &Err(io::Error::other("no /proc")));
+        let kept: Vec<_> = trees.into_iter().filter_map(|tree| tree.stays).collect();
+        assert_eq!(kept, [Stays::Unknown("no /proc".to_owned()), Stays::Current]);
+    }
+
+    #[test]
+    fn current_by_its_whole_path_is_current() {
+        let (scratch, directory) = installed(&["1-a", "2-b"]);
+        let target = scratch.path().join("releases/1-a");
+        symlink(&target, directory.current_link()).expect("writable");
+        assert_eq!(directory.current().as_deref(), Some("1-a"));
+        directory.collect(&["2-b".to_owned()], 1).expect("removable");
+        assert_eq!(left(&directory), ["1-a", "2-b"]);
+        for elsewhere in ["/", "releases", "releases/1-a/file", "releases/none/../..", "/nonexistent/releases/1-a"] {
+            fs::remove_file(directory.current_link()).expect("writable");
+            symlink(elsewhere, directory.current_link()).expect("writable");
+            assert_eq!(directory.current(), None, "{elsewhere}");
+        }
     }
 
     #[test]

@@ -10,8 +10,9 @@ use semver::Version;
 use updraft_protocol::names::Product;
 use updraft_protocol::release::Release;
 
+use super::delivery::Delivery;
 use super::installs::Step;
-use super::{Runtime, delivery, journal, traffic, trust, views};
+use super::{Runtime, journal, traffic, trust, views};
 use crate::config::Role;
 use crate::control::Call;
 use crate::control::messages::{ErrorBody, ErrorCode, MAX_REASON_BYTES, Phase, Progress, Request, Response};
@@ -181,6 +182,11 @@ impl Runtime {
             Ok(release) => release,
             Err(body) => return reply.finish(Err(body)),
         };
+        self.want(release, output, reply).await;
+    }
+
+    /// Fetches a release for somebody who waits for it.
+    pub(super) async fn want(&mut self, release: Arc<Release>, output: Option<PathBuf>, reply: ReplySender) {
         let now = self.now();
         let effects = self.engine.request(&release, now);
         self.carry_out(effects).await;
@@ -415,27 +421,26 @@ impl Runtime {
         }
     }
 
-    /// Writes a complete artifact where it was asked for, checked once more as a whole.
+    /// Writes a complete artifact where it was asked for.
     fn deliver(&self, release: Arc<Release>, output: Option<PathBuf>, reply: ReplySender) {
         let store = self.opened.store.clone();
-        // What a seed publishes may be nowhere else: nobody gets a name of its own files.
-        let may_lend = self.config.role == Role::Peer;
+        let (role, damaged) = (self.config.role, self.damaged.clone());
         tokio::task::spawn_blocking(move || {
-            let end = match store.get(&release.artifact) {
-                Some(artifact) => delivery::deliver(&artifact, may_lend, output.as_deref(), &reply),
-                None => Err(error(ErrorCode::Error, "the artifact is not in the store any more")),
+            let Some(artifact) = store.get(&release.artifact) else {
+                return reply.finish(Err(error(ErrorCode::Error, "the artifact is not in the store any more")));
             };
-            reply.finish(end.map(|path| {
-                Response::Fetch(FetchView {
-                    schema: Schema,
-                    product: release.id.product.clone(),
-                    version: release.id.version.to_string(),
-                    platform: release.id.platform.clone(),
-                    path,
-                    sha256: release.artifact,
-                    size_bytes: release.length,
-                })
-            }));
+            let view = FetchView {
+                schema: Schema,
+                product: release.id.product.clone(),
+                version: release.id.version.to_string(),
+                platform: release.id.platform.clone(),
+                path: PathBuf::new(),
+                sha256: release.artifact,
+                size_bytes: release.length,
+            };
+            Delivery { release, output, role, damaged }.work(&artifact, reply, |reply, end| {
+                reply.finish(end.map(|path| Response::Fetch(FetchView { path, ..view })));
+            });
         });
     }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
 
+use updraft_protocol::digest::Digest;
 use updraft_protocol::names::Channel;
 use updraft_protocol::release::{Notes, Release};
 use updraft_protocol::tuf::{Freshness, Resolution};
@@ -13,6 +15,7 @@ use crate::engine::Engine;
 use crate::engine::catalog::CatalogView;
 use crate::engine::report::Caller;
 use crate::gateway::{Health, Metrics, Offer, Repository, TargetFile, UpdateAnswer, UpdateQuery};
+use crate::store::Artifact;
 
 /// What changes while the node runs.
 #[derive(Debug, Default)]
@@ -28,11 +31,13 @@ pub(super) struct NodeFace {
     opened: Opened,
     targets: PathBuf,
     snapshot: RwLock<Snapshot>,
+    /// Artifacts that were changed by a name outside the store, to be checked. At most those that are held.
+    suspects: Mutex<BTreeSet<Digest>>,
 }
 
 impl NodeFace {
     pub(super) fn new(opened: Opened, data_dir: &Path) -> Self {
-        Self { opened, targets: data_dir.join("targets"), snapshot: RwLock::default() }
+        Self { opened, targets: data_dir.join("targets"), snapshot: RwLock::default(), suspects: Mutex::default() }
     }
 
     pub(super) fn update_view(&self, view: Option<Arc<CatalogView>>) {
@@ -43,6 +48,24 @@ impl NodeFace {
         let mut snapshot = self.snapshot.write().unwrap_or_else(PoisonError::into_inner);
         snapshot.metrics = metrics;
         snapshot.problems = problems;
+    }
+
+    /// Artifacts that must be checked, each told once.
+    pub(super) fn take_suspects(&self) -> BTreeSet<Digest> {
+        std::mem::take(&mut self.suspects.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// When the bytes of a stored artifact were written; `None` where they are no longer those.
+    fn written(&self, artifact: &Artifact) -> Option<SystemTime> {
+        match artifact.modified() {
+            Ok(modified) => Some(modified),
+            Err(error) => {
+                tracing::warn!(%error, "a target is not served");
+                let digest = *artifact.manifest().artifact();
+                self.suspects.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
+                None
+            }
+        }
     }
 
     fn view(&self) -> Option<Arc<CatalogView>> {
@@ -112,11 +135,11 @@ impl Repository for NodeFace {
             return None;
         }
         let sha256 = target.sha256()?;
-        let path = match self.opened.store.get(&sha256).filter(|artifact| artifact.is_complete()) {
-            Some(artifact) => artifact.path().to_owned(),
-            None => Some(self.targets.join(sha256.to_string())).filter(|path| path.is_file())?,
+        let (path, modified) = match self.opened.store.get(&sha256).filter(|artifact| artifact.is_complete()) {
+            Some(artifact) => (artifact.path().to_owned(), Some(self.written(&artifact)?)),
+            None => (Some(self.targets.join(sha256.to_string())).filter(|path| path.is_file())?, None),
         };
-        Some(TargetFile { path, length: target.length, sha256 })
+        Some(TargetFile { path, length: target.length, sha256, modified })
     }
 
     fn update(&self, query: &UpdateQuery) -> UpdateAnswer {

@@ -145,6 +145,20 @@ impl Artifact {
         Ok(false)
     }
 
+    /// When the data file was last written to; for whoever reads it by its path, and must stop where that
+    /// changes. [`StoreError::Changed`] where somebody did write to it by another name.
+    pub fn modified(&self) -> Result<SystemTime, StoreError> {
+        let lent = self.lent();
+        let failed = |source| StoreError::io("look at", &self.data, 0, source);
+        let found = fs::metadata(&self.data).map_err(failed)?;
+        match *lent {
+            Some(stamp) if Stamp::of(&found).map_err(failed)? != stamp => {
+                Err(StoreError::Changed { path: self.data.clone() })
+            }
+            _ => found.modified().map_err(failed),
+        }
+    }
+
     /// Whether the data file has another name, and how it looked; for as long as the answer is kept.
     pub(super) fn lent(&self) -> RwLockReadGuard<'_, Option<Stamp>> {
         self.lent.read().unwrap_or_else(PoisonError::into_inner)
