@@ -4,6 +4,7 @@
 //! picks, what stands in `releases/` is whole. Never removed is what `current` points at, what the caller
 //! names, and what a process runs from.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -83,11 +84,25 @@ impl InstallDir {
         for name in names(&self.root.join("staging"))? {
             Self::remove_tree(&self.staging(&name))?;
         }
-        // Of a switch that was cut short.
-        match atomic::remove_leftovers(&self.root) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(InstallError::io("tidy", &self.root)(error)),
-            _ => Ok(()),
+        self.remove_cut_short()
+    }
+
+    /// Removes the links of switches that were cut short. Files of that kind are not this program's: a
+    /// launcher keeps its memory here, and may be writing it now.
+    fn remove_cut_short(&self) -> Result<(), InstallError> {
+        for name in names(&self.root)?.iter().filter(|name| atomic::is_temp_name(OsStr::new(name))) {
+            let path = self.root.join(name);
+            let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+            match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_symlink() => match fs::remove_file(&path) {
+                    Err(error) if !gone(&error) => return Err(InstallError::io("remove", &path)(error)),
+                    _ => {}
+                },
+                Err(error) if !gone(&error) => return Err(InstallError::io("look at", &path)(error)),
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// Removes `releases/<name>`, which is whole there until it is gone from there.
@@ -171,6 +186,18 @@ mod tests {
         let mut left = names(&directory.releases()).expect("readable");
         left.sort();
         left
+    }
+
+    #[test]
+    fn collecting_removes_the_links_of_switches_and_no_file_that_a_launcher_writes() {
+        let (scratch, directory) = installed(&["1-a"]);
+        directory.switch("1-a").expect("it exists");
+        let (link, file) = (scratch.path().join(".updraft-tmp-1-1"), scratch.path().join(".updraft-tmp-2-1"));
+        symlink("releases/1-a", &link).expect("writable");
+        fs::write(&file, b"{}").expect("writable");
+        directory.collect(&[], 1).expect("removable");
+        assert!(fs::symlink_metadata(&link).is_err() && file.exists());
+        assert_eq!(directory.current().as_deref(), Some("1-a"));
     }
 
     #[test]
