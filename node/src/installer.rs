@@ -88,6 +88,14 @@ pub enum InstallError {
         /// The other.
         other: PathBuf,
     },
+    /// The tree that would be replaced is run from, by a process that outlived its release.
+    #[error("process {pid} runs from {path}, which would be replaced; end it")]
+    InUse {
+        /// The tree.
+        path: PathBuf,
+        /// One of the processes.
+        pid: u32,
+    },
     /// The artifact cannot be unpacked.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -108,6 +116,7 @@ impl InstallError {
             | Self::Io { .. }
             | Self::NoRoom { .. }
             | Self::InTheWay { .. }
+            | Self::InUse { .. }
             | Self::Apart { .. } => Fault::Place,
             Self::Archive(_) | Self::NotARelease { .. } => Fault::Release,
         };
@@ -216,6 +225,20 @@ impl InstallDir {
         Ok(())
     }
 
+    /// Whether nothing runs from the tree of this name, if it is there: what runs is not replaced under itself.
+    fn check_unused(&self, release_dir: &str) -> Result<(), InstallError> {
+        if !self.has(release_dir) {
+            return Ok(());
+        }
+        let path = self.releases().join(release_dir);
+        let used =
+            in_use::in_use(&self.releases(), &self.current_link()).map_err(InstallError::io("see who uses", &path))?;
+        match used.get(release_dir) {
+            Some(&pid) => Err(InstallError::InUse { path, pid }),
+            None => Ok(()),
+        }
+    }
+
     /// Unpacks `artifact` and makes it `releases/<release_dir>`, verified and durable. `go_on` is
     /// asked now and then whether to go on.
     pub fn stage(
@@ -231,6 +254,7 @@ impl InstallDir {
         if self.current().as_deref() == Some(release_dir) && target.is_dir() {
             return Ok(());
         }
+        self.check_unused(release_dir)?;
         self.discard(transaction)?;
         self.check_room(release)?;
         let staging = self.staging(transaction);
@@ -344,6 +368,25 @@ mod tests {
         assert!(full.reason.contains("/opt/app") && full.reason.ends_with("; make room there"), "{}", full.reason);
         assert!(refused(rustix::io::Errno::ROFS).reason.contains("mount it writable"));
         assert!(refused(rustix::io::Errno::ACCESS).reason.contains("the user that the node runs as"));
+    }
+
+    #[test]
+    fn a_tree_that_a_process_runs_from_is_not_unpacked_again() {
+        let (scratch, directory) = installed(&["1.0.0-aa"]);
+        assert!(directory.check_unused("1.0.0-aa").is_ok());
+        assert!(directory.check_unused("2.0.0-cc").is_ok(), "it is not there");
+        if !cfg!(target_os = "linux") {
+            return;
+        }
+        let mut sleep = std::process::Command::new("sleep");
+        let mut child = sleep.arg("600").current_dir(scratch.path().join("releases/1.0.0-aa")).spawn().expect("sleep");
+        let failure = directory.check_unused("1.0.0-aa").map_err(InstallError::into_failure);
+        child.kill().expect("it runs");
+        child.wait().expect("it was killed");
+        let failure = failure.expect_err("it is used");
+        assert_eq!(failure.fault, Fault::Place);
+        assert!(failure.reason.contains(&format!("process {}", child.id())), "{}", failure.reason);
+        assert!(directory.check_unused("1.0.0-aa").is_ok());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! names, and what a process runs from.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -79,11 +80,23 @@ impl InstallDir {
         for name in directories(&self.root.join("staging"))? {
             outcome = outcome.and(Self::remove_tree(&self.staging(&name)));
         }
-        // Of a switch that was cut short.
-        outcome.and(match atomic::remove_leftovers(&self.root) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(InstallError::io("tidy", &self.root)(error)),
-            _ => Ok(()),
-        })
+        outcome.and(self.remove_cut_short())
+    }
+
+    /// Removes the links of switches that were cut short. Files of that kind are not this program's: a
+    /// launcher keeps its memory here, and may be writing it now.
+    fn remove_cut_short(&self) -> Result<(), InstallError> {
+        let links = named(&self.root, fs::FileType::is_symlink)?;
+        for name in links.iter().filter(|name| atomic::is_temp_name(OsStr::new(name))) {
+            let path = self.root.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(InstallError::io("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Removes `releases/<name>`, which is whole there until it is gone from there.
@@ -147,13 +160,18 @@ fn spare(trees: &mut [Tree], used: &io::Result<BTreeMap<String, u32>>) {
 
 /// The names of the directories in a directory, which need not exist. Names that are no text are nobody's here.
 fn directories(directory: &Path) -> Result<Vec<String>, InstallError> {
+    named(directory, fs::FileType::is_dir)
+}
+
+/// The entries of a directory of a kind; none where it is missing.
+fn named(directory: &Path, is_kind: fn(&fs::FileType) -> bool) -> Result<Vec<String>, InstallError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(InstallError::io("read", directory)(error)),
     };
     let name =
-        |entry: fs::DirEntry| Ok(entry.file_type()?.is_dir().then(|| entry.file_name().into_string().ok()).flatten());
+        |entry: fs::DirEntry| Ok(is_kind(&entry.file_type()?).then(|| entry.file_name().into_string().ok()).flatten());
     let names: io::Result<Vec<Option<String>>> = entries.map(|entry| entry.and_then(name)).collect();
     Ok(names.map_err(InstallError::io("read", directory))?.into_iter().flatten().collect())
 }
@@ -185,6 +203,18 @@ mod tests {
 
     fn left(directory: &InstallDir) -> Vec<String> {
         all(&directory.releases())
+    }
+
+    #[test]
+    fn collecting_removes_the_links_of_switches_and_no_file_that_a_launcher_writes() {
+        let (scratch, directory) = installed(&["1-a"]);
+        directory.switch("1-a").expect("it exists");
+        let (link, file) = (scratch.path().join(".updraft-tmp-1-1"), scratch.path().join(".updraft-tmp-2-1"));
+        symlink("releases/1-a", &link).expect("writable");
+        fs::write(&file, b"{}").expect("writable");
+        directory.collect(&[], 1).expect("removable");
+        assert!(fs::symlink_metadata(&link).is_err() && file.exists());
+        assert_eq!(directory.current().as_deref(), Some("1-a"));
     }
 
     #[test]

@@ -140,11 +140,12 @@ pub(super) async fn run(order: &Order<'_>) -> Ended {
     let deadline = Instant::now() + order.limit;
     let status = loop {
         tokio::select! {
+            // One that never stops talking must not talk its deadline away.
             biased;
+            () = sleep_until(deadline) => break None,
+            status = child.wait() => break Some(status),
             count = read_some(&mut out, &mut out_buffer) => tail.push(&out_buffer[..count]),
             count = read_some(&mut err, &mut err_buffer) => tail.push(&err_buffer[..count]),
-            status = child.wait() => break Some(status),
-            () = sleep_until(deadline) => break None,
         }
     };
     let Some(status) = status else {
@@ -268,6 +269,14 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("process {pid} outlived its command");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_never_stops_talking_is_ended_in_time() {
+        let began = std::time::Instant::now();
+        let ended = shell("yes >&2 & exec yes", Duration::from_millis(300)).await;
+        assert!(ended.result.expect_err("it took too long").contains("did not end within 0.3 s"));
+        assert!(began.elapsed() < Duration::from_secs(20));
     }
 
     #[tokio::test]

@@ -3,10 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::process::{Ended, Order, run};
 
 /// For questions, and for what is only asked of systemd.
 const SHORT: Duration = Duration::from_secs(10);
+/// The least that is left for a question, however long the one before it took.
+const LEAST: Duration = Duration::from_secs(1);
 
 async fn systemctl(arguments: &[&str], directory: &Path, limit: Duration) -> Ended {
     let command: Vec<String> = ["systemctl"].iter().chain(arguments).map(|&text| text.to_owned()).collect();
@@ -14,17 +18,20 @@ async fn systemctl(arguments: &[&str], directory: &Path, limit: Duration) -> End
 }
 
 /// Restarts a unit and waits for the job's end. Where this process runs in that unit it only asks for the
-/// restart: systemd ends this process, `systemctl` included, and goes on by itself.
+/// restart: systemd ends this process, `systemctl` included, and goes on by itself. All of it ends within
+/// `limit`, but for the seconds in which a `systemctl` that hangs is ended: whoever waits gives it up soon after.
 pub(super) async fn restart(unit: &str, directory: &Path, limit: Duration) -> Ended {
+    let deadline = Instant::now() + limit;
+    let left = || deadline.saturating_duration_since(Instant::now()).max(LEAST);
     // A unit that crashed too often is not started again otherwise, not even with its old release. Where
     // there is nothing to reset that is no failure.
-    let _ = systemctl(&["reset-failed", "--", unit], directory, SHORT.min(limit)).await;
+    let _ = systemctl(&["reset-failed", "--", unit], directory, SHORT.min(limit / 2)).await;
     if !runs_in(unit) {
-        return systemctl(&["restart", "--", unit], directory, limit).await;
+        return systemctl(&["restart", "--", unit], directory, left()).await;
     }
-    let asked = systemctl(&["restart", "--no-block", "--", unit], directory, SHORT.min(limit)).await;
+    let asked = systemctl(&["restart", "--no-block", "--", unit], directory, SHORT.min(left())).await;
     if asked.result.is_ok() {
-        tokio::time::sleep(limit).await;
+        tokio::time::sleep(left()).await;
         return Ended::failed(format!("systemd did not restart {unit}, in which this node runs"));
     }
     asked
