@@ -16,6 +16,7 @@ use updraft::engine::install::{
 use updraft::engine::limits::{Window, Zone};
 use updraft::engine::maintenance::{Maintenance, OwnWindows};
 use updraft::engine::memory::Memory;
+use updraft::engine::outcomes::halt::Builds;
 use updraft::engine::outcomes::{OutcomeEffect, Remembered};
 use updraft::engine::plan::{Decision, Facts, Gate, GateName, Verdict, plan};
 use updraft::engine::policy::{Change, Changed, Refused, Setting, Settings, apply};
@@ -24,6 +25,7 @@ use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::head::Contradiction;
 use updraft_protocol::key::SigningKey;
+use updraft_protocol::limits::MAX_YANKED;
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Platform, Product, ReleaseId};
 use updraft_protocol::outcome::{Outcome, Report};
@@ -186,6 +188,38 @@ fn a_stepping_stone_must_be_one_that_the_node_may_have() {
     assert_eq!(failed.verdict, Verdict::Blocked, "what failed here is no way on");
     view.floors.insert(app(), version("1.5.0"));
     assert_eq!(decide(&view, &Node::default(), at(5)).verdict, Verdict::Blocked, "below the floor");
+}
+
+#[test]
+fn what_was_yanked_on_another_channel_is_no_stepping_stone() {
+    let releases = vec![
+        release("1.4.0", None, &["stable"]),
+        release("1.5.0", None, &["stable", "beta"]),
+        release("2.0.0", Some("1.4.0"), &["stable"]),
+    ];
+    let mut view = view_of(releases, pointing_to("2.0.0"));
+    assert_eq!(offered(&decide(&view, &Node::default(), at(5))).as_deref(), Some("1.5.0"));
+    let bad = ChannelPolicy { yanked: BTreeSet::from([version("1.5.0")]), ..pointing_to("1.5.0") };
+    view.channels.insert((app(), "beta".parse().expect("a name")), Arc::new(bad));
+    assert_eq!(offered(&decide(&view, &Node::default(), at(5))).as_deref(), Some("1.4.0"));
+}
+
+#[test]
+fn the_way_to_a_release_is_what_may_be_stepped_over_on_its_channel() {
+    let followed = (app(), Channel::stable());
+    let releases = vec![
+        release("1.4.0", None, &["stable"]),
+        release("1.5.0", None, &["beta"]),
+        release("2.0.0", Some("1.4.0"), &["stable"]),
+        release("2.1.0", None, &["stable"]),
+    ];
+    let view = view_of(releases, pointing_to("2.0.0"));
+    let digest = |number: &str| Digest::of(number.as_bytes());
+    let builds = Builds::of(&view, &followed, &version("2.0.0"));
+    assert_eq!(builds.own, BTreeSet::from([digest("2.0.0")]));
+    assert_eq!(builds.stones, BTreeMap::from([(digest("1.4.0"), BTreeSet::from([digest("2.0.0")]))]));
+    let straight = Builds::of(&view, &followed, &version("2.1.0"));
+    assert!(straight.stones.is_empty(), "it installs over anything: nobody steps there");
 }
 
 #[test]
@@ -437,6 +471,33 @@ fn a_threshold_is_set_part_by_part() {
     assert_eq!(changed(policy.clone(), &off).expect("granted").policy.halt, None);
     let soon = set(Settings { halt_silence_s: Some(Setting::To(1)), ..Settings::default() });
     assert!(matches!(changed(policy, &soon), Err(Refused::Policy(_))));
+}
+
+#[test]
+fn a_threshold_on_a_channel_that_does_not_say_since_when_counts_from_now() {
+    let percent = set(Settings { halt_percent: Some(Setting::To(20)), ..Settings::default() });
+    let done = changed(pointing_to("1.2.0"), &percent).expect("granted");
+    assert_eq!(done.policy.since, Some(at(5)));
+    assert!(done.warnings.iter().any(|warning| warning.contains("counts from now on")), "{:?}", done.warnings);
+    let dated = ChannelPolicy { since: Some(at(1)), ..pointing_to("1.2.0") };
+    let done = changed(dated, &percent).expect("granted");
+    assert_eq!((done.policy.since, done.warnings.len()), (Some(at(1)), 0));
+}
+
+#[test]
+fn a_refusal_says_what_to_do_next() {
+    let yanked: BTreeSet<Version> = (0..MAX_YANKED as u64).map(|patch| Version::new(0, 0, patch)).collect();
+    let full = ChannelPolicy { yanked, ..pointing_to("1.2.0") };
+    let yank = Change::Yank { version: version("1.1.0"), undo: false };
+    let refused = changed(full, &yank).expect_err("there is no room").to_string();
+    assert!(refused.contains("channel yank app:stable VERSION --undo"), "{refused}");
+    let mut view = view(pointing_to("1.2.0"));
+    view.floors.insert(app(), version("1.1.0"));
+    let refused = |change| apply(&view, &app(), &Channel::stable(), &change, at(5)).expect_err("refused").to_string();
+    let below = refused(set(to_release("1.0.0")));
+    assert!(below.contains("name 1.1.0 or newer"), "{below}");
+    let falls = refused(set(Settings { floor: Some(version("1.0.0")), ..Settings::default() }));
+    assert!(falls.contains("newer than 1.1.0"), "{falls}");
 }
 
 #[test]
