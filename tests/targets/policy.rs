@@ -28,7 +28,7 @@ use updraft_protocol::key::SigningKey;
 use updraft_protocol::limits::MAX_YANKED;
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Platform, Product, ReleaseId};
-use updraft_protocol::outcome::{Outcome, Report};
+use updraft_protocol::outcome::{Outcome, Report, fitting};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::release::{Content, Format, ManifestRef, Notes, Release};
 use updraft_protocol::rollout::{ChannelPolicy, Halt, Rollout, Stage};
@@ -892,6 +892,104 @@ fn reports_sent(effects: &[Effect]) -> usize {
     let is_report =
         |effect: &&Effect| matches!(effect, Effect::Swarm(SwarmEffect::Control { message: Control::Report(_), .. }));
     effects.iter().filter(is_report).count()
+}
+
+/// A seed whose `stable` halts at half of three nodes, silence of a minute included, since `at(100)`.
+fn halting_seed() -> Machine {
+    let mut seed = Machine::new(true);
+    let halt = Halt { failures_percent: 50, min_reports: 3, silence_s: Some(60) };
+    let policy = ChannelPolicy { since: Some(at(100)), halt: Some(halt), ..pointing_to("1.0.0") };
+    let mut holder = Holder::of(&seed.repository);
+    holder.set_channel(&app(), &Channel::stable(), &policy, at(1));
+    let signed = holder.sign(at(1), at(1));
+    let published = Input::Published { head: signed.head, files: signed.files };
+    let _announced = seed.engine.handle(published, seed.now);
+    seed
+}
+
+/// Lets so many seconds pass at a seed; returns why it halts, if it does.
+fn watch(seed: &mut Machine, seconds: u64) -> Option<String> {
+    for _ in 0..seconds / 2 {
+        seed.now = Now { wall: seed.now.wall.plus_seconds(2), mono_ms: seed.now.mono_ms + 2_000 };
+        let halt = seed.engine.handle(Input::Tick, seed.now).into_iter().find_map(|effect| match effect {
+            Effect::Outcome(OutcomeEffect::Halt { version, reason, .. }) => Some((version, reason)),
+            _ => None,
+        });
+        if let Some((at, reason)) = halt {
+            assert_eq!(at, version("1.0.0"), "it is of the version that failed");
+            return Some(reason);
+        }
+    }
+    None
+}
+
+/// Three nodes with a voice that began to install, as the seed has them in its ledger.
+fn three_that_began(seed: &mut Machine) {
+    let repository = seed.repository.id.0;
+    for n in 2..5 {
+        seed.connect(n, false);
+        seed.hear(n, Report { outcome: Outcome::Runs, ..report(0, "app") }.sign(&repository, &key(n)));
+    }
+    assert_eq!(watch(seed, 110), None);
+    for n in 2..5 {
+        assert!(seed.hear(n, Report { outcome: Outcome::Began, ..report(1, "app") }.sign(&repository, &key(n))));
+    }
+}
+
+#[test]
+fn who_says_nothing_more_is_counted_while_the_seed_listens() {
+    let mut seed = halting_seed();
+    three_that_began(&mut seed);
+    assert_eq!(watch(&mut seed, 58), None);
+    let reason = watch(&mut seed, 6).expect("a minute is over");
+    assert!(reason.contains("failed on 3 of 3 nodes"), "{reason}");
+    assert_eq!(watch(&mut seed, 58), None, "it is signed, or cannot be; nobody asks again at once");
+}
+
+#[test]
+fn a_seed_that_was_away_first_listens() {
+    let mut before = halting_seed();
+    three_that_began(&mut before);
+    let nodes = before.engine.fleet().iter().map(|(peer, node)| (peer.clone(), node.clone())).collect();
+    let mut seed = halting_seed();
+    seed.now = Now { wall: before.now.wall.plus_seconds(3_600), mono_ms: 10_000 };
+    seed.engine.remember_outcomes(Remembered { nodes, ..Remembered::default() }, seed.now);
+    assert_eq!(watch(&mut seed, 120), None, "nobody is here who could speak");
+    seed.connect(2, false);
+    seed.connect(3, false);
+    assert_eq!(watch(&mut seed, 30), None);
+    let repository = seed.repository.id.0;
+    let ended = Report { outcome: Outcome::Installed, ..report(2, "app") };
+    for n in [2, 3] {
+        assert!(seed.hear(n, ended.clone().sign(&repository, &key(n))), "what waited in its outbox");
+    }
+    assert_eq!(watch(&mut seed, 120), None, "one of three fell silent");
+    assert!(seed.hear(2, report(3, "app").sign(&repository, &key(2))));
+    assert!(watch(&mut seed, 4).is_some(), "two of three are too many");
+}
+
+#[test]
+fn a_node_keeps_its_full_outbox_over_a_restart() {
+    let (mut node, _) = Machine::found(false, Recovered::default());
+    let kept: Vec<Report> = (1..=64).map(|number| report(number, "app")).collect();
+    node.engine.remember_outcomes(Remembered { reports: kept, last_number: 64, ..Remembered::default() }, node.now);
+    let sent = node.connect(1, true).into_iter().filter(|(_, message)| matches!(message, Control::Report(_)));
+    assert_eq!(sent.count(), 64);
+}
+
+#[test]
+fn the_longest_words_fit_a_message() {
+    let longest = Report {
+        number: u64::MAX,
+        product: "p".repeat(64).parse().expect("a name"),
+        channel: "c".repeat(64).parse().expect("a name"),
+        version: format!("1.0.0-{}", "x".repeat(122)).parse().expect("a version"),
+        text: fitting(&"\u{1f600}".repeat(1_000)),
+        ..report(1, "app")
+    };
+    let message = Control::Report(Box::new(longest.sign(&Digest::of(b"repository"), &key(2))));
+    // After four bytes of length.
+    assert_eq!(Control::decode(&message.to_frame()[4..]), Ok(message));
 }
 
 #[test]
