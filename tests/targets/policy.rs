@@ -16,6 +16,7 @@ use updraft::engine::install::{
 use updraft::engine::limits::{Window, Zone};
 use updraft::engine::maintenance::{Maintenance, OwnWindows};
 use updraft::engine::memory::Memory;
+use updraft::engine::outcomes::halt::Builds;
 use updraft::engine::outcomes::{OutcomeEffect, Remembered};
 use updraft::engine::plan::{Decision, Facts, Gate, GateName, Verdict, plan};
 use updraft::engine::policy::{Change, Changed, Refused, Setting, Settings, apply};
@@ -24,9 +25,10 @@ use updraft_protocol::bitmap::Bitmap;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::head::Contradiction;
 use updraft_protocol::key::SigningKey;
+use updraft_protocol::limits::MAX_YANKED;
 use updraft_protocol::meta::MetaFile;
 use updraft_protocol::names::{Channel, Platform, Product, ReleaseId};
-use updraft_protocol::outcome::{Outcome, Report};
+use updraft_protocol::outcome::{Outcome, Report, fitting};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::release::{Content, Format, ManifestRef, Notes, Release};
 use updraft_protocol::rollout::{ChannelPolicy, Halt, Rollout, Stage};
@@ -239,6 +241,38 @@ fn a_hold_and_a_place_without_room_keep_a_release_away_until_they_are_gone() {
     assert!(gate(&decide(&holds, None), GateName::Hold).reason.contains("fair week"));
     holds.lift(None);
     assert_eq!(decide(&holds, None).verdict, Verdict::Install);
+}
+
+#[test]
+fn what_was_yanked_on_another_channel_is_no_stepping_stone() {
+    let releases = vec![
+        release("1.4.0", None, &["stable"]),
+        release("1.5.0", None, &["stable", "beta"]),
+        release("2.0.0", Some("1.4.0"), &["stable"]),
+    ];
+    let mut view = view_of(releases, pointing_to("2.0.0"));
+    assert_eq!(offered(&decide(&view, &Node::default(), at(5))).as_deref(), Some("1.5.0"));
+    let bad = ChannelPolicy { yanked: BTreeSet::from([version("1.5.0")]), ..pointing_to("1.5.0") };
+    view.channels.insert((app(), "beta".parse().expect("a name")), Arc::new(bad));
+    assert_eq!(offered(&decide(&view, &Node::default(), at(5))).as_deref(), Some("1.4.0"));
+}
+
+#[test]
+fn the_way_to_a_release_is_what_may_be_stepped_over_on_its_channel() {
+    let followed = (app(), Channel::stable());
+    let releases = vec![
+        release("1.4.0", None, &["stable"]),
+        release("1.5.0", None, &["beta"]),
+        release("2.0.0", Some("1.4.0"), &["stable"]),
+        release("2.1.0", None, &["stable"]),
+    ];
+    let view = view_of(releases, pointing_to("2.0.0"));
+    let digest = |number: &str| Digest::of(number.as_bytes());
+    let builds = Builds::of(&view, &followed, &version("2.0.0"));
+    assert_eq!(builds.own, BTreeSet::from([digest("2.0.0")]));
+    assert_eq!(builds.stones, BTreeMap::from([(digest("1.4.0"), BTreeSet::from([digest("2.0.0")]))]));
+    let straight = Builds::of(&view, &followed, &version("2.1.0"));
+    assert!(straight.stones.is_empty(), "it installs over anything: nobody steps there");
 }
 
 #[test]
@@ -490,6 +524,33 @@ fn a_threshold_is_set_part_by_part() {
     assert_eq!(changed(policy.clone(), &off).expect("granted").policy.halt, None);
     let soon = set(Settings { halt_silence_s: Some(Setting::To(1)), ..Settings::default() });
     assert!(matches!(changed(policy, &soon), Err(Refused::Policy(_))));
+}
+
+#[test]
+fn a_threshold_on_a_channel_that_does_not_say_since_when_counts_from_now() {
+    let percent = set(Settings { halt_percent: Some(Setting::To(20)), ..Settings::default() });
+    let done = changed(pointing_to("1.2.0"), &percent).expect("granted");
+    assert_eq!(done.policy.since, Some(at(5)));
+    assert!(done.warnings.iter().any(|warning| warning.contains("counts from now on")), "{:?}", done.warnings);
+    let dated = ChannelPolicy { since: Some(at(1)), ..pointing_to("1.2.0") };
+    let done = changed(dated, &percent).expect("granted");
+    assert_eq!((done.policy.since, done.warnings.len()), (Some(at(1)), 0));
+}
+
+#[test]
+fn a_refusal_says_what_to_do_next() {
+    let yanked: BTreeSet<Version> = (0..MAX_YANKED as u64).map(|patch| Version::new(0, 0, patch)).collect();
+    let full = ChannelPolicy { yanked, ..pointing_to("1.2.0") };
+    let yank = Change::Yank { version: version("1.1.0"), undo: false };
+    let refused = changed(full, &yank).expect_err("there is no room").to_string();
+    assert!(refused.contains("channel yank app:stable VERSION --undo"), "{refused}");
+    let mut view = view(pointing_to("1.2.0"));
+    view.floors.insert(app(), version("1.1.0"));
+    let refused = |change| apply(&view, &app(), &Channel::stable(), &change, at(5)).expect_err("refused").to_string();
+    let below = refused(set(to_release("1.0.0")));
+    assert!(below.contains("name 1.1.0 or newer"), "{below}");
+    let falls = refused(set(Settings { floor: Some(version("1.0.0")), ..Settings::default() }));
+    assert!(falls.contains("newer than 1.1.0"), "{falls}");
 }
 
 #[test]
@@ -884,6 +945,104 @@ fn reports_sent(effects: &[Effect]) -> usize {
     let is_report =
         |effect: &&Effect| matches!(effect, Effect::Swarm(SwarmEffect::Control { message: Control::Report(_), .. }));
     effects.iter().filter(is_report).count()
+}
+
+/// A seed whose `stable` halts at half of three nodes, silence of a minute included, since `at(100)`.
+fn halting_seed() -> Machine {
+    let mut seed = Machine::new(true);
+    let halt = Halt { failures_percent: 50, min_reports: 3, silence_s: Some(60) };
+    let policy = ChannelPolicy { since: Some(at(100)), halt: Some(halt), ..pointing_to("1.0.0") };
+    let mut holder = Holder::of(&seed.repository);
+    holder.set_channel(&app(), &Channel::stable(), &policy, at(1));
+    let signed = holder.sign(at(1), at(1));
+    let published = Input::Published { head: signed.head, files: signed.files };
+    let _announced = seed.engine.handle(published, seed.now);
+    seed
+}
+
+/// Lets so many seconds pass at a seed; returns why it halts, if it does.
+fn watch(seed: &mut Machine, seconds: u64) -> Option<String> {
+    for _ in 0..seconds / 2 {
+        seed.now = Now { wall: seed.now.wall.plus_seconds(2), mono_ms: seed.now.mono_ms + 2_000 };
+        let halt = seed.engine.handle(Input::Tick, seed.now).into_iter().find_map(|effect| match effect {
+            Effect::Outcome(OutcomeEffect::Halt { version, reason, .. }) => Some((version, reason)),
+            _ => None,
+        });
+        if let Some((at, reason)) = halt {
+            assert_eq!(at, version("1.0.0"), "it is of the version that failed");
+            return Some(reason);
+        }
+    }
+    None
+}
+
+/// Three nodes with a voice that began to install, as the seed has them in its ledger.
+fn three_that_began(seed: &mut Machine) {
+    let repository = seed.repository.id.0;
+    for n in 2..5 {
+        seed.connect(n, false);
+        seed.hear(n, Report { outcome: Outcome::Runs, ..report(0, "app") }.sign(&repository, &key(n)));
+    }
+    assert_eq!(watch(seed, 110), None);
+    for n in 2..5 {
+        assert!(seed.hear(n, Report { outcome: Outcome::Began, ..report(1, "app") }.sign(&repository, &key(n))));
+    }
+}
+
+#[test]
+fn who_says_nothing_more_is_counted_while_the_seed_listens() {
+    let mut seed = halting_seed();
+    three_that_began(&mut seed);
+    assert_eq!(watch(&mut seed, 58), None);
+    let reason = watch(&mut seed, 6).expect("a minute is over");
+    assert!(reason.contains("failed on 3 of 3 nodes"), "{reason}");
+    assert_eq!(watch(&mut seed, 58), None, "it is signed, or cannot be; nobody asks again at once");
+}
+
+#[test]
+fn a_seed_that_was_away_first_listens() {
+    let mut before = halting_seed();
+    three_that_began(&mut before);
+    let nodes = before.engine.fleet().iter().map(|(peer, node)| (peer.clone(), node.clone())).collect();
+    let mut seed = halting_seed();
+    seed.now = Now { wall: before.now.wall.plus_seconds(3_600), mono_ms: 10_000 };
+    seed.engine.remember_outcomes(Remembered { nodes, ..Remembered::default() }, seed.now);
+    assert_eq!(watch(&mut seed, 120), None, "nobody is here who could speak");
+    seed.connect(2, false);
+    seed.connect(3, false);
+    assert_eq!(watch(&mut seed, 30), None);
+    let repository = seed.repository.id.0;
+    let ended = Report { outcome: Outcome::Installed, ..report(2, "app") };
+    for n in [2, 3] {
+        assert!(seed.hear(n, ended.clone().sign(&repository, &key(n))), "what waited in its outbox");
+    }
+    assert_eq!(watch(&mut seed, 120), None, "one of three fell silent");
+    assert!(seed.hear(2, report(3, "app").sign(&repository, &key(2))));
+    assert!(watch(&mut seed, 4).is_some(), "two of three are too many");
+}
+
+#[test]
+fn a_node_keeps_its_full_outbox_over_a_restart() {
+    let (mut node, _) = Machine::found(false, Recovered::default());
+    let kept: Vec<Report> = (1..=64).map(|number| report(number, "app")).collect();
+    node.engine.remember_outcomes(Remembered { reports: kept, last_number: 64, ..Remembered::default() }, node.now);
+    let sent = node.connect(1, true).into_iter().filter(|(_, message)| matches!(message, Control::Report(_)));
+    assert_eq!(sent.count(), 64);
+}
+
+#[test]
+fn the_longest_words_fit_a_message() {
+    let longest = Report {
+        number: u64::MAX,
+        product: "p".repeat(64).parse().expect("a name"),
+        channel: "c".repeat(64).parse().expect("a name"),
+        version: format!("1.0.0-{}", "x".repeat(122)).parse().expect("a version"),
+        text: fitting(&"\u{1f600}".repeat(1_000)),
+        ..report(1, "app")
+    };
+    let message = Control::Report(Box::new(longest.sign(&Digest::of(b"repository"), &key(2))));
+    // After four bytes of length.
+    assert_eq!(Control::decode(&message.to_frame()[4..]), Ok(message));
 }
 
 #[test]

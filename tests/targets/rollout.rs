@@ -10,16 +10,20 @@ use updraft::control::channels::{ChannelChangeView, ChannelRequest, ChannelRow};
 use updraft::control::fleet::{FleetView, VersionRow};
 use updraft::control::messages::{ErrorBody, ErrorCode, Request, Response};
 use updraft::engine::install::{Check, Health, Trial};
+use updraft::engine::plan::GateName;
 use updraft::engine::policy::{Change, Setting, Settings};
 use updraft::runtime::RunningNode;
 use updraft_protocol::names::Channel;
 use updraft_tests::cluster::{Cluster, DEADLINE, ask, has_installed, product, status, subscription, until};
-use updraft_tests::process::{Program, installing_peer, seed, write};
+use updraft_tests::process::{self, Program, installing_peer, seed, write};
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_updraft"));
 
 /// Longer than a second: the times of a policy are whole seconds.
 const A_SECOND: Duration = Duration::from_millis(1_100);
+
+/// Longer than what passes between two looks of a seed at what became of its releases.
+const A_LOOK: Duration = Duration::from_millis(2_500);
 
 fn make_tree(root: &Path, salt: &str) {
     write(&root.join("bin/app"), salt.repeat(1_000));
@@ -71,6 +75,11 @@ fn row<'a>(view: &'a FleetView, version: &str) -> Option<&'a VersionRow> {
     view.versions.iter().find(|row| row.version == version)
 }
 
+/// How many nodes have a voice in whether a rollout goes on.
+fn voices(view: &FleetView) -> usize {
+    view.nodes.iter().filter(|node| node.voice_since.is_some()).count()
+}
+
 fn run_by(view: &FleetView, version: &str, nodes: u64) -> bool {
     row(view, version).is_some_and(|row| row.running == nodes)
 }
@@ -83,7 +92,7 @@ async fn a_release_that_fails_is_halted_by_the_seed_itself() {
         until(&peer.node, "1.0.0", |status| has_installed(status, "1.0.0")).await;
     }
     let seed = cluster.seed();
-    until_fleet(seed, "every node is known", |view| run_by(view, "1.0.0", 3)).await;
+    until_fleet(seed, "every node is known", |view| run_by(view, "1.0.0", 3) && voices(view) == 3).await;
     // Who was known before the release has a voice about it.
     tokio::time::sleep(A_SECOND).await;
     let settings = Settings { halt_percent: Some(Setting::To(50)), halt_min_reports: Some(3), ..Settings::default() };
@@ -93,6 +102,9 @@ async fn a_release_that_fails_is_halted_by_the_seed_itself() {
         until(&peer.node, "1.1.0", |status| has_installed(status, "1.1.0")).await;
     }
     until_fleet(seed, "three installs are reported", |view| run_by(view, "1.1.0", 3)).await;
+    let counts = channel(seed).await.outcomes.expect("the seed knows");
+    assert_eq!((counts.installed, counts.votes, counts.votes_failed), (3, 3, 0));
+    tokio::time::sleep(A_LOOK).await;
     assert!(!channel(seed).await.paused, "nothing failed");
     for peer in &cluster.peers[..2] {
         let answer = ask(&peer.node, Request::Rollback { product: product(), to: None, hold: true }).await;
@@ -163,8 +175,7 @@ async fn a_release_that_fails_its_health_check_is_halted_and_named() {
         }
     }
     let seed = cluster.seed();
-    let has_voice = |view: &FleetView| view.nodes.iter().filter(|node| node.voice_since.is_some()).count() == 3;
-    until_fleet(seed, "every node has a voice", |view| run_by(view, "1.0.0", 3) && has_voice(view)).await;
+    until_fleet(seed, "every node has a voice", |view| run_by(view, "1.0.0", 3) && voices(view) == 3).await;
     tokio::time::sleep(A_SECOND).await;
     let settings = Settings { halt_percent: Some(Setting::To(50)), halt_min_reports: Some(3), ..Settings::default() };
     change(seed, Change::Set(settings)).await.expect("granted");
@@ -192,7 +203,8 @@ async fn outcomes_arrive_though_the_seed_was_away_and_the_fleet_survives_its_res
             until(&peer.node, version, |status| has_installed(status, version)).await;
         }
     }
-    let before = until_fleet(cluster.seed(), "both run it", |view| run_by(view, "1.1.0", 2)).await;
+    let known = |view: &FleetView| run_by(view, "1.1.0", 2) && voices(view) == 2;
+    let before = until_fleet(cluster.seed(), "both run it", known).await;
     let data_dir = cluster.seed.as_ref().expect("the seed runs").data_dir.clone();
     cluster.stop_seed().await;
     let answer = ask(&cluster.peers[0].node, Request::Rollback { product: product(), to: None, hold: true }).await;
@@ -286,6 +298,45 @@ fn outside_of_maintenance_only_an_operator_in_a_hurry_installs() {
     peer.run(["install", "app"]).failed(6, "waits for maintenance");
     peer.run(["install", "app", "--now"]).succeeded();
     assert!(directory.join("current/bin/app").exists());
+    let text = peer.run(["status", "--explain"]).succeeded().stdout;
+    for gate in GateName::ALL {
+        assert!(text.lines().any(|line| line.trim_start().starts_with(gate.as_str())), "{gate:?}: {text}");
+    }
+    peer.run(["fleet"]).failed(1, "nodes report to the seed");
+    process::until("the seed shows what runs", || {
+        let shown = seed.run(["fleet"]).succeeded().stdout;
+        let row = shown.lines().find(|line| line.starts_with("app ")).unwrap_or_default();
+        (row.split_whitespace().collect::<Vec<_>>() == ["app", "1.0.0", "1", "0", "0"]).then_some(())
+    });
+}
+
+#[test]
+fn every_channel_command_works_at_a_running_seed() {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let seed = seed(PROGRAM, scratch.path());
+    for version in ["1.0.0", "1.1.0"] {
+        let source = scratch.path().join(version);
+        make_tree(&source, version);
+        let source = source.to_str().expect("plain");
+        let arguments = ["publish", source, "--product", "app", "--version", version, "--channel", "beta"];
+        seed.run([&arguments[..], &["--also-on", "stable"]].concat()).succeeded();
+    }
+    let show = || seed.json(["channel", "show", "app:stable"])["channels"][0].clone();
+    let done = seed.run(["channel", "promote", "app", "1.0.0", "--rollout", "10@now,100@+1d"]).succeeded();
+    assert!(done.stdout.contains("tells everybody") && !done.stderr.contains("no seed runs"), "{done:#?}");
+    assert_eq!((&show()["version"], &show()["rollout_percent"]), (&"1.0.0".into(), &10.into()));
+    seed.run(["channel", "set", "app", "--release", "1.1.0", "--halt-threshold", "20"]).succeeded();
+    assert_eq!((&show()["version"], &show()["halt"]["failures_percent"]), (&"1.1.0".into(), &20.into()));
+    assert_eq!(show()["outcomes"]["installed"], 0, "a running seed knows");
+    seed.run(["channel", "pause", "app", "--reason", "look first"]).succeeded();
+    assert_eq!(show()["pause_reason"], "look first");
+    seed.run(["channel", "resume", "app"]).succeeded();
+    assert_eq!(show()["paused"], false);
+    seed.run(["channel", "resume", "app"]).failed(3, "not paused");
+    seed.run(["channel", "yank", "app", "1.0.0"]).succeeded();
+    assert_eq!(show()["yanked"][0], "1.0.0");
+    seed.run(["channel", "yank", "app", "1.0.0", "--undo"]).succeeded();
+    assert_eq!(show()["yanked"].as_array().map(Vec::len), Some(0));
 }
 
 #[test]

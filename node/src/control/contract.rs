@@ -575,6 +575,44 @@ fn channels() {
 }
 
 #[test]
+fn channel_changes_are_asked_for_in_these_words() {
+    use super::channels::ChannelRequest;
+    use super::messages::Request;
+    use crate::engine::policy::{Change, Setting, Settings};
+
+    let version = || "1.1.0".parse().expect("a version");
+    let settings = Settings {
+        release: Some(version()),
+        rollout: Some("10@now,100@+1d".parse().expect("a schedule")),
+        allow_downgrade: Some(Setting::Off),
+        floor: None,
+        halt_percent: Some(Setting::To(20)),
+        halt_min_reports: Some(5),
+        halt_silence_s: Some(Setting::To(3_600)),
+        max_head_age_s: None,
+    };
+    let set = r#"{"set":{"release":"1.1.0","rollout":"10@now,100@+1d","allow_downgrade":"off","floor":null,"halt_percent":{"to":20},"halt_min_reports":5,"halt_silence_s":{"to":3600},"max_head_age_s":null}}"#;
+    let cases = [
+        (Change::Set(settings), set),
+        (Change::Promote { version: version(), rollout: None }, r#"{"promote":{"version":"1.1.0","rollout":null}}"#),
+        (Change::Pause { reason: Some("why".to_owned()) }, r#"{"pause":{"reason":"why"}}"#),
+        (Change::Resume {}, r#"{"resume":{}}"#),
+        (Change::Yank { version: version(), undo: true }, r#"{"yank":{"version":"1.1.0","undo":true}}"#),
+    ];
+    for (change, expected) in cases {
+        let product = "editor".parse().expect("a name");
+        let request = ChannelRequest { product, channel: Channel::stable(), change, dry_run: false };
+        let written = serde_json::to_string(&request).expect("serializable");
+        let expected = format!(r#"{{"product":"editor","channel":"stable","change":{expected},"dry_run":false}}"#);
+        assert_eq!(written, expected);
+        assert_eq!(serde_json::from_str::<ChannelRequest>(&written).expect("decodes"), request);
+        let asked = Request::ChangeChannel(Box::new(request));
+        let written = serde_json::to_string(&asked).expect("serializable");
+        assert_eq!(serde_json::from_str::<Request>(&written).expect("decodes"), asked, "{written}");
+    }
+}
+
+#[test]
 fn fleet() {
     let product = || "editor".parse().expect("a name");
     check(

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use rand::RngExt as _;
 use semver::Version;
-use updraft_protocol::digest::Digest;
 use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::outcome::{Outcome, Report, fitting};
 use updraft_protocol::peer::PeerId;
@@ -20,7 +19,7 @@ use updraft_protocol::time::UtcTime;
 use updraft_protocol::transfer::Control;
 
 use self::attention::Attention;
-use self::halt::{Question, Tally};
+use self::halt::{Builds, Question, Tally};
 use self::ledger::Ledger;
 use self::outbox::Outbox;
 use self::record::NodeRecord;
@@ -143,18 +142,11 @@ impl Engine {
 
     /// What became of the release that a channel points to, as the nodes say.
     pub fn tally(&self, followed: &(Product, Channel), policy: &ChannelPolicy, now: UtcTime) -> Tally {
-        let builds = self.builds(&followed.0, policy);
+        let target = self.catalog.view().zip(policy.version.as_ref());
+        let builds = target.map(|(view, version)| Builds::of(view, followed, version)).unwrap_or_default();
         let listening_since = self.outcomes.attention.since();
         let question = Question { followed, policy, builds: &builds, listening_since };
         halt::count(question, self.outcomes.ledger.nodes(), now)
-    }
-
-    fn builds(&self, product: &Product, policy: &ChannelPolicy) -> BTreeSet<Digest> {
-        let Some(view) = self.catalog.view() else { return BTreeSet::new() };
-        let of = |release: &&Arc<Release>| {
-            release.id.product == *product && Some(&release.id.version) == policy.version.as_ref()
-        };
-        view.releases.iter().filter(of).map(|release| release.artifact).collect()
     }
 
     // ---- a node -----------------------------------------------------------------------------

@@ -239,7 +239,7 @@ pub fn plan(view: &CatalogView, facts: &Facts<'_>, now: UtcTime) -> Decision {
         return decision;
     }
     let goes_there = version_gate(&mut decision, policy, facts, version);
-    let next = step(&mut decision, view, policy, facts, &release);
+    let next = step(&mut decision, view, facts, &release);
     remaining_gates(&mut decision, view, policy, facts, &Step { target: &release, next: &next }, now);
     decision.verdict = match decision.blocked_by() {
         _ if !goes_there => Verdict::UpToDate,
@@ -307,13 +307,7 @@ struct Step<'a> {
 /// The release to install now: `target` where the installed version may step there, else the newest that
 /// it may step to. What may be stepped to from one version may be from every newer one, so that the newest
 /// is never a detour into a dead end.
-fn step(
-    decision: &mut Decision,
-    view: &CatalogView,
-    policy: &ChannelPolicy,
-    facts: &Facts<'_>,
-    target: &Arc<Release>,
-) -> Arc<Release> {
+fn step(decision: &mut Decision, view: &CatalogView, facts: &Facts<'_>, target: &Arc<Release>) -> Arc<Release> {
     let version = &target.id.version;
     let (Some(min_from), Some(installed)) = (&target.min_from, facts.installed) else {
         decision.gate(GateName::MinFrom, true, format!("{version} installs over anything"), None);
@@ -325,12 +319,17 @@ fn step(
         return target.clone();
     }
     let floor = view.floors.get(facts.product);
+    // What was found bad on another channel is no way to get anywhere on this one.
+    let is_yanked = |version: &Version| {
+        let of_product = view.channels.iter().filter(|((product, _), _)| product == facts.product);
+        of_product.map(|(_, policy)| policy).any(|policy| policy.yanked.contains(version))
+    };
     let leads_on = |release: &&Arc<Release>| {
         let version = &release.id.version;
         release.channels.contains(facts.channel)
             && release.min_from.as_ref().is_none_or(|from| installed >= from)
             && floor.is_none_or(|floor| version >= floor)
-            && !policy.yanked.contains(version)
+            && !is_yanked(version)
             && !facts.quarantine.is_some_and(|set| set.contains_key(&release.artifact))
     };
     let between = view.releases.iter().rev().filter(|release| {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use semver::Version;
 use serde::{Deserialize, Serialize};
+use updraft_protocol::limits::MAX_YANKED;
 use updraft_protocol::names::{Channel, Product};
 use updraft_protocol::release::Release;
 use updraft_protocol::rollout::{ChannelPolicy, Halt, InvalidSchedule, PolicyError, Schedule, duration_text};
@@ -164,7 +165,9 @@ pub enum Refused {
         version: Version,
     },
     /// No node would install it.
-    #[error("{version} is below the security floor of {product}, which is {floor}; no node installs it")]
+    #[error(
+        "{version} is below the security floor of {product}, which is {floor}; no node installs it: name {floor} or newer (`updraft releases {product}` lists them)"
+    )]
     BelowFloor {
         /// The product.
         product: Product,
@@ -185,7 +188,7 @@ pub enum Refused {
     },
     /// A floor that would go down.
     #[error(
-        "the security floor of {product} is {floor}, and every node remembers it; it cannot be lowered to {wanted}"
+        "the security floor of {product} is {floor}, and every node remembers it; it cannot be lowered to {wanted}. To offer what is in {wanted} again, publish it as a version newer than {floor}"
     )]
     FloorFalls {
         /// The product.
@@ -217,6 +220,18 @@ pub enum Refused {
     /// The rollout makes no sense.
     #[error("the rollout: {0}")]
     Rollout(#[from] InvalidSchedule),
+    /// More releases are yanked than a policy lists.
+    #[error(
+        "{product}:{channel} has {count} yanked releases, and a policy lists no more; take back those that no node can reach any more, such as those below the security floor: `updraft channel yank {product}:{channel} VERSION --undo`"
+    )]
+    TooManyYanked {
+        /// The product.
+        product: Product,
+        /// The channel.
+        channel: Channel,
+        /// How many there are.
+        count: usize,
+    },
     /// The policy would break a limit.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -345,6 +360,11 @@ impl Next<'_> {
             }
         }
         self.policy.halt = halt;
+        // A policy of an earlier version does not say since when it points there. Without that nobody has a vote.
+        if halt.is_some() && self.policy.version.is_some() && self.policy.since.is_none() {
+            self.policy.since = Some(self.now);
+            self.warnings.push("what nodes report counts from now on: who is known now has a vote".to_owned());
+        }
         let show = |halt: &Option<Halt>| halt.as_ref().map_or_else(|| "off".to_owned(), halt_text);
         self.changed("automatic halt", &before, &halt, show);
         Ok(())
@@ -474,8 +494,13 @@ impl Next<'_> {
         if !self.view.releases.iter().any(|r| r.id.product == *self.product && r.id.version == *version) {
             return Err(Refused::NoRelease { product: self.product.clone(), version: version.clone() });
         }
+        let count = self.policy.yanked.len();
         if !self.policy.yanked.insert(version.clone()) {
             return Err(Refused::NothingToDo(format!("{version} is yanked already")));
+        }
+        if count >= MAX_YANKED {
+            let (product, channel) = (self.product.clone(), self.channel.clone());
+            return Err(Refused::TooManyYanked { product, channel, count });
         }
         self.changes.push(format!("{version} is yanked"));
         if self.policy.version.as_ref() == Some(version) {

@@ -5,15 +5,19 @@
 //! ids that come first for a release before he knows it. Silence after a beginning is a failure in the end: a
 //! machine that a release destroyed says nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use semver::Version;
 use updraft_protocol::digest::Digest;
-use updraft_protocol::names::{Channel, Product};
+use updraft_protocol::names::{Channel, Platform, Product};
 use updraft_protocol::outcome::Outcome;
 use updraft_protocol::peer::PeerId;
+use updraft_protocol::release::Release;
 use updraft_protocol::rollout::{ChannelPolicy, Opens, bucket};
 use updraft_protocol::time::UtcTime;
 
+use super::super::catalog::CatalogView;
 use super::record::{Attempt, NodeRecord};
 
 /// What became of a release.
@@ -33,6 +37,46 @@ pub struct Tally {
     pub last_words: Option<String>,
 }
 
+/// The artifacts whose installs tell how a release fares: its own builds, and those of the releases that nodes
+/// step over to get there. A stone that breaks machines is as bad as its target.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Builds {
+    /// Of the release itself.
+    pub own: BTreeSet<Digest>,
+    /// Of the way there, each with the builds of the release that it leads to: the turn of one of them is its own.
+    pub stones: BTreeMap<Digest, BTreeSet<Digest>>,
+}
+
+impl Builds {
+    /// Of the release that a channel points to.
+    pub fn of(view: &CatalogView, (product, channel): &(Product, Channel), target: &Version) -> Self {
+        let offered = |release: &&Arc<Release>| release.id.product == *product && release.channels.contains(channel);
+        let targets: Vec<&Arc<Release>> =
+            view.releases.iter().filter(offered).filter(|release| release.id.version == *target).collect();
+        let own: BTreeSet<Digest> = targets.iter().map(|release| release.artifact).collect();
+        let mut stones = BTreeMap::new();
+        for stone in view.releases.iter().filter(offered).filter(|release| release.id.version < *target) {
+            let leads_to = |target: &&&Arc<Release>| {
+                let platforms = [&stone.id.platform, &target.id.platform];
+                target.min_from.is_some() && (platforms[0] == platforms[1] || platforms.contains(&&Platform::any()))
+            };
+            let builds: BTreeSet<Digest> = targets.iter().filter(leads_to).map(|target| target.artifact).collect();
+            if !builds.is_empty() && !own.contains(&stone.artifact) {
+                stones.insert(stone.artifact, builds);
+            }
+        }
+        Self { own, stones }
+    }
+
+    /// Whether the turn has come that a word on this artifact is about; none: it tells nothing of the release.
+    fn turn_of(&self, artifact: &Digest, has_come: impl Fn(&Digest) -> bool) -> Option<bool> {
+        if self.own.contains(artifact) {
+            return Some(has_come(artifact));
+        }
+        self.stones.get(artifact).map(|targets| targets.iter().any(has_come))
+    }
+}
+
 /// What is asked about: the release that a channel points to.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
@@ -40,8 +84,8 @@ pub struct Question<'a> {
     pub followed: &'a (Product, Channel),
     /// The channel's policy.
     pub policy: &'a ChannelPolicy,
-    /// The artifacts of every build of the release.
-    pub builds: &'a BTreeSet<Digest>,
+    /// The artifacts whose installs tell how the release fares.
+    pub builds: &'a Builds,
     /// Since when somebody has listened; none: nobody does, and silence says nothing.
     pub listening_since: Option<UtcTime>,
 }
@@ -57,17 +101,19 @@ pub fn count<'a>(
     let mut tally = Tally::default();
     for (peer, node) in nodes {
         let Some(last) = node.products.get(followed).and_then(|record| record.last.as_ref()) else { continue };
-        if !builds.contains(&last.artifact) || policy.since.is_some_and(|since| last.at < since) {
+        let has_come =
+            |artifact: &Digest| policy.rollout.opens_at(bucket(artifact, peer.as_bytes()), now) == Opens::Now;
+        let Some(turn) = builds.turn_of(&last.artifact, has_come) else { continue };
+        if policy.since.is_some_and(|since| last.at < since) {
             continue;
         }
         match last.outcome {
-            Outcome::Installed => tally.installed += 1,
+            Outcome::Installed => tally.installed += u64::from(builds.own.contains(&last.artifact)),
             Outcome::Failed | Outcome::RolledBack => tally.failed += 1,
             Outcome::Began => tally.pending += 1,
             Outcome::Runs => {}
         }
-        let Some(failed) =
-            verdict(policy, last, listening_since, now).filter(|_| has_vote(peer, node, policy, last, now))
+        let Some(failed) = verdict(policy, last, listening_since, now).filter(|_| turn && has_vote(node, policy, last))
         else {
             continue;
         };
@@ -96,12 +142,10 @@ fn verdict(policy: &ChannelPolicy, last: &Attempt, listening_since: Option<UtcTi
     }
 }
 
-fn has_vote(peer: &PeerId, node: &NodeRecord, policy: &ChannelPolicy, last: &Attempt, now: UtcTime) -> bool {
+fn has_vote(node: &NodeRecord, policy: &ChannelPolicy, last: &Attempt) -> bool {
     let Some(since) = policy.since else { return false };
     let was_known = node.voice_since.is_some_and(|voice| voice < since);
-    let counts = policy.resumed_at.is_none_or(|resumed_at| last.at > resumed_at);
-    let turn = policy.rollout.opens_at(bucket(&last.artifact, peer.as_bytes()), now);
-    was_known && counts && turn == Opens::Now
+    was_known && policy.resumed_at.is_none_or(|resumed_at| last.at > resumed_at)
 }
 
 /// Why the channel is to pause; none: it goes on. Counts, and nobody's words: everybody is to read it, and what
@@ -120,13 +164,10 @@ pub fn judge(policy: &ChannelPolicy, tally: &Tally) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::super::ledger::Ledger;
     use super::super::record::ProductRecord;
     use super::*;
     use proptest::prelude::*;
-    use semver::Version;
     use updraft_protocol::outcome::Report;
     use updraft_protocol::rollout::{Halt, Rollout, Stage};
 
@@ -172,6 +213,16 @@ mod tests {
         }
     }
 
+    /// One build, and a stone on the way to it.
+    fn builds() -> Builds {
+        let stones = BTreeMap::from([(stone(), BTreeSet::from([artifact()]))]);
+        Builds { own: BTreeSet::from([artifact()]), stones }
+    }
+
+    fn stone() -> Digest {
+        Digest::of(b"a stone")
+    }
+
     fn report() -> Report {
         Report {
             number: 1,
@@ -189,7 +240,7 @@ mod tests {
     fn tally(policy: &ChannelPolicy, nodes: &[NodeRecord], now: i64) -> Tally {
         let named: Vec<(PeerId, &NodeRecord)> = (0..).map(peer).zip(nodes).collect();
         let nodes = named.iter().map(|(peer, node)| (peer, *node));
-        let builds = BTreeSet::from([artifact()]);
+        let builds = builds();
         let question = Question { followed: &app(), policy, builds: &builds, listening_since: Some(at(0)) };
         count(question, nodes, at(now))
     }
@@ -232,7 +283,7 @@ mod tests {
     fn nobody_is_silent_while_nobody_listens() {
         let began = vec![node(-10, Outcome::Began, 5); 5];
         let named: Vec<(PeerId, &NodeRecord)> = (0..).map(peer).zip(&began).collect();
-        let (followed, policy, builds) = (app(), policy(), BTreeSet::from([artifact()]));
+        let (followed, policy, builds) = (app(), policy(), builds());
         let votes = |listening_since, now| {
             let question = Question { followed: &followed, policy: &policy, builds: &builds, listening_since };
             count(question, named.iter().map(|(peer, node)| (peer, *node)), at(now)).votes
@@ -269,6 +320,25 @@ mod tests {
         nodes.extend(vec![node(-10, Outcome::Failed, 5); 10]);
         let tally = tally(&policy(), &nodes, 10);
         assert_eq!((tally.installed, tally.votes, tally.votes_failed), (0, 10, 10));
+    }
+
+    fn on_the_stone(outcome: Outcome) -> NodeRecord {
+        let mut node = node(-10, outcome, 5);
+        if let Some(last) = node.products.get_mut(&app()).and_then(|record| record.last.as_mut()) {
+            last.artifact = stone();
+        }
+        node
+    }
+
+    #[test]
+    fn a_stepping_stone_that_breaks_machines_halts_the_way_to_its_target() {
+        let failed = vec![on_the_stone(Outcome::Failed); 5];
+        assert!(halts(&policy(), &failed, 10));
+        let stepped = tally(&policy(), &vec![on_the_stone(Outcome::Installed); 5], 10);
+        assert_eq!((stepped.installed, stepped.votes, stepped.votes_failed), (0, 5, 0), "they do not run the release");
+        let nobody_yet = vec![Stage { percent: 0, at: at(0) }];
+        let staged = ChannelPolicy { rollout: Rollout { start: at(0), stages: nobody_yet }, ..policy() };
+        assert_eq!(tally(&staged, &failed, 10).votes, 0, "whose turn for the target has not come has no vote");
     }
 
     #[test]
@@ -323,7 +393,7 @@ mod tests {
             for number in 2..2 + failing {
                 ledger.take(&peer(0), &report(number, Outcome::Failed), at(2));
             }
-            let builds = BTreeSet::from([artifact()]);
+            let builds = builds();
             let question =
                 Question { followed: &app(), policy: &policy(), builds: &builds, listening_since: Some(at(0)) };
             let tally = count(question, ledger.nodes(), at(3));
