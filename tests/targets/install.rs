@@ -453,7 +453,7 @@ fn a_launcher_goes_back_from_a_program_that_does_not_stay_up() {
     };
     point("1-a");
     let dir = root.to_str().expect("a plain name");
-    let arguments = ["launch", "--dir", dir, "--settle-ms", "300", "--ready-ms", "0", "--tries", "2", "--", "peer"];
+    let arguments = ["launch", "--dir", dir, "--settle-ms", "4000", "--ready-ms", "0", "--tries", "2", "--", "peer"];
     let mut launcher = PROGRAM.spawn(&scratch.path().join("data"), arguments);
     let lines = || {
         let text = fs::read_to_string(&log).unwrap_or_default();

@@ -12,7 +12,7 @@ use updraft::control::fleet::{FleetProduct, FleetView};
 use updraft::control::messages::Request;
 use updraft::control::views::{StatusView, SubscriptionState, SubscriptionView};
 use updraft_tests::cluster::has_installed;
-use updraft_tests::itself::{Own, ask, children_of, program_of, publish, status, stripped, until_status};
+use updraft_tests::itself::{Own, ask, children_of, program_of, publish, stripped, until_status};
 use updraft_tests::process::{Node, Program, Running, say, seed, until, write};
 
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_updraft"));
@@ -107,11 +107,6 @@ impl Site {
         until("the end of the node", || program_of(pid).is_none().then_some(()));
     }
 
-    fn kill_node(&self) {
-        let (pid, _) = until("a node", || self.node());
-        kill(pid);
-    }
-
     /// What the seed has heard of the peer's last install.
     fn until_told(&self, version: &str, state: &str) -> FleetProduct {
         until(&format!("word of {version}: {state}"), || {
@@ -125,7 +120,8 @@ impl Site {
     /// 1.0.0 runs again, and everybody knows that `bad` was no good.
     fn is_back_from(&self, bad: &str) -> String {
         let status = self.until("the way back", |status| {
-            subscription(status).state == SubscriptionState::Quarantined && self.runs("1.0.0")
+            let reason = subscription(status).reason.as_deref().unwrap_or_default();
+            is_in(status, SubscriptionState::Quarantined) && reason.contains(bad) && self.runs("1.0.0")
         });
         assert_eq!(subscription(&status).installed.as_deref(), Some("1.0.0"));
         assert_eq!(self.current(), "1.0.0");
@@ -162,7 +158,7 @@ const GOOD: &[&str] = &["good"];
 
 #[test]
 fn a_node_is_replaced_by_the_release_that_it_installed_and_tells_the_seed() {
-    let mut site = Site::new("1s", &["--settle-ms", "300"]);
+    let mut site = Site::new("4s", &["--settle-ms", "300"]);
     let (before, runs) = site.node().expect("it runs");
     assert_eq!(runs, "1.0.0");
     let started_by = site.launcher().pid();
@@ -190,7 +186,6 @@ fn programs_that_do_not_start_give_way_are_reported_and_the_next_one_is_installe
     let broken = [("1.1.0", "exit 3"), ("1.2.0", "exit 0"), ("1.3.0", "exec sleep 600")];
     for (version, script) in broken {
         site.publish(version, Own::Script(script), GOOD);
-        until("the switch", || (site.current() == version).then_some(()));
         let words = site.is_back_from(version);
         assert!(words.contains("put back while the node did not run"), "{words}");
     }
@@ -213,7 +208,6 @@ fn programs_that_do_not_start_give_way_are_reported_and_the_next_one_is_installe
 fn a_program_that_runs_and_is_never_healthy_goes_back_by_itself() {
     let site = Site::new("1s", &["--settle-ms", "300"]);
     site.publish("1.1.0", Own::Program, &[]);
-    until("the start of 1.1.0", || site.runs("1.1.0").then_some(()));
     let words = site.is_back_from("1.1.0");
     assert!(words.contains("not healthy within 1 s"), "{words}");
     let log = site.launcher().stderr();
@@ -241,17 +235,24 @@ fn a_launcher_and_a_node_that_are_killed_at_any_moment_end_in_a_good_state() {
 
     // Between the end of the old one and the start of the new one.
     site.publish("1.2.0", Own::Program, GOOD);
-    until("the gap", || (site.current() == "1.2.0" && site.node().is_none()).then_some(()));
+    until("the gap", || {
+        let is_over = site.node().is_none_or(|(_, runs)| runs == "1.2.0");
+        (site.current() == "1.2.0" && is_over).then_some(())
+    });
     site.kill_launcher();
     site.launch();
     arrives(&site, "1.2.0");
 
     // In probation, first the node alone, then both.
     site.publish("1.3.0", Own::Program, GOOD);
-    site.until("probation", |status| is_in(status, SubscriptionState::Probation));
-    site.kill_node();
-    until("an end of the old one", || status(&site.data()).is_none().then_some(()));
-    site.until("probation, after a kill", |status| is_in(status, SubscriptionState::Probation));
+    // On a busy machine it may be over before it is seen.
+    let is_on_trial =
+        |status: &StatusView| is_in(status, SubscriptionState::Probation) || has_installed(status, "1.3.0");
+    site.until("probation", is_on_trial);
+    let (killed, _) = until("a node", || site.node());
+    kill(killed);
+    until("another node", || site.node().filter(|(pid, _)| *pid != killed));
+    site.until("probation, after a kill", is_on_trial);
     site.kill_launcher();
     site.launch();
     arrives(&site, "1.3.0");
@@ -269,7 +270,7 @@ fn a_launcher_and_a_node_that_are_killed_at_any_moment_end_in_a_good_state() {
     assert!(failed < 3, "counted across launchers: {failed}");
     site.publish("1.5.0", Own::Program, GOOD);
     arrives(&site, "1.5.0");
-    assert_no_litter(&site.directory());
+    until_no_litter(&site.directory());
 }
 
 #[test]
@@ -326,7 +327,7 @@ impl Scripts {
     fn launch(&self, ready_ms: &str) -> Running {
         let root = self.root();
         let root = root.to_str().expect("a plain name");
-        let flags = ["launch", "--dir", root, "--settle-ms", "100", "--ready-ms", ready_ms, "--tries", "2", "--", "x"];
+        let flags = ["launch", "--dir", root, "--settle-ms", "4000", "--ready-ms", ready_ms, "--tries", "2", "--", "x"];
         PROGRAM.spawn(&self.scratch.path().join("data"), flags)
     }
 }
@@ -369,13 +370,15 @@ fn a_program_that_hangs_is_not_forgiven_because_somebody_lost_patience_with_its_
     scripts.until_back();
 }
 
-/// Nothing of the switches and kills is left in the install directory.
-fn assert_no_litter(directory: &Path) {
-    let mut names: Vec<String> = fs::read_dir(directory)
-        .expect("readable")
-        .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    assert_eq!(names, ["current", "launch.json", "releases", "staging"]);
-    assert_eq!(fs::read_dir(directory.join("staging")).expect("readable").count(), 0);
+/// Nothing of the switches and kills stays in the install directory: it is tidied after each install.
+fn until_no_litter(directory: &Path) {
+    until("a tidy directory", || {
+        let mut names: Vec<String> = fs::read_dir(directory)
+            .expect("readable")
+            .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        let staged = fs::read_dir(directory.join("staging")).expect("readable").count();
+        (names == ["current", "launch.json", "releases", "staging"] && staged == 0).then_some(())
+    });
 }
