@@ -11,6 +11,7 @@ use super::*;
 
 mod lying;
 mod near;
+mod spreading;
 mod pushed;
 
 /// A node that began to want something at 0 asks for it by now.
