@@ -11,6 +11,7 @@ use super::*;
 
 mod lying;
 mod near;
+mod spreading;
 mod pushed;
 mod watched;
 

@@ -15,6 +15,7 @@ use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, ObjectId};
 
 pub(super) use self::pick::Ask;
+use self::stuck::Stuck;
 use super::availability::Availability;
 use super::counts::ByteCounts;
 use super::departed::Departed;
@@ -25,6 +26,7 @@ use super::sparing::{Sparing, Surroundings, Uplink};
 use super::suspects::Suspects;
 
 mod pick;
+mod stuck;
 
 /// Pieces that neighbours are told of at once, where they come fast.
 const TELL_PIECES: u64 = 8;
@@ -79,6 +81,7 @@ pub(super) struct Transfer {
     /// Who was asked for blocks of a piece that was dropped since, and until when news of them may come:
     /// it is about bytes that are gone. They are not asked for that piece meanwhile.
     outdated: BTreeMap<(PeerId, u32), u64>,
+    stuck: Stuck,
 }
 
 impl Transfer {
@@ -106,6 +109,7 @@ impl Transfer {
             suspects: Suspects::default(),
             duplicates: BTreeSet::new(),
             outdated: BTreeMap::new(),
+            stuck: Stuck::default(),
         }
     }
 
@@ -427,6 +431,7 @@ impl Transfer {
         }
         self.look_around(now_ms);
         self.outdated.retain(|_, until_ms| now_ms < *until_ms);
+        self.free_stuck(now_ms);
         if let Some(sparing) = &mut self.sparing {
             sparing.tick(now_ms);
         }

@@ -231,3 +231,6 @@ impl Uploads {
         Some((peer, upload))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ use rand::SeedableRng as _;
 use updraft_protocol::digest::Digest;
 use updraft_protocol::manifest::ManifestBuilder;
 
+use std::sync::LazyLock;
+
 use super::*;
 
 /// Pieces of the object; each is a leaf of 16 KiB.
@@ -26,11 +28,16 @@ fn peer(name: &str) -> PeerId {
     PeerId::from_bytes(Digest::of(name.as_bytes()).as_bytes()).expect("32 bytes")
 }
 
+/// Its digests take a while.
+static MANIFEST: LazyLock<Manifest> = LazyLock::new(|| {
+    let mut builder = ManifestBuilder::new();
+    builder.update(&vec![7; usize::try_from(u64::from(PIECES) * PIECE).expect("2 MiB")]);
+    builder.finish().expect("not empty")
+});
+
 impl Seed {
     fn new(budget_percent: Option<u32>) -> Self {
-        let mut builder = ManifestBuilder::new();
-        builder.update(&vec![7; usize::try_from(u64::from(PIECES) * PIECE).expect("2 MiB")]);
-        let manifest = builder.finish().expect("not empty");
+        let manifest = MANIFEST.clone();
         assert_eq!((manifest.piece_count(), u64::from(manifest.piece_length())), (PIECES, PIECE));
         let mut rng = SmallRng::seed_from_u64(1);
         Self {

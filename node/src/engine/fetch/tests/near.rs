@@ -1,6 +1,15 @@
 //! Neighbours at this node's site that are no help.
 
+use std::sync::LazyLock;
+
 use super::*;
+
+/// 256 pieces of a leaf, whose digests take a while.
+static MANIFEST: LazyLock<Arc<Manifest>> = LazyLock::new(|| {
+    let mut builder = ManifestBuilder::new();
+    builder.update(&vec![7; 4 << 20]);
+    Arc::new(builder.finish().expect("not empty"))
+});
 
 /// What a near neighbour that claims everything does with requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,9 +22,7 @@ enum Near {
 
 /// Milliseconds until a node has 4 MiB that a far neighbour sends at 5 MB/s, beside one that is near.
 fn took_ms(near: Near, far_is_seed: bool) -> u64 {
-    let mut builder = ManifestBuilder::new();
-    builder.update(&vec![7; 4 << 20]);
-    let manifest = Arc::new(builder.finish().expect("not empty"));
+    let manifest = Arc::clone(&MANIFEST);
     assert_eq!(manifest.leaves_per_piece(), 1);
     let object = ObjectId { kind: ObjectKind::Artifact, digest: *manifest.artifact() };
     let count = manifest.piece_count();

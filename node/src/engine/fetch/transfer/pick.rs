@@ -196,6 +196,10 @@ impl Transfer {
         let (factor, margin_ms) = if is_end { (END_FACTOR, END_MS) } else { (STEAL_FACTOR, STEAL_MS) };
         let mut best: Option<(u64, BlockRange, PeerId, bool)> = None;
         for (other, holder) in self.holders.iter().filter(|(other, _)| *other != peer) {
+            let is_only = holder.outstanding.len() == 1;
+            if is_only && (!is_end || self.duplicates.len() >= MAX_DUPLICATES) {
+                continue;
+            }
             let theirs_ms = holder.eta_ms(0, now_ms);
             if best.as_ref().is_some_and(|(most_ms, ..)| *most_ms >= theirs_ms) {
                 continue;
@@ -213,17 +217,17 @@ impl Transfer {
             let last =
                 holder.outstanding.iter().filter(|(block, _)| fits(block)).max_by_key(|(_, asked_ms)| **asked_ms);
             if let Some((block, _)) = last {
-                best = Some((theirs_ms, *block, other.clone(), holder.outstanding.len() == 1));
+                best = Some((theirs_ms, *block, other.clone(), is_only));
             }
         }
         let (_, block, other, is_only) = best?;
         if !is_only {
             return Some((block, Some(other)));
         }
-        if !is_end || self.duplicates.len() >= MAX_DUPLICATES {
-            return None;
-        }
         self.duplicates.insert((peer.clone(), block));
         Some((block, None))
     }
 }
+
+#[cfg(test)]
+mod tests;
