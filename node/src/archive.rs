@@ -117,20 +117,28 @@ pub enum ArchiveError {
         detail: String,
     },
     /// More unpacked bytes than the signed metadata declares: unpacking stopped there.
-    #[error("the artifact unpacks to more than the {declared} bytes its signed metadata declares")]
+    #[error("the artifact unpacks to more than the {declared} bytes its signed metadata declares{}", stopped_in(entry.as_deref()))]
     ContentTooLong {
         /// Bytes in signed metadata.
         declared: u64,
+        /// The entry in which they ended; none where that is between entries.
+        entry: Option<String>,
     },
     /// More entries than the signed metadata declares: unpacking stopped there.
-    #[error("the artifact has more than the {declared} entries its signed metadata declares")]
+    #[error(
+        "the artifact has more than the {declared} entries its signed metadata declares: entry `{entry}` is one more"
+    )]
     TooManyEntries {
         /// Entries in signed metadata.
         declared: u64,
+        /// The first that was not declared.
+        entry: String,
     },
     /// A zip archive that unpacks to suspiciously much.
-    #[error("`{}` unpacks to more than {limit} bytes, which is beyond what a zip of its size may; publish it as tar.zst", path.display())]
+    #[error("`{}` unpacks to more than {limit} bytes with entry `{entry}`, which is beyond what a zip of its size may; publish it as tar.zst", path.display())]
     Expansion {
+        /// The entry that is too much.
+        entry: String,
         /// The artifact.
         path: PathBuf,
         /// Bytes at which unpacking stopped.
@@ -157,6 +165,10 @@ pub enum ArchiveError {
     Cancelled,
 }
 
+fn stopped_in(entry: Option<&str>) -> String {
+    entry.map_or_else(String::new, |entry| format!("; that ends in entry `{entry}`"))
+}
+
 impl ArchiveError {
     /// The same error about `path`, where what failed was a private copy of it.
     #[must_use]
@@ -171,7 +183,7 @@ impl ArchiveError {
             Self::Truncated(_) => Self::Truncated(path),
             Self::Corrupt { detail, .. } => Self::Corrupt { path, detail },
             Self::Unsupported { detail, .. } => Self::Unsupported { path, detail },
-            Self::Expansion { limit, .. } => Self::Expansion { path, limit },
+            Self::Expansion { limit, entry, .. } => Self::Expansion { path, limit, entry },
             other => other,
         }
     }

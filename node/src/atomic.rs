@@ -113,7 +113,19 @@ pub fn replace_symlink(link: &Path, target: &Path) -> io::Result<()> {
 
 /// Makes `path` another name of the file `existing` (same file system), replacing a file that has this
 /// name.
+///
+/// The directory is somebody else's, whom nothing else tidies up after: a temporary name is used only where
+/// there is a file to replace, and those that a crash left of this very file are removed then.
 pub fn replace_by_link(existing: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(existing, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        linked => {
+            linked?;
+            tell(|| Step::HardLink { from: existing.into(), to: path.into() });
+            return sync_dir(parent_of(path)?);
+        }
+    }
+    remove_names_of(existing, parent_of(path)?)?;
     let ((), temp) = with_temp_name(parent_of(path)?, |name| fs::hard_link(existing, name))?;
     let name = temp.0.clone();
     tell(|| Step::HardLink { from: existing.into(), to: name.clone().unwrap_or_default() });
@@ -123,6 +135,29 @@ pub fn replace_by_link(existing: &Path, path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     })
+}
+
+/// Removes temporary names of the file `existing` that a crash left in `directory`.
+#[cfg(unix)]
+fn remove_names_of(existing: &Path, directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let wanted = fs::metadata(existing)?;
+    let Ok(entries) = fs::read_dir(directory) else {
+        // A directory that may be written to and not listed: whoever set it up so has to look himself.
+        return Ok(());
+    };
+    for entry in entries.filter_map(Result::ok).filter(|entry| is_temp_name(&entry.file_name())) {
+        let is_same = |found: fs::Metadata| (found.dev(), found.ino()) == (wanted.dev(), wanted.ino());
+        if fs::symlink_metadata(entry.path()).is_ok_and(is_same) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn remove_names_of(_existing: &Path, _directory: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Makes the entries of `directory` (renames, new names, removals) survive a power cut.
@@ -141,7 +176,14 @@ pub fn sync_dir(directory: &Path) -> io::Result<()> {
 pub fn make_dirs(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+        // Whoever made it may have been killed before that was durable.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
+            return match sync_dir(parent_of(path)?) {
+                // It lies where others rule, and was there before.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                synced => synced,
+            };
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make_dirs(parent_of(path)?)?;
             match fs::create_dir(path) {
@@ -306,6 +348,21 @@ mod tests {
             assert_eq!(fs::read(&name).expect("there"), b"bytes");
         }
         assert_eq!(names(directory.path()).len(), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_name_that_a_crash_left_of_a_file_goes_with_the_next_and_nobody_elses() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (data, name) = (directory.path().join("data"), directory.path().join("name"));
+        fs::write(&data, b"bytes").expect("written");
+        fs::hard_link(&data, directory.path().join(".updraft-tmp-1-1")).expect("linked");
+        fs::write(directory.path().join(".updraft-tmp-1-2"), b"of another node").expect("written");
+        fs::write(&name, b"something else").expect("written");
+        replace_by_link(&data, &name).expect("linked");
+        let mut left = names(directory.path());
+        left.sort();
+        assert_eq!(left, [".updraft-tmp-1-2", "data", "name"]);
     }
 
     #[test]

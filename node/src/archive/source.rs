@@ -84,7 +84,7 @@ impl From<Stop> for ArchiveError {
     fn from(stop: Stop) -> Self {
         match stop {
             Stop::Cancelled => Self::Cancelled,
-            Stop::ContentTooLong { declared } => Self::ContentTooLong { declared },
+            Stop::ContentTooLong { declared } => Self::ContentTooLong { declared, entry: None },
         }
     }
 }

@@ -10,7 +10,7 @@ use liblzma::stream::{CONCATENATED, Stream};
 use updraft_protocol::digest::Digest;
 use updraft_protocol::release::Format;
 
-use super::entry::{Admitted, Kind, RelPath};
+use super::entry::{Admitted, Kind, RelPath, shown};
 use super::guard::EntryGuard;
 use super::source::{Artifact, BLOCK_BYTES, Content, Meter, Tap, Tapped, decode_error};
 use super::tarball::TarReader;
@@ -122,11 +122,16 @@ impl Reading<'_, '_> {
     ) -> Result<(), ArchiveError> {
         let admitted = self.guard.admit(path, kind, mode, size, link)?;
         if let Some(declared) = self.limits.entries.filter(|declared| self.guard.entries() > *declared) {
-            return Err(ArchiveError::TooManyEntries { declared });
+            return Err(ArchiveError::TooManyEntries { declared, entry: shown(path) });
         }
         self.sink.take(admitted, data).map_err(|error| match error {
             SinkError::Own(error) => error,
-            SinkError::Data(error) => self.corrupt(error),
+            SinkError::Data(error) => match self.corrupt(error) {
+                ArchiveError::ContentTooLong { declared, .. } => {
+                    ArchiveError::ContentTooLong { declared, entry: Some(shown(path)) }
+                }
+                error => error,
+            },
         })?;
         self.meter.borrow_mut().entry().map_err(ArchiveError::from)
     }

@@ -64,7 +64,8 @@ pub(super) fn read(reading: &mut Reading<'_, '_>) -> Result<(), ArchiveError> {
         let size = file.size();
         unpacked = unpacked.saturating_add(size);
         if unpacked > limit {
-            return Err(ArchiveError::Expansion { path: artifact.path().into(), limit });
+            let entry = shown(file.name_raw());
+            return Err(ArchiveError::Expansion { path: artifact.path().into(), limit, entry });
         }
         one(reading, &mut file, size)?;
     }

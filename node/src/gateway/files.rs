@@ -65,7 +65,7 @@ pub(super) async fn target(State(repository): State<Shared>, method: Method, uri
     match meta.plan(&headers) {
         Plan::Answer(response) => *response,
         Plan::Send(status, _, builder) if method == Method::HEAD => finish(status, builder, Body::empty()),
-        Plan::Send(status, range, builder) => match off_thread(move || Reading::open(target, range)).await {
+        Plan::Send(status, range, builder) => match off_thread(move || Reading::open(&target, range)).await {
             Ok(Ok(reading)) => finish(status, builder, reading.body()),
             Ok(Err(error)) => {
                 tracing::error!(%error, "a target cannot be served");
@@ -84,7 +84,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn open(target: TargetFile, range: Range<u64>) -> io::Result<Self> {
+    fn open(target: &TargetFile, range: Range<u64>) -> io::Result<Self> {
         let at_path = |error: io::Error| io::Error::other(format!("{}: {error}", target.path.display()));
         let mut file = File::open(&target.path).map_err(at_path)?;
         let found = file.metadata().map_err(at_path)?.len();

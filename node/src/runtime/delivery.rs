@@ -111,13 +111,12 @@ impl Runtime {
             let (product, version) = (Some(release.id.product.clone()), Some(release.id.version.clone()));
             self.tell(Event { kind: EventKind::Alarm, product, version, peer: None, text }).await;
             self.input(Input::ArtifactChecked { artifact: release.artifact, have }).await;
-            match waits {
-                Some((output, reply)) => self.want(release, output, reply).await,
-                None => {
-                    let now = self.now();
-                    let effects = self.engine.request(&release, now);
-                    self.carry_out(effects).await;
-                }
+            if let Some((output, reply)) = waits {
+                self.want(release, output, reply).await;
+            } else {
+                let now = self.now();
+                let effects = self.engine.request(&release, now);
+                self.carry_out(effects).await;
             }
         }
     }

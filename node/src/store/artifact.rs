@@ -233,7 +233,7 @@ impl Artifact {
         }
         let start = buffer.len();
         buffer.resize(start + block.length as usize, 0);
-        self.read_at(&lent, &mut buffer[start..], block.offset)
+        self.read_at(lent.as_ref(), &mut buffer[start..], block.offset)
             .map_err(|source| StoreError::io("read", &self.data, 0, source))
     }
 
@@ -580,7 +580,7 @@ impl Artifact {
     }
 
     /// `lent`: as it is for the length of this read. A lent file that was changed cannot be read.
-    fn read_at(&self, lent: &Option<Stamp>, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    fn read_at(&self, lent: Option<&Stamp>, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let file = self.shared.readers.get(self.id, &self.data)?;
         files::read_exact_at(&file, buffer, offset)?;
         lent.map_or(Ok(()), |stamp| stamp.require(&file))
@@ -589,7 +589,7 @@ impl Artifact {
     /// Whether the bytes of `piece` in the data file are the signed ones; they are in `buffer` then.
     fn is_on_disk(&self, piece: PieceIndex, buffer: &mut Vec<u8>) -> bool {
         buffer.resize(self.manifest.length_of(piece) as usize, 0);
-        self.read_at(&self.lent(), buffer, self.manifest.offset_of(piece)).is_ok()
+        self.read_at(self.lent().as_ref(), buffer, self.manifest.offset_of(piece)).is_ok()
             && self.manifest.verify_piece(piece, buffer)
     }
 }

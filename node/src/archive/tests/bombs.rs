@@ -33,7 +33,11 @@ fn a_compressed_bomb_is_unpacked_no_further_than_declared() {
     let bytes = tar.file(b"bomb", &vec![0; BOMB_BYTES]).end();
     for format in TARS {
         let error = stopped(format, &compress(format, &bytes));
-        assert!(matches!(error, ArchiveError::ContentTooLong { declared: DECLARED_BYTES }), "{format:?}: {error}");
+        let ArchiveError::ContentTooLong { declared: DECLARED_BYTES, entry: Some(entry) } = &error else {
+            panic!("{format:?}: {error}")
+        };
+        assert_eq!(entry, "bomb");
+        assert!(error.to_string().ends_with("; that ends in entry `bomb`"), "{error}");
     }
 }
 
@@ -60,7 +64,8 @@ fn a_million_entries_stop_at_the_first_that_was_not_declared() {
     let mut expected = anything(&million);
     expected.content.entries = 100;
     let error = bench.unpack(Format::TarZst, &expected).expect_err("refused");
-    assert!(matches!(error, ArchiveError::TooManyEntries { declared: 100 }), "{error}");
+    assert!(error.to_string().ends_with("entry `d2/100` is one more"), "{error}");
+    assert!(matches!(error, ArchiveError::TooManyEntries { declared: 100, .. }), "{error}");
     let files = read(&bench.staging()).values().filter(|node| matches!(node, Node::File { .. })).count();
     assert_eq!(files, 100);
     let mut release = signed(Format::TarZst, &million);
@@ -82,4 +87,5 @@ fn a_zip_of_zips_is_one_file_more_and_nothing_deeper() {
 fn a_zip_bomb_leaves_nothing() {
     let refused = refusal(Format::Zip, &zip_of(&[("zeros", 0o100_644, &vec![0; BOMB_BYTES])]));
     assert!(refused.contains("beyond what a zip of its size may"), "{refused}");
+    assert!(refused.contains("with entry `zeros`"), "{refused}");
 }

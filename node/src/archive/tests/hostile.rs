@@ -202,9 +202,16 @@ fn a_zip_with_setuid_is_refused_by_name() {
 }
 
 #[test]
-fn a_zip_with_a_device_is_refused_by_name() {
-    let refused = refusal(Format::Zip, &zip_with_mode(0o020_644));
-    assert!(refused.starts_with("entry `bin/su` is a character device"), "{refused}");
+fn a_zip_with_a_device_a_fifo_or_a_socket_is_refused_by_name() {
+    for (kind, what) in [
+        (0o020_000, "a character device"),
+        (0o060_000, "a block device"),
+        (0o010_000, "a fifo"),
+        (0o140_000, "a socket"),
+    ] {
+        let refused = refusal(Format::Zip, &zip_with_mode(kind | 0o644));
+        assert!(refused.starts_with(&format!("entry `bin/su` is {what}")), "{refused}");
+    }
 }
 
 /// A zip whose only central header has this mode, which the writer would not write.
@@ -247,6 +254,18 @@ fn a_zip_entry_longer_than_it_declares_is_refused() {
 }
 
 #[test]
+fn a_zip_entry_shorter_than_it_declares_is_refused() {
+    let mut bytes = zip_of(&[("a", 0o100_644, &vec![7; 30_000])]);
+    for header in [b"PK\x03\x04", b"PK\x01\x02"] {
+        let at = bytes.windows(4).position(|window| window == header).expect("a header");
+        let size = at + if header[2] == 3 { 22 } else { 24 };
+        bytes[size..size + 4].copy_from_slice(&30_001_u32.to_le_bytes());
+    }
+    let refused = refusal(Format::Zip, &bytes);
+    assert!(refused.contains("shorter than it declares"), "{refused}");
+}
+
+#[test]
 fn xz_that_asks_for_much_memory_is_refused() {
     let mut tar = RawTar::default();
     let bytes = tar.file(b"a", b"x").end();
@@ -264,4 +283,22 @@ fn xz_that_asks_for_much_memory_is_refused() {
     small[12 + header - 4..12 + header].copy_from_slice(&crc.to_le_bytes());
     let refused = refusal(Format::TarXz, &small);
     assert!(refused.contains("not a sound archive"), "{refused}");
+}
+
+/// Decision 8: a link is kept as it is and never followed, so one that leads out is the release's own affair.
+#[test]
+fn links_that_lead_out_are_installed_as_they_are_and_nothing_goes_through_them() {
+    let mut tar = RawTar::default();
+    let targets: [&[u8]; 3] = [b"/etc/passwd", b"../../..", b"no/such/thing"];
+    for (number, target) in targets.iter().enumerate() {
+        tar.entry(b'2', format!("link-{number}").as_bytes(), 0o777, target);
+    }
+    let bench = Bench::new(&tar.end());
+    let packed = bench.inspect(Format::Tar).expect("publishable");
+    bench.unpack(Format::Tar, &expected(&packed)).expect("unpacked");
+    for (number, target) in targets.iter().enumerate() {
+        let link = fs::read_link(bench.staging().join(format!("link-{number}"))).expect("a link");
+        assert_eq!(link, path(target));
+    }
+    bench.assert_contained();
 }

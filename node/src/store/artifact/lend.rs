@@ -88,6 +88,10 @@ pub(in crate::store) enum Lent {
     Changed(Stamp),
 }
 
+/// A file that was let go of; none where it was gone already.
+#[derive(Debug)]
+pub(super) struct Left(Option<File>);
+
 fn note_in(directory: &Path) -> PathBuf {
     directory.join("lent")
 }
@@ -188,7 +192,7 @@ impl Artifact {
         let before = self.have();
         let mut report = VerifyReport::default();
         // Where somebody else was quicker, the pieces are his to move.
-        if let Some(source) = self.let_go()? {
+        if let Some(Left(source)) = self.let_go()? {
             let (mut done, mut buffer) = (0, Vec::new());
             for piece in self.manifest.indices() {
                 // For each piece anew, so that a removal does not wait for the whole pass.
@@ -206,9 +210,9 @@ impl Artifact {
         Ok(report)
     }
 
-    /// Leaves a lent file to whoever has it, and begins one of the store's own that claims nothing. Returns
-    /// the old file, if there is one; nothing at all where it is not lent.
-    pub(super) fn let_go(&self) -> Result<Option<Option<File>>, StoreError> {
+    /// Leaves a lent file to whoever has it, and begins one of the store's own that claims nothing. `None`
+    /// where it is not lent.
+    pub(super) fn let_go(&self) -> Result<Option<Left>, StoreError> {
         let _alive = self.alive()?;
         let mut saved = lock(&self.saved);
         let mut lent = self.lent_for_change();
@@ -237,7 +241,7 @@ impl Artifact {
         self.shared.readers.close(self.id);
         *lent = None;
         self.recoverable.store(false, Ordering::Relaxed);
-        Ok(Some(source))
+        Ok(Some(Left(source)))
     }
 
     /// Puts a new file in the place of the data file, which it returns.
