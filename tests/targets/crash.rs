@@ -4,7 +4,7 @@
 //!
 //! After each crash `current` leads to a complete release whose every byte was signed, what the journal
 //! calls installed is installed, and the node goes on by itself to where it was going. An ordinary run
-//! kills some 650 times; `UPDRAFT_CRASH_KILLS=10000 cargo test -p updraft-tests --test crash -- --nocapture`
+//! kills some 520 times in the middle of something; `UPDRAFT_CRASH_KILLS=10000 cargo test -p updraft-tests --test crash -- --nocapture`
 //! kills as often as it says. `UPDRAFT_CRASH_SEED` repeats the choices of a run that failed.
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ use updraft_tests::process::{Program, differences, say};
 const PROGRAM: Program = Program(env!("CARGO_BIN_EXE_crash-node"));
 
 /// Kills of an ordinary run.
-const KILLS: u64 = 650;
+const KILLS: u64 = 520;
 
 /// Of so many, one is at an instant that no step marks.
 const ONE_AT_ANY_INSTANT: u64 = 3;

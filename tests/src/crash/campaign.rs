@@ -89,8 +89,12 @@ impl<'a> Story<'a> {
         let life = self.site.run(self.scene, death, &Extra::default());
         let by_release = self.site.begun(LOOPING) > begun;
         self.crashes.push(if by_release { "killed by its release".to_owned() } else { format!("{death:?}") });
-        if life == Life::Killed && !by_release && matches!(death, Death::AtStep(_)) {
-            self.tally.at_steps.fetch_add(1, Ordering::Relaxed);
+        // Whoever had come to the end was not killed at its work.
+        if life == Life::Killed {
+            self.tally.kills.fetch_add(1, Ordering::Relaxed);
+            if !by_release && matches!(death, Death::AtStep(_)) {
+                self.tally.at_steps.fetch_add(1, Ordering::Relaxed);
+            }
         }
         self.look();
         life
@@ -103,7 +107,6 @@ impl<'a> Story<'a> {
             found.violations.push(format!("{:?} attempts were written down, now {:?}", self.attempts, found.attempts));
         }
         self.attempts = found.attempts;
-        self.tally.kills.fetch_add(1, Ordering::Relaxed);
         *self.tally.deaths.lock().expect("no panic").entry((self.scene, found.journal)).or_default() += 1;
         let story = format!("{:?}, {}", self.scene, self.crashes.join(", "));
         let told = found.violations.into_iter().map(|violation| format!("{story}: {violation}"));
