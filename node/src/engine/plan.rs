@@ -428,8 +428,8 @@ fn rollout_gate(decision: &mut Decision, policy: &ChannelPolicy, facts: &Facts<'
     }
     if !open && opens_at.is_none() {
         let (product, channel) = (facts.product, facts.channel);
-        turn += &format!(
-            ", which no stage reaches: `updraft channel set {product}:{channel} --rollout ...` at the seed goes on; `updraft install {product} --now` here does not wait"
+        turn = format!(
+            "{turn}, which no stage reaches: `updraft channel set {product}:{channel} --rollout ...` at the seed goes on; `updraft install {product} --now` here does not wait"
         );
     }
     decision.gate(GateName::Rollout, open, format!("the rollout is at {percent} %{turn}"), opens_at);

@@ -62,12 +62,15 @@ fn row(
     }
 }
 
+/// What nodes reported of the release that a channel points to.
+type Counts<'a> = dyn Fn(&(Product, Channel), &ChannelPolicy) -> Option<OutcomeCounts> + 'a;
+
 /// Every channel, or those that were asked for.
 fn rows(
     view: &CatalogView,
     product: Option<&Product>,
     channel: Option<&Channel>,
-    counts: &dyn Fn(&(Product, Channel), &ChannelPolicy) -> Option<OutcomeCounts>,
+    counts: &Counts<'_>,
 ) -> Result<ChannelsView, ErrorBody> {
     let now = wall_clock();
     let wanted = |(of, name): &(Product, Channel)| {

@@ -228,16 +228,13 @@ fn versions(fleet: &BTreeMap<PeerId, NodeRecord>, most: usize) -> Vec<VersionRow
     let mut of_product = 0;
     for ((product, Reverse(version)), [running, pending, failed]) in counts {
         of_product = if rows.last().is_some_and(|row| row.product == *product) { of_product + 1 } else { 1 };
-        match rows.last_mut().filter(|_| of_product > most + 1) {
-            Some(older) => {
-                older.running += running;
-                older.pending += pending;
-                older.failed += failed;
-            }
-            None => {
-                let version = if of_product > most { OLDER.to_owned() } else { version.to_string() };
-                rows.push(VersionRow { product: product.clone(), version, running, pending, failed });
-            }
+        if let Some(older) = rows.last_mut().filter(|_| of_product > most + 1) {
+            older.running += running;
+            older.pending += pending;
+            older.failed += failed;
+        } else {
+            let version = if of_product > most { OLDER.to_owned() } else { version.to_string() };
+            rows.push(VersionRow { product: product.clone(), version, running, pending, failed });
         }
     }
     rows

@@ -4,6 +4,7 @@
 //! channels have a place of their own, which they leave alone.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -106,10 +107,11 @@ impl From<NodeRecord> for Kept {
         let (mut products, mut others) = (BTreeMap::new(), Vec::new());
         for ((product, channel), record) in node.products {
             let kept = KeptProduct { channel, runs: record.runs, last: record.last };
-            if products.contains_key(&product) {
-                others.push((product, kept));
-            } else {
-                products.insert(product, kept);
+            match products.entry(product) {
+                Entry::Vacant(free) => {
+                    free.insert(kept);
+                }
+                Entry::Occupied(taken) => others.push((taken.key().clone(), kept)),
             }
         }
         Self { first_seen: node.first_seen, last_seen: node.last_seen, voice_since: node.voice_since, products, others }
