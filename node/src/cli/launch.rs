@@ -160,6 +160,7 @@ pub fn run(args: &LaunchArgs, global: &GlobalArgs, output: &mut Output) -> Resul
         return Err(become_program(args, &root, launcher));
     }
     let data_dir = global.data_dir.as_deref().map(absolute).transpose()?;
+    remove_cut_short(&root);
     block_on(async {
         let mut launcher = Launcher {
             args,
@@ -191,6 +192,17 @@ fn become_program(args: &LaunchArgs, root: &Path, launcher: i32) -> CommandError
     let program = root.join("current").join(&args.program);
     let error = std::process::Command::new(&program).args(&args.arguments).exec();
     CommandError::error(format!("{} cannot be started: {error}", program.display()))
+}
+
+/// Removes what a launcher that was killed while it wrote its memory left. The links of that kind are the
+/// node's.
+fn remove_cut_short(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        if atomic::is_temp_name(&entry.file_name()) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            // It is in nobody's way.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 struct Launcher<'a> {
@@ -348,6 +360,17 @@ mod tests {
         assert_eq!((memory.failed, memory.release.as_str()), (0, "1"));
         memory.failed = 9;
         assert_eq!(memory.way_back(3, |_| true), None, "there is nothing else");
+    }
+
+    #[test]
+    fn what_a_killed_launcher_left_goes_and_the_links_of_the_node_stay() {
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let (file, link) = (scratch.path().join(".updraft-tmp-1-1"), scratch.path().join(".updraft-tmp-2-1"));
+        fs::write(&file, b"{").expect("writable");
+        fs::write(scratch.path().join(STATE_NAME), b"{}").expect("writable");
+        std::os::unix::fs::symlink("releases/1", &link).expect("writable");
+        remove_cut_short(scratch.path());
+        assert!(!file.exists() && fs::symlink_metadata(&link).is_ok() && scratch.path().join(STATE_NAME).exists());
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::*;
 
 mod lying;
 mod near;
-mod spreading;
 mod pushed;
+mod spreading;
 mod watched;
 
 /// A node that began to want something at 0 asks for it by now.

@@ -86,16 +86,17 @@ impl Subscription {
         let from_trial = self.installed.as_ref().is_some_and(|installed| installed.release_dir == goal.to.release_dir);
         self.state = if from_trial { InstallState::Quarantined } else { self.rest() };
         let version = left.as_ref().map_or(&goal.to.version, |left| &left.version).clone();
+        // What goes on because nothing else is there did not fail, and no seed is told that it did.
+        let failed = from_trial && goal.way == Way::Back;
         let outcome = Outcome {
-            // What goes on because nothing else is there did not fail, and no seed is told that it did.
-            kind: if from_trial { EventKind::InstallFailed } else { EventKind::Alarm },
+            kind: if failed { EventKind::InstallFailed } else { EventKind::Alarm },
             version,
             text: format!("cannot go back to {}: {reason}; {stays} stays in place", goal.to.version),
             installed: None,
             quarantine: None,
         };
         let mut effects = self.end(&goal, left, outcome);
-        if !from_trial {
+        if !failed {
             // An alarm is written to the history by whoever hears it.
             for effect in &mut effects {
                 if let Effect::Journal(line) = effect {
