@@ -132,7 +132,7 @@ fn a_directory_or_device_is_no_artifact() {
 fn fetched(store: &Store, scratch: &Path) -> (std::sync::Arc<Artifact>, Release) {
     let mut tar = RawTar::default();
     for number in 0..100 {
-        tar.file(format!("{number}").as_bytes(), &[7; 20_000]);
+        tar.file(format!("{number}").as_bytes(), &vec![7; 20_000]);
     }
     let bytes = tar.end();
     let path = scratch.join("artifact.tar");
