@@ -186,6 +186,29 @@ fn a_site_behind_a_thin_link_gets_each_piece_across_about_once() {
     assert_good(&report, 2.0, 1.1);
 }
 
+/// A site of eight behind a fast link to a seed and eight more, and two at the site that claim everything.
+fn beside(claims: Host) -> Report {
+    let (peers, length) = (16, 16 * MIB);
+    let mut world = plain(length, 17);
+    world.neighbours = 2 * peers;
+    let mut model = SwarmModel::new(world, Host::new(FAST));
+    for number in 0..peers {
+        model.join(Host { site: u8::from(number >= peers / 2), ..Host::new(FAST) }, 0);
+    }
+    for _ in 0..2 {
+        model.keeper(Host { site: 1, ..claims });
+    }
+    finish(&mut model, peers, bound_us(length, FAST, &vec![FAST; peers], None))
+}
+
+#[test]
+fn near_neighbours_that_claim_everything_and_send_nothing_cost_a_pause() {
+    for upload in [0, 8 * 1024] {
+        let report = beside(Host::new(upload));
+        assert!(report.complete && report.took_us < 8_000_000, "{upload} bytes per second: {report:?}");
+    }
+}
+
 #[test]
 fn a_crowd_does_not_ask_the_one_that_holds_everything_in_one_moment() {
     let peers = 20;
