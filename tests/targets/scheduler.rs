@@ -210,6 +210,28 @@ fn near_neighbours_that_claim_everything_and_send_nothing_cost_a_pause() {
 }
 
 #[test]
+fn a_slow_host_at_a_site_does_not_hold_it_to_its_pace() {
+    let (peers, length) = (8, 16 * MIB);
+    for slow in 1..=peers / 2 {
+        let mut world = plain(length, 19);
+        world.neighbours = 2 * peers;
+        // The others at its site hold no session with the seed.
+        world.seed_sessions = 0;
+        let mut model = SwarmModel::new(world, Host::new(FAST));
+        for number in 1..=peers / 2 {
+            let host = Host { site: 1, ..Host::new(FAST) };
+            let thin = Host { upload: MBIT, download: Some(MBIT), ..host };
+            model.join(if number == slow { thin } else { host }, 0);
+        }
+        for _ in 0..peers / 2 {
+            model.keeper(Host::new(FAST));
+        }
+        let others = |model: &SwarmModel| (1..=peers / 2).all(|n| n == slow || model.done_us(n).is_some());
+        assert!(model.run_until(40_000_000, others), "{slow} is slow, and the others wait for it");
+    }
+}
+
+#[test]
 fn a_crowd_does_not_ask_the_one_that_holds_everything_in_one_moment() {
     let peers = 20;
     let mut world = plain(16 * MIB, 15);

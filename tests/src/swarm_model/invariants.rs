@@ -38,14 +38,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(have: &Bitmap) -> Self {
-        Self {
-            begun: have.clone(),
-            hungry_since_us: None,
-            look_at_us: 0,
-            left: BTreeMap::new(),
-            first: 0,
-            repeats: 0,
-        }
+        Self { begun: have.clone(), hungry_since_us: None, look_at_us: 0, left: BTreeMap::new(), first: 0, repeats: 0 }
     }
 }
 

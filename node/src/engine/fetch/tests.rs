@@ -11,8 +11,8 @@ use super::*;
 
 mod lying;
 mod near;
-mod spreading;
 mod pushed;
+mod spreading;
 
 /// A node that began to want something at 0 asks for it by now.
 const STARTED_MS: u64 = 100;
