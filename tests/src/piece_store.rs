@@ -85,6 +85,11 @@ impl<S: Ord + Clone> PieceStore<S> {
         Kept { outcome: BlockOutcome::PieceRejected(number), liars, spoilers }
     }
 
+    /// How many pieces are begun and not whole.
+    pub fn unfinished(&self) -> usize {
+        self.leaves.len()
+    }
+
     /// The node died: what was not verified is gone.
     pub fn lose(&mut self) {
         *self = Self::default();

@@ -2,7 +2,7 @@
 //! served next, with links and stores that are models.
 //!
 //! Everything follows from one seed, so a run can be replayed. What must always hold is checked at every
-//! step; what was wasted is counted in [`Waste`]. The model of a link is in `links`, who is connected to whom in
+//! step, in `invariants`; what was wasted is counted in [`Waste`]. The model of a link is in `links`, who is connected to whom in
 //! `sessions`.
 
 use std::cmp::Reverse;
@@ -16,14 +16,15 @@ use updraft::engine::fetch::{Fetch, News, Outcome};
 use updraft::engine::input::BlockOutcome;
 use updraft::engine::limits::is_near;
 use updraft_protocol::bitmap::Bitmap;
-use updraft_protocol::limits::MAX_QUEUED_REQUESTS;
 use updraft_protocol::manifest::{Manifest, ManifestBuilder};
 use updraft_protocol::peer::PeerId;
 use updraft_protocol::transfer::{BlockRange, Control, ObjectId, ObjectKind};
 
+use self::invariants::Watch;
 use self::links::{Part, Uplink};
 use crate::piece_store::{Kept, PieceStore};
 
+mod invariants;
 mod links;
 mod sessions;
 
@@ -129,6 +130,7 @@ struct Node {
     /// It is online and has nothing left to get, or never will.
     counted: bool,
     bans: BTreeSet<usize>,
+    watch: Watch,
 }
 
 /// A swarm.
@@ -238,6 +240,7 @@ impl SwarmModel {
             host,
             online: false,
             sessions: BTreeSet::new(),
+            watch: Watch::new(&have),
             have,
             pieces: PieceStore::default(),
             spoilt: BTreeMap::new(),
@@ -404,6 +407,10 @@ impl SwarmModel {
             }
             Event::Block { from, handle, block } => self.block_arrives(node, from, handle, block),
             Event::Stored { from, block, outcome } => {
+                self.nodes[node].watch.hungry_since_us = None;
+                if let BlockOutcome::PieceRejected(piece) = &outcome {
+                    self.nodes[node].watch.begun.clear(*piece);
+                }
                 let (peer, object) = (self.nodes[from].id.clone(), self.object);
                 let outcome = self.nodes[node].fetch.block_arrived(&peer, object, block, outcome, now_ms);
                 self.carry_out(node, outcome);
@@ -416,6 +423,7 @@ impl SwarmModel {
                 }
             }
             Event::Sent { to, block } => {
+                self.check_budget(node, block);
                 let (peer, object) = (self.nodes[to].id.clone(), self.object);
                 let outcome = self.nodes[node].fetch.block_sent(&peer, object, block, now_ms);
                 self.carry_out(node, outcome);
@@ -428,18 +436,6 @@ impl SwarmModel {
         self.check(node);
     }
 
-    /// What holds at every step, for the node that just did something.
-    fn check(&self, node: usize) {
-        let node = &self.nodes[node];
-        let most = node.sessions.len() * MAX_QUEUED_REQUESTS;
-        assert!(
-            node.asked.len() <= most.max(1),
-            "{} requests are open with {} sessions",
-            node.asked.len(),
-            node.sessions.len()
-        );
-    }
-
     fn carry_out(&mut self, node: usize, outcome: Outcome) {
         for effect in outcome.effects {
             match effect {
@@ -447,8 +443,7 @@ impl SwarmModel {
                 SwarmEffect::Request { peer, handle, block, .. } => {
                     let to = index(&peer);
                     self.nodes[node].first_asked_us.get_or_insert(self.now_us);
-                    let doubly = self.nodes[node].asked.iter().any(|(_, other)| *other == block);
-                    self.waste.doubly_asked += if doubly { u64::from(block.length) } else { 0 };
+                    self.check_request(node, block);
                     assert!(self.nodes[node].asked.insert((to, block)), "the same is asked twice of one neighbour");
                     self.say(node, to, Control::Request { handle, block });
                 }

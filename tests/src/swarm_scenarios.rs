@@ -131,6 +131,7 @@ pub fn finish(model: &mut SwarmModel, peers: usize, bound_us: u64) -> Report {
     let complete = model.run_until(PATIENCE * bound_us, SwarmModel::all_done);
     let useful = (1..=peers).map(|peer| model.progress(peer)).sum::<f64>() * model.length() as f64;
     let Waste { duplicate, late, rejected, .. } = model.waste;
+    assert!(duplicate as f64 <= useful * 0.01, "{duplicate} bytes were received twice");
     Report {
         complete,
         took_us: (1..=peers).filter_map(|peer| model.done_us(peer)).max().unwrap_or(0),

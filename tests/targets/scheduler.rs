@@ -256,6 +256,51 @@ fn a_site_behind_a_thin_link_gets_each_piece_across_about_once() {
     assert_good(&report, 2.0, 1.1);
 }
 
+/// A site of eight behind a fast link to a seed and eight more, and two at the site that claim everything.
+fn beside(claims: Host) -> Report {
+    let (peers, length) = (16, 16 * MIB);
+    let mut world = plain(length, 17);
+    world.neighbours = 2 * peers;
+    let mut model = SwarmModel::new(world, Host::new(FAST));
+    for number in 0..peers {
+        model.join(Host { site: u8::from(number >= peers / 2), ..Host::new(FAST) }, 0);
+    }
+    for _ in 0..2 {
+        model.keeper(Host { site: 1, ..claims });
+    }
+    finish(&mut model, peers, bound_us(length, FAST, &vec![FAST; peers], None))
+}
+
+#[test]
+fn near_neighbours_that_claim_everything_and_send_nothing_cost_a_pause() {
+    for upload in [0, 8 * 1024] {
+        let report = beside(Host::new(upload));
+        assert!(report.complete && report.took_us < 8_000_000, "{upload} bytes per second: {report:?}");
+    }
+}
+
+#[test]
+fn a_slow_host_at_a_site_does_not_hold_it_to_its_pace() {
+    let (peers, length) = (8, 16 * MIB);
+    for slow in 1..=peers / 2 {
+        let mut world = plain(length, 19);
+        world.neighbours = 2 * peers;
+        // The others at its site hold no session with the seed.
+        world.seed_sessions = 0;
+        let mut model = SwarmModel::new(world, Host::new(FAST));
+        for number in 1..=peers / 2 {
+            let host = Host { site: 1, ..Host::new(FAST) };
+            let thin = Host { upload: MBIT, download: Some(MBIT), ..host };
+            model.join(if number == slow { thin } else { host }, 0);
+        }
+        for _ in 0..peers / 2 {
+            model.keeper(Host::new(FAST));
+        }
+        let others = |model: &SwarmModel| (1..=peers / 2).all(|n| n == slow || model.done_us(n).is_some());
+        assert!(model.run_until(40_000_000, others), "{slow} is slow, and the others wait for it");
+    }
+}
+
 #[test]
 fn a_crowd_does_not_ask_the_one_that_holds_everything_in_one_moment() {
     let peers = 20;

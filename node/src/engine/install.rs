@@ -540,8 +540,13 @@ impl Subscription {
             reason: goal.why.clone(),
             outcome: Some(outcome),
         };
+        vec![Effect::Journal(Box::new(line)), event, self.collect(directory)]
+    }
+
+    /// Has what nothing needs any more removed.
+    fn collect(&self, directory: String) -> Effect {
         let keep = self.installed.iter().chain(&self.previous).map(|installed| installed.release_dir.clone()).collect();
-        vec![Effect::Journal(Box::new(line)), event, Effect::Install(InstallEffect::Collect { directory, keep })]
+        Effect::Install(InstallEffect::Collect { directory, keep })
     }
 
     /// The artifact itself is bad: it is not tried again, and there is nothing to wait for, least of all with

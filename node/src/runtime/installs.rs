@@ -19,10 +19,11 @@ use super::gc::{self, TreeJob};
 use super::journal::{self, Written};
 use super::open::Opened;
 use super::owed::{Owed, Trouble};
+use crate::archive::ArchiveError;
 use crate::engine::effect::{Hold, InstallEffect, Subject};
 use crate::engine::input::Input;
 use crate::engine::install::{Activation, Check, Fault, JournalEntry, StepFailure};
-use crate::installer::{self, Ended, InstallDir};
+use crate::installer::{self, Ended, InstallDir, InstallError};
 use crate::store::Artifact;
 
 /// Steps of one directory that may wait. More wait with whoever asks.
@@ -287,11 +288,13 @@ impl Worker {
             |_done: u64, _total: u64| if is_over() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         let staged =
             InstallDir::new(Path::new(directory)).stage(transaction, release, artifact.path(), release_dir, &mut go_on);
-        let failure = match staged {
-            Ok(()) => return Ok(()),
-            Err(error) => error.into_failure(),
-        };
-        if failure.fault == Fault::Release { Err(self.tell_damage(&artifact, failure)) } else { Err(failure) }
+        let Err(error) = staged else { return Ok(()) };
+        // A file that cannot be read is as bad as one that reads wrong.
+        let is_unreadable =
+            matches!(&error, InstallError::Archive(ArchiveError::Io { path, .. }) if path == artifact.path());
+        let failure = error.into_failure();
+        let is_doubtful = failure.fault == Fault::Release || is_unreadable;
+        Err(if is_doubtful { self.tell_damage(&artifact, failure) } else { failure })
     }
 
     /// Waits until no other directory unpacks: two at once take twice the memory, and no less time. None once
@@ -306,6 +309,10 @@ impl Worker {
         None
     }
 
+    fn tell_have(&self, artifact: &Artifact) {
+        self.answer(Input::ArtifactChecked { artifact: *artifact.manifest().artifact(), have: artifact.have() });
+    }
+
     /// Whether it is the artifact that is bad, or the disk: its pieces are hashed again.
     fn tell_damage(&self, artifact: &Artifact, failure: StepFailure) -> StepFailure {
         let report = match artifact.verify(&mut |_, _| {}) {
@@ -313,9 +320,13 @@ impl Worker {
             // Somebody else looked first, and what was damaged is on its way again.
             Ok(_) if !artifact.is_complete() => return StepFailure { fault: Fault::Moment, ..failure },
             Ok(_) => return failure,
-            Err(error) => return StepFailure { reason: error.to_string(), fault: Fault::Moment },
+            Err(error) => {
+                // It may have withdrawn what it had claimed before it failed.
+                self.tell_have(artifact);
+                return StepFailure { reason: error.to_string(), fault: Fault::Moment };
+            }
         };
-        self.answer(Input::ArtifactChecked { artifact: *artifact.manifest().artifact(), have: artifact.have() });
+        self.tell_have(artifact);
         let reason = format!(
             "{} pieces of the artifact were damaged on disk and are fetched again: check the disk",
             report.cleared.len()

@@ -7,6 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use updraft::engine::fetch::Fetch;
 use updraft_protocol::peer::PeerId;
 
+use super::invariants::Watch;
 use super::links::Uplink;
 use super::{Event, SwarmModel, id};
 
@@ -32,6 +33,7 @@ impl SwarmModel {
         let mut fetch = Fetch::new(id(node), node == 0, SmallRng::seed_from_u64(self.rng.random()));
         assert!(fetch.add(self.object, self.manifest.clone(), self.nodes[node].have.clone()), "there is room");
         self.nodes[node].fetch = fetch;
+        self.nodes[node].watch = Watch::new(&self.nodes[node].have);
         self.schedule(0, node, Event::Join);
     }
 

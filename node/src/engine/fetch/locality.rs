@@ -57,6 +57,7 @@ pub(super) fn rank(object: &ObjectId, peer: &PeerId) -> u64 {
 pub(super) struct Locality {
     /// Where this node stands among its neighbours.
     rank: u64,
+    piece_length: u32,
     /// Some neighbours are near and others are not.
     is_mixed: bool,
     /// This node fetches from afar what nobody near holds.
@@ -70,17 +71,24 @@ pub(super) struct Locality {
     /// When there were first some of both kinds, and pieces that came since.
     mixed_ms: u64,
     gained: u64,
-    /// A block may be asked for afar, whatever else holds.
-    probes: bool,
+    probe: Probe,
+}
+
+/// A block that is asked for afar, whatever else holds.
+#[derive(Debug, Default)]
+struct Probe {
+    /// It may be asked for now.
+    is_due: bool,
     /// When that may be so again, and how long after that.
-    probe_at_ms: u64,
-    probe_gap_ms: u64,
+    at_ms: u64,
+    gap_ms: u64,
 }
 
 impl Locality {
-    pub(super) fn new(rank: u64) -> Self {
+    pub(super) fn new(rank: u64, piece_length: u32) -> Self {
         Self {
             rank,
+            piece_length,
             is_mixed: false,
             crosses: true,
             prefers_near: false,
@@ -88,9 +96,7 @@ impl Locality {
             any_ms: 0,
             mixed_ms: 0,
             gained: 0,
-            probes: false,
-            probe_at_ms: 0,
-            probe_gap_ms: 0,
+            probe: Probe::default(),
         }
     }
 
@@ -108,17 +114,15 @@ impl Locality {
             self.any_ms = now_ms;
             self.mixed_ms = now_ms;
             self.gained = 0;
-            self.probes = false;
-            self.probe_gap_ms = patience_ms;
-            self.probe_at_ms = now_ms + patience_ms;
+            self.probe = Probe { is_due: false, at_ms: now_ms + patience_ms, gap_ms: patience_ms };
         }
         let waited = |since_ms: u64| now_ms.saturating_sub(since_ms) >= patience_ms;
-        let is_slow = Self::is_slow(holders, have, now_ms);
+        let is_slow = Self::is_slow(holders, have, now_ms) || self.is_held_up(holders, have, now_ms);
         self.prefers_near = !is_slow && !waited(self.any_ms);
         let near = holders.values().filter(|holder| holder.supplies_site());
         let is_first = near.filter(|holder| holder.wants).all(|holder| self.rank <= holder.rank);
         self.crosses = is_first || !self.prefers_near || waited(self.near_ms);
-        self.probes = self.prefers_near && now_ms >= self.probe_at_ms && self.is_far_from_the_end(have, now_ms);
+        self.probe.is_due = self.prefers_near && now_ms >= self.probe.at_ms && self.is_far_from_the_end(have, now_ms);
     }
 
     /// Whether near neighbours that have something for this node, or had it a moment ago, bring far less
@@ -142,6 +146,18 @@ impl Locality {
         near_rate > 0 && near_rate.saturating_mul(FAR_FASTER) < far_rate
     }
 
+    /// Whether a far neighbour alone would bring far more than all that came until now, and the end is far. Near
+    /// neighbours that are fast may have to wait for one that is not, as this node does.
+    fn is_held_up(&self, holders: &BTreeMap<PeerId, Holder>, have: &Bitmap, now_ms: u64) -> bool {
+        let elapsed_ms = now_ms.saturating_sub(self.mixed_ms);
+        let came = self.gained.max(1).saturating_mul(u64::from(self.piece_length)).saturating_mul(1_000);
+        let far = holders.values().filter(|holder| !holder.standing.is_near);
+        let far_rate = far.map(Holder::pace).max().unwrap_or(0);
+        elapsed_ms >= PATIENCE_MS
+            && self.is_far_from_the_end(have, now_ms)
+            && (came / elapsed_ms).saturating_mul(FAR_FASTER) < far_rate
+    }
+
     /// Whether it takes long until everything is here, as things went so far.
     fn is_far_from_the_end(&self, have: &Bitmap, now_ms: u64) -> bool {
         let left = u64::from(have.count() - have.ones());
@@ -159,7 +175,7 @@ impl Locality {
 
     /// Whether a neighbour is asked for anything at all.
     pub(super) fn asks(&self, standing: Standing) -> bool {
-        self.probes || self.may_ask(standing)
+        self.probe.is_due || self.may_ask(standing)
     }
 
     fn may_ask(&self, standing: Standing) -> bool {
@@ -168,7 +184,7 @@ impl Locality {
 
     /// Whether a neighbour is asked for a piece that so many near neighbours hold.
     pub(super) fn asks_for(&self, standing: Standing, near: u32) -> bool {
-        self.probes || self.may_ask_for(standing, near)
+        self.probe.is_due || self.may_ask_for(standing, near)
     }
 
     fn may_ask_for(&self, standing: Standing, near: u32) -> bool {
@@ -177,10 +193,10 @@ impl Locality {
 
     /// A neighbour was asked for a block of a piece that so many near neighbours hold.
     pub(super) fn asked(&mut self, standing: Standing, near: u32, now_ms: u64) {
-        if self.probes && !(self.may_ask(standing) && self.may_ask_for(standing, near)) {
-            self.probes = false;
-            self.probe_gap_ms = (self.probe_gap_ms * 2).min(MAX_PROBE_GAP_MS);
-            self.probe_at_ms = now_ms + self.probe_gap_ms;
+        if self.probe.is_due && !(self.may_ask(standing) && self.may_ask_for(standing, near)) {
+            self.probe.is_due = false;
+            self.probe.gap_ms = (self.probe.gap_ms * 2).min(MAX_PROBE_GAP_MS);
+            self.probe.at_ms = now_ms + self.probe.gap_ms;
         }
     }
 
@@ -212,7 +228,7 @@ mod tests {
 
     /// A node of this rank that has looked around at 0.
     fn node(rank: u64, holders: &BTreeMap<PeerId, Holder>) -> Locality {
-        let mut locality = Locality::new(rank);
+        let mut locality = Locality::new(rank, 16 * 1024);
         locality.look(holders, &Bitmap::empty(8), 0);
         locality
     }

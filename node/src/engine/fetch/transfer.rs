@@ -87,6 +87,7 @@ pub(super) struct Transfer {
 impl Transfer {
     pub(super) fn new(me: &PeerId, object: ObjectId, manifest: Arc<Manifest>, handle: u32, have: Bitmap) -> Self {
         let pieces = manifest.piece_count();
+        let piece_length = manifest.piece_length();
         Self {
             object,
             manifest,
@@ -104,7 +105,7 @@ impl Transfer {
             departed: Departed::default(),
             stopped: None,
             availability: Availability::new(pieces),
-            locality: Locality::new(rank(&object, me)),
+            locality: Locality::new(rank(&object, me), piece_length),
             progress: BTreeMap::new(),
             suspects: Suspects::default(),
             duplicates: BTreeSet::new(),

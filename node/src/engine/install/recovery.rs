@@ -61,7 +61,14 @@ impl Subscription {
             // Before Armed nothing points at what was staged: it is made again from the verified artifact.
             _ => effects.extend(self.discard(journal.transaction.clone())),
         }
-        let Some(installed) = self.installed.clone().filter(|installed| !link.is_at(installed)) else { return effects };
+        let Some(installed) = self.installed.clone() else { return effects };
+        if link.is_at(&installed) {
+            // The node may have been killed between the last line and what follows it.
+            if journal.state == InstallState::Committed {
+                effects.extend(self.spec.directory.clone().map(|directory| self.collect(directory)));
+            }
+            return effects;
+        }
         if let Some(stands) = link.stands {
             // What ran here did not stay up, whatever it had proved before.
             effects.extend(self.put_back(Goal::new(journal.transaction, installed), stands, link.runs));

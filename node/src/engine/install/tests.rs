@@ -874,6 +874,25 @@ fn a_link_that_was_put_back_while_the_node_was_down_is_a_verdict() {
 }
 
 #[test]
+fn what_a_commit_left_is_removed_though_the_node_was_killed_right_after_it() {
+    let mut world = with_one_installed();
+    world.settle(Answer::Good);
+    let found = Recovered {
+        journal: world.journal.clone().map(|line| JournalEntry { outcome: None, ..line }),
+        installed: world.installed.clone(),
+        previous: world.previous.clone(),
+        current: world.current.clone(),
+        ..Recovered::default()
+    };
+    let (_, effects) = Subscription::restore(spec(), found, 0);
+    let kept = effects.iter().find_map(|effect| match effect {
+        Effect::Install(InstallEffect::Collect { keep, .. }) => Some(keep.len()),
+        _ => None,
+    });
+    assert_eq!(kept, Some(2), "{effects:?}");
+}
+
+#[test]
 fn a_node_that_installs_itself_may_be_given_a_single_start() {
     let mut world = first_installed(own_world(1));
     world.settle(Answer::Good);
