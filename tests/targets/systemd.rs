@@ -210,9 +210,9 @@ fn units_that_crash_go_back_and_run_again() {
 #[test]
 fn a_unit_that_systemd_has_given_up_starts_again_with_the_release_before() {
     let site = Site::new();
-    let unit = site.app("Restart=always\nRestartSec=20ms");
+    let unit = site.app("Restart=always\nRestartSec=20ms\n[Unit]\nStartLimitBurst=2\nStartLimitIntervalSec=600s");
     let keys =
-        "restart = \"app\"\nhealth = { unit = \"app\", interval = \"1s\", probation = \"3s\", timeout = \"10s\" }";
+        "restart = \"app\"\nhealth = { unit = \"app\", interval = \"1s\", probation = \"6s\", timeout = \"10s\" }";
     let Some(machine) = site.boot(keys, &plain(), &[unit]) else { return };
     site.publish("1.0.0", STAYS);
     site.until_installed("1.0.0");
