@@ -61,10 +61,8 @@ fn took_ms(near: Near, far_is_seed: bool) -> u64 {
                 let Some(block) = open[side].pop_front() else { break };
                 dripped_ms = if side == 0 { now_ms } else { dripped_ms };
                 let piece = manifest.piece_at(block.offset).expect("it exists").get();
-                let done = match fetch.transfers[&object].have.get(piece) {
-                    true => BlockOutcome::Duplicate,
-                    false => BlockOutcome::PieceVerified(piece),
-                };
+                let is_here = fetch.transfers[&object].have.get(piece);
+                let done = if is_here { BlockOutcome::Duplicate } else { BlockOutcome::PieceVerified(piece) };
                 effects.extend(fetch.block_arrived(&peers[side], object, block, done, now_ms).effects);
             }
         }
