@@ -228,7 +228,7 @@ impl Transfer {
             && self.publishers.insert(peer.clone())
             && let Some(holder) = self.holders.get(peer)
         {
-            self.availability.remove(&holder.have, holder.standing.is_near);
+            self.availability.remove(&holder.have, holder.supplies_site());
         }
     }
 
