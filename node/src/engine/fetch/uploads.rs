@@ -38,9 +38,10 @@ struct Queue {
     /// Handed to the network and not reported yet, with the time.
     sending: BTreeMap<Upload, u64>,
     sending_bytes: u64,
-    /// Bytes that it may still have in this turn.
-    left_bytes: u64,
-    /// The order of turns.
+    /// Bytes that it had in this turn.
+    used_bytes: u64,
+    /// When its turn comes: by the bytes that it had, so that a block longer than a turn costs the turns that
+    /// it is worth.
     turn: u64,
 }
 
@@ -72,7 +73,8 @@ pub(super) struct Uploads {
     queues: BTreeMap<PeerId, Queue>,
     /// Neighbours for whom something waits, by turn.
     ready: BTreeSet<(u64, PeerId)>,
-    turns: u64,
+    /// The latest turn that came.
+    clock: u64,
     sending: usize,
     rate: Rate,
 }
@@ -89,10 +91,9 @@ impl Uploads {
         }
         queue.waiting.push_back(upload);
         if queue.waiting.len() == 1 {
-            // Who was idle gets the turn after those that wait, not all the turns that it missed.
-            self.turns += 1;
-            queue.turn = self.turns;
-            queue.left_bytes = TURN_BYTES;
+            // Who was idle gets the next turn, not all the turns that it missed; and not before it has paid for
+            // what it had.
+            queue.turn = queue.turn.max(self.clock + 1);
             self.ready.insert((queue.turn, peer.clone()));
         }
         Queued::New
@@ -218,13 +219,12 @@ impl Uploads {
         queue.sending.insert(upload, now_ms);
         queue.sending_bytes += length;
         self.sending += 1;
-        queue.left_bytes = queue.left_bytes.saturating_sub(length);
-        if queue.waiting.is_empty() || queue.left_bytes == 0 {
+        queue.used_bytes += length;
+        self.clock = self.clock.max(turn);
+        if queue.waiting.is_empty() || queue.used_bytes >= TURN_BYTES {
             self.ready.remove(&(turn, peer.clone()));
+            queue.turn += std::mem::take(&mut queue.used_bytes);
             if !queue.waiting.is_empty() {
-                self.turns += 1;
-                queue.turn = self.turns;
-                queue.left_bytes = TURN_BYTES;
                 self.ready.insert((queue.turn, peer.clone()));
             }
         }

@@ -24,6 +24,11 @@ fn asks(uploads: &mut Uploads, peer: &PeerId, blocks: u64, leaves: u32) {
     }
 }
 
+/// One block of a leaf.
+fn asks_at(uploads: &mut Uploads, peer: &PeerId, number: u64) {
+    assert_eq!(uploads.push(peer, upload(number, 1)), Queued::New);
+}
+
 /// Serves one block, which the network takes at once.
 fn serve(uploads: &mut Uploads, now_ms: u64) -> Option<(PeerId, u64)> {
     let (peer, upload) = uploads.next(now_ms, |_, _| true)?;
@@ -32,10 +37,10 @@ fn serve(uploads: &mut Uploads, now_ms: u64) -> Option<(PeerId, u64)> {
 }
 
 #[test]
-fn neighbours_get_as_many_bytes_whether_they_ask_for_leaves_or_whole_turns() {
+fn neighbours_get_as_many_bytes_whatever_they_ask_for_at_once() {
     let mut uploads = Uploads::default();
-    let peers = ["small", "larger", "a turn"].map(peer);
-    for (peer, (blocks, leaves)) in peers.iter().zip([(512, 1), (128, 4), (64, 8)]) {
+    let peers = ["small", "larger", "a turn", "eight turns"].map(peer);
+    for (peer, (blocks, leaves)) in peers.iter().zip([(512, 1), (128, 4), (64, 8), (8, 64)]) {
         asks(&mut uploads, peer, blocks, leaves);
     }
     let mut bytes = BTreeMap::new();
@@ -44,10 +49,10 @@ fn neighbours_get_as_many_bytes_whether_they_ask_for_leaves_or_whole_turns() {
         *bytes.entry(peer).or_insert(0) += length;
         let of = |peer: &PeerId| bytes.get(peer).copied().unwrap_or(0);
         let (least, most) = (peers.iter().map(of).min(), peers.iter().map(of).max());
-        let (least, most) = (least.expect("three"), most.expect("three"));
-        assert!(most - least <= 2 * TURN_BYTES, "{least} and {most}");
+        let (least, most) = (least.expect("four"), most.expect("four"));
+        assert!(most - least <= TURN_BYTES + (1 << 20), "{least} and {most}");
     }
-    assert_eq!(bytes.values().copied().collect::<Vec<u64>>(), [8 << 20; 3]);
+    assert_eq!(bytes.values().copied().collect::<Vec<u64>>(), [8 << 20; 4]);
     assert!(uploads.is_idle());
 }
 
@@ -65,6 +70,22 @@ fn who_comes_late_waits_for_a_turn_and_not_for_all_that_was_asked_before() {
     assert_eq!(of_late, 8, "a turn is eight leaves");
     // The turns that it missed it does not make up for.
     assert!(served.contains(&early));
+}
+
+#[test]
+fn who_asks_for_one_block_at_a_time_gets_no_more_than_who_asks_for_many() {
+    let mut uploads = Uploads::default();
+    let [patient, eager] = ["patient", "eager"].map(peer);
+    asks(&mut uploads, &patient, 512, 1);
+    let mut of_eager = 0;
+    for number in 0..100 {
+        if !uploads.has_any(&eager) {
+            asks_at(&mut uploads, &eager, number);
+        }
+        let (peer, length) = serve(&mut uploads, number).expect("somebody asks");
+        of_eager += if peer == eager { length } else { 0 };
+    }
+    assert!(of_eager <= 50 * u64::from(LEAF) + TURN_BYTES, "{of_eager} of {}", 100 * LEAF);
 }
 
 #[test]
